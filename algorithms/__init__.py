@@ -1,0 +1,1 @@
+"""The shipped algorithms, one small file a family."""

@@ -1,0 +1,1 @@
+"""pycomm: collective communication for machine learning and supercomputing."""
