@@ -75,3 +75,137 @@ struct pcm_error {
 /* The last error of this thread. Never NULL; code is PCM_OK if there was none. */
 PCM_API const struct pcm_error *pcm_last_error(void);
 
+/* ---- worlds: one rank's membership of a job --------------------------------------------------- */
+
+typedef struct pcm_world pcm_world;
+typedef struct pcm_comm pcm_comm;
+typedef struct pcm_schedule pcm_schedule;
+typedef struct pcm_request pcm_request;
+
+/* Writes the 32-byte message authentication code of `bytes` bytes under the job's secret; 0 on success.
+ * The library holds no cryptography of its own: the embedder lends it (Python's hmac, OpenSSL's HMAC). Called once
+ * or twice per connection, from any thread that makes progress. */
+typedef int pcm_mac_fn(void *user, const void *data, size_t bytes, uint8_t mac[32]);
+
+struct pcm_world_config {
+    int rank, size;          /* of this process in the job */
+    uint64_t job;            /* the same on all ranks, different for each job on a host */
+    const char *transports;  /* names in order of preference, for example "shm,tcp"; NULL: that */
+    pcm_mac_fn *mac;         /* NULL: connections are not authenticated (inproc and tests) */
+    void *mac_user;
+    int local_ranks;         /* ranks that share this host's CPUs, to decide how long waiting may spin; 0: size */
+    const char *listen;      /* tcp: the address to listen on, "0.0.0.0" or "::"; NULL: loopback only */
+    const char *advertise;   /* tcp: comma-separated addresses that peers may reach this rank at; NULL: `listen` */
+    int streams;             /* tcp: connections a peer; 0: the default */
+};
+
+PCM_API int pcm_world_create(const struct pcm_world_config *config, pcm_world **world);
+/* Says goodbye to all peers, stops the progress thread and frees all; outstanding requests fail. */
+PCM_API void pcm_world_destroy(pcm_world *world);
+/* Writes this rank's opaque address (at most *bytes; PCM_ERR_ARGUMENT if it needs more) and its length. */
+PCM_API int pcm_world_address(pcm_world *world, void *address, size_t *bytes);
+/* Tells where a peer is: the bytes that its pcm_world_address gave. Needed before the first message to it. */
+PCM_API int pcm_world_set_peer(pcm_world *world, int rank, const void *address, size_t bytes);
+/* A trusted control plane says that a rank has died: every operation that involves it fails with PCM_ERR_PEER_LOST. */
+PCM_API void pcm_world_peer_lost(pcm_world *world, int rank, const char *why);
+/* How a peer is reached: the transport's name, or "" before the first connection. */
+PCM_API const char *pcm_world_transport(pcm_world *world, int rank);
+/* Connections that were turned away for lack of the secret, or for talking nonsense. */
+PCM_API uint64_t pcm_world_refused(pcm_world *world);
+/* Appends the flight recorder's latest operations, oldest first, as JSON lines; returns the bytes needed. */
+PCM_API size_t pcm_world_trace(pcm_world *world, char *text, size_t capacity);
+
+/* ---- communicators ----------------------------------------------------------------------------- */
+
+/* A communicator of `size` distinct world ranks; `id` is agreed by them and unique among the world's communicators. */
+PCM_API int pcm_comm_create(pcm_world *world, uint64_t id, const int32_t *ranks, int size, pcm_comm **comm);
+PCM_API void pcm_comm_free(pcm_comm *comm);
+PCM_API int pcm_comm_rank(const pcm_comm *comm);
+PCM_API int pcm_comm_size(const pcm_comm *comm);
+PCM_API void pcm_comm_set_timeout(pcm_comm *comm, double seconds);
+/* All operations here and, as soon as they hear of it, on the other ranks fail with PCM_ERR_ABORTED. */
+PCM_API void pcm_comm_abort(pcm_comm *comm, const char *why);
+
+/* ---- schedules: what one rank does, as rounds of steps over chunks ------------------------------ */
+
+enum pcm_step_kind {
+    PCM_STEP_SEND,        /* send chunk to peer */
+    PCM_STEP_RECV,        /* receive chunk from peer */
+    PCM_STEP_REDUCE_FROM, /* receive from peer and reduce into chunk */
+    PCM_STEP_COPY,        /* chunk = src, locally */
+    PCM_STEP_REDUCE,      /* chunk = chunk op src, locally */
+};
+enum pcm_step_flags {
+    PCM_FLAG_MORE = 1, /* the message goes on with the next step, which has the same kind and peer */
+    PCM_FLAG_END = 2,  /* last step of its round */
+    PCM_FLAG_SWAP = 4, /* the incoming operand is the left one */
+};
+struct pcm_step { /* 16 bytes; the steps of a round are posted together, and its reads happen before its writes */
+    uint8_t kind, flags;
+    uint16_t unused;
+    uint32_t peer, chunk, src;
+};
+
+/* Buffers are in_blocks and out_blocks blocks (equal, or of given counts), each cut into `cut` balanced pieces; a chunk
+ * is a piece of the input (in_at), of the output (out_at), of both, or a temporary as long as chunk `like`. */
+struct pcm_schedule_desc {
+    const char *name; /* for people: "ring" */
+    const struct pcm_step *steps;
+    uint32_t nsteps, nchunks;
+    const int32_t *in_at, *out_at; /* nchunks: block * cut + piece, or -1 */
+    const uint32_t *like;          /* nchunks: itself, or the chunk whose length a temporary has */
+    uint32_t in_blocks, out_blocks, cut;
+};
+/* Copies and checks a description. The schedule may serve any number of plans, dtypes and sizes. */
+PCM_API int pcm_schedule_create(const struct pcm_schedule_desc *desc, pcm_schedule **schedule);
+PCM_API void pcm_schedule_release(pcm_schedule *schedule); /* freed when its last plan is */
+
+/* ---- calls -------------------------------------------------------------------------------------- */
+
+struct pcm_call {
+    uint8_t collective, dtype, op; /* their enums; op is 0 where there is no reduction */
+    uint8_t variant;               /* 0: the caller's default schedule; others tell the caller's other choices apart */
+    int32_t root;                  /* 0 where there is none */
+    const void *in;
+    void *out;
+    uint64_t count;                        /* elements a block, where blocks are equal */
+    const uint64_t *in_counts, *in_displs; /* elements a block of the input, and where it starts; NULL: equal blocks */
+    const uint64_t *out_counts, *out_displs;
+    double timeout; /* seconds; 0: the communicator's */
+};
+
+/* Remembers the schedule for calls like this one (same collective, dtype, op, root, count, variant, uneven or not, in
+ * place or not). slices: pieces of the buffer that go through the rounds one after the other; window: how many of
+ * them at once. Every rank of the communicator must give the same. */
+PCM_API int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *schedule, uint32_t slices,
+                          uint32_t window);
+/* Runs a call to its end in this thread. PCM_NO_PLAN: pcm_comm_plan must come first. */
+PCM_API int pcm_run(pcm_comm *comm, const struct pcm_call *call);
+/* Starts a call; buffers must stay until it is done. Counts are copied. */
+PCM_API int pcm_start(pcm_comm *comm, const struct pcm_call *call, pcm_request **request);
+
+struct pcm_status_info { /* of a received message */
+    int32_t source, tag;
+    uint64_t bytes;
+};
+enum { PCM_ANY_SOURCE = -1, PCM_ANY_TAG = -1 };
+PCM_API int pcm_send_start(pcm_comm *comm, const void *buf, uint64_t bytes, int dtype, int dest, int tag,
+                           double timeout, pcm_request **request);
+PCM_API int pcm_recv_start(pcm_comm *comm, void *buf, uint64_t capacity, int dtype, int source, int tag,
+                           double timeout, pcm_request **request);
+
+/* Waits until the request is done (seconds; < 0: until its own deadline) and frees it, unless PCM_AGAIN: not yet. */
+PCM_API int pcm_wait(pcm_request *request, double seconds, struct pcm_status_info *status);
+
+/* ---- facts --------------------------------------------------------------------------------------- */
+
+PCM_API const char *pcm_version(void);
+PCM_API const char *pcm_kernels_name(void); /* the instruction set in use: "avx2", "neon", "generic" */
+PCM_API const char *pcm_transports(void);   /* names of all compiled transports, comma-separated */
+/* Copies with the kernels that the executor uses; stream: past the caches. For measuring what memory allows. */
+PCM_API void pcm_copy_bytes(void *dst, const void *src, size_t bytes, int stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,129 @@
+/* transport.h: the contract between the core and a transport. A transport moves fragments; it knows no collective.
+ *
+ * The picture: two ranks that need each other open one channel per communicator. A channel has PCM_LANES lanes in
+ * each direction; a lane is a FIFO of a few fragments that live in the transport's own memory. The core fills a
+ * fragment in place (reserve, commit) and empties it in place (peek, release), so that it can reduce straight out of
+ * the peer's memory; what a transport does between commit and peek is its own affair (shared memory: nothing; tcp:
+ * frames over several streams, with credits).
+ *
+ * Threads: a world is single-threaded inside; every slot and every callback runs under the world's lock.
+ * Blocking: no slot may block, except open and shut (briefly).
+ * Errors: a slot that fails marks the channel (pcm_channel_fail) with the sentence that a person will read.
+ */
+#ifndef PYCOMM_TRANSPORT_H
+#define PYCOMM_TRANSPORT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include "pycomm.h"
+#include "reactor.h"
+
+enum {
+    PCM_OP_LANES = 8,           /* for collectives */
+    PCM_LANE_P2P = 8,           /* point-to-point envelopes and small messages */
+    PCM_LANE_BULK = 9,          /* point-to-point payloads that were asked for */
+    PCM_LANES = 10,
+    PCM_FRAGMENT = 64 * 1024,   /* bytes: the most that a fragment carries; a multiple of every dtype's size */
+    PCM_SLOTS = 4,              /* fragments that fit in a lane */
+    PCM_NOTICE = 512,           /* bytes: the longest notice */
+};
+
+/* What every fragment says of the call that it belongs to; compared on arrival, so that ranks that disagree find out. */
+struct pcm_head {
+    uint32_t seq;                        /* number of the operation on its communicator */
+    uint8_t collective, dtype, op, part; /* part: see p2p.c; 0 for collectives */
+    int32_t root;                        /* or the tag */
+    uint32_t slice;                      /* which piece of the buffer */
+    uint64_t count;                      /* elements of the call (0: uneven) */
+    uint64_t bytes;                      /* of the whole message, of which this fragment carries the next piece */
+};
+_Static_assert(sizeof(struct pcm_head) == 32, "the header is part of the wire format");
+
+enum pcm_channel_state {
+    PCM_CHANNEL_CONNECTING,
+    PCM_CHANNEL_UP,
+    PCM_CHANNEL_CLOSED, /* the peer said goodbye; what it had sent can still be read */
+    PCM_CHANNEL_LOST,   /* the peer vanished, or was refused; what it had sent before can still be read */
+};
+
+/* The part of a channel that the core knows; a transport embeds it as the first member of its own. */
+struct pcm_channel {
+    const struct pcm_transport *ops;
+    struct pcm_endpoint *endpoint;
+    int peer;    /* world rank */
+    uint64_t id; /* the communicator's; channels of two ranks with the same id belong together */
+    int state;   /* enum pcm_channel_state */
+    char why[128];
+};
+
+/* The part of an endpoint (a transport's instance in a world) that the core knows; embedded first likewise. */
+struct pcm_endpoint {
+    const struct pcm_transport *ops;
+    pcm_world *world;
+    struct pcm_endpoint *inner; /* of a wrapping transport such as chaos; else NULL */
+};
+
+enum pcm_transport_caps {
+    PCM_POLLED = 1, /* fragments show up in memory (peek sees them); otherwise they need pcm_reactor_poll */
+    PCM_LOCAL = 2,  /* reaches this host only */
+};
+
+struct pcm_transport {
+    const char *name;
+    unsigned caps;
+
+    /* Makes this world's endpoint. May read pcm_world_config through pcm_world_get_config. PCM_ERR_SYSTEM with a sentence
+     * (pcm_fail) if the machine cannot do it; the world then goes on without this transport if it has another. */
+    int (*open)(pcm_world *world, const char *argument, struct pcm_endpoint **endpoint);
+    /* Writes the opaque address that peers need, at most *bytes, and its length. */
+    int (*address)(struct pcm_endpoint *endpoint, void *address, size_t *bytes);
+    /* True if a peer with that address can be reached by this transport: same host, same network, ... */
+    bool (*reaches)(struct pcm_endpoint *endpoint, const void *address, size_t bytes);
+    /* Starts to open a channel, or hands over the one that the peer opened first. Returns at once with a channel
+     * that is CONNECTING or UP; NULL (and pcm_fail) if it cannot even start. Progress comes from the reactor.
+     * Fragments may be reserved only once it is UP. The transport owns the memory until close. */
+    struct pcm_channel *(*connect)(struct pcm_endpoint *endpoint, int peer, uint64_t id, const void *address,
+                                   size_t bytes);
+
+    /* Room for the lane's next fragment: at least min(want, PCM_FRAGMENT) bytes, aligned to 64 if want > 24, and its
+     * size in *room; NULL if the lane is full or the channel is down. May be called again without a commit. */
+    void *(*reserve)(struct pcm_channel *channel, unsigned lane, size_t want, size_t *room);
+    /* Sends the fragment last reserved: its first `bytes` bytes under `head`. Cannot fail: it was reserved. */
+    void (*commit)(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, size_t bytes);
+    /* The lane's oldest fragment that has arrived, or NULL. It stays, and stays valid, until release. */
+    const struct pcm_head *(*peek)(struct pcm_channel *channel, unsigned lane, const void **payload, size_t *bytes);
+    /* Gives the peeked fragment's memory back to the sender. */
+    void (*release)(struct pcm_channel *channel, unsigned lane);
+
+    /* Sends an out-of-band notice (at most PCM_NOTICE bytes) which reaches the peer's pcm_world_on_notice even if all
+     * lanes are full. Best effort; may be dropped if one is already under way. */
+    void (*notice)(struct pcm_channel *channel, const void *bytes, size_t length);
+    /* Before sleeping: peers must now ring this world's doorbell (pcm_reactor_ring) for what they commit or release.
+     * The core looks at all lanes once more between arm(true) and sleeping. NULL where the reactor wakes anyway. */
+    void (*arm)(struct pcm_endpoint *endpoint, bool asleep);
+
+    /* Ends a channel in order: the peer reads what was committed, then sees CLOSED. Frees it. */
+    void (*close)(struct pcm_channel *channel);
+    /* Closes what is still open and frees the endpoint. */
+    void (*shut)(struct pcm_endpoint *endpoint);
+};
+
+/* ---- what the core offers to transports --------------------------------------------------------- */
+
+const struct pcm_world_config *pcm_world_get_config(pcm_world *world);
+struct pcm_reactor *pcm_world_reactor(pcm_world *world);
+/* A channel's state has changed for the worse: state is CLOSED or LOST, why a piece of a sentence ("connection reset"). */
+void pcm_channel_fail(struct pcm_channel *channel, int state, const char *why);
+/* A notice has arrived from a peer. */
+void pcm_world_on_notice(pcm_world *world, int peer, const void *bytes, size_t length);
+/* One more connection was turned away. */
+void pcm_world_count_refused(pcm_world *world);
+/* Records this thread's last error from a format; returns code, so that `return pcm_fail(...)` reads well. */
+int pcm_fail(int code, int rank, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* The compiled transports. A name may carry an argument after ':', as in "chaos:seed=1,shm". */
+const struct pcm_transport *pcm_transport_find(const char *name, size_t length);
+
+extern const struct pcm_transport pcm_inproc, pcm_shm, pcm_tcp, pcm_null, pcm_chaos;
+
+#endif
