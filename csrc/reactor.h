@@ -1,4 +1,4 @@
-/* reactor.h: one epoll per world, the doorbell that wakes it, and timers by the tick; transports hang their descriptors on it. */
+/* reactor.h: one epoll per world, the doorbell that wakes it; transports hang their descriptors on it. */
 #ifndef PYCOMM_REACTOR_H
 #define PYCOMM_REACTOR_H
 
@@ -23,7 +23,7 @@ void pcm_reactor_remove(struct pcm_reactor *reactor, struct pcm_watch *watch);
 
 /* Waits up to timeout_ms (0: just looks) and runs the callbacks of what is ready; returns how many ran. */
 int pcm_reactor_poll(struct pcm_reactor *reactor, int timeout_ms);
-/* The same in two halves, so that the world's lock need not be held while sleeping. */
+/* Waits until something is ready, without taking it: needs no lock. */
 int pcm_reactor_sleep(struct pcm_reactor *reactor, int timeout_ms);
 
 /* The descriptor (an eventfd) that wakes the reactor when 8 bytes are written to it: may be passed to another process. */
