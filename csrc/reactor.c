@@ -1,5 +1,4 @@
 /* reactor.c: see reactor.h. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>

@@ -1,0 +1,352 @@
+/* comm.c: communicators: their life, their failure, and the calls that start and wait for operations. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core.h"
+
+static const double default_timeout = 300;
+
+int pcm_comm_create(pcm_world *world, uint64_t id, const int32_t *ranks, int size, pcm_comm **out)
+{
+    int rank = -1;
+    for (int r = 0; r < size; r++) {
+        if (ranks[r] < 0 || ranks[r] >= world->config.size)
+            return pcm_fail(PCM_ERR_ARGUMENT, ranks[r], "there is no rank %d in a world of %d", ranks[r],
+                            world->config.size);
+        if (ranks[r] == world->config.rank) rank = r;
+    }
+    if (rank < 0)
+        return pcm_fail(PCM_ERR_ARGUMENT, world->config.rank, "rank %d is not in the communicator that it creates",
+                        world->config.rank);
+    pcm_comm *comm = calloc(1, sizeof *comm);
+    if (comm) {
+        comm->ranks = malloc((size_t)size * sizeof *comm->ranks);
+        comm->channels = calloc((size_t)size, sizeof(struct pcm_channel *));
+        comm->spare = calloc(1, sizeof *comm->spare);
+    }
+    if (!comm || !comm->ranks || !comm->channels || !comm->spare) {
+        if (comm) free(comm->ranks), free(comm->channels), free(comm->spare);
+        free(comm);
+        return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a communicator of %d ranks", size);
+    }
+    comm->world = world, comm->id = id, comm->rank = rank, comm->size = size;
+    memcpy(comm->ranks, ranks, (size_t)size * sizeof *ranks);
+    comm->active_tail = &comm->active;
+    comm->timeout = default_timeout;
+    comm->spare->comm = comm;
+    pthread_mutex_lock(&world->lock);
+    for (pcm_comm *other = world->comms; other; other = other->next)
+        if (other->id == id) {
+            pthread_mutex_unlock(&world->lock);
+            free(comm->ranks), free(comm->channels), free(comm->spare), free(comm);
+            return pcm_fail(PCM_ERR_ARGUMENT, -1, "a communicator with this id exists already");
+        }
+    comm->next = world->comms;
+    world->comms = comm;
+    for (int r = 0; r < size; r++)
+        if (world->peers[ranks[r]].lost) pcm_comm_lost(comm, (uint32_t)r);
+    pthread_mutex_unlock(&world->lock);
+    *out = comm;
+    return PCM_OK;
+}
+
+void pcm_comm_free(pcm_comm *comm)
+{
+    if (!comm) return;
+    pcm_world *world = comm->world;
+    pthread_mutex_lock(&world->lock);
+    if (comm->active) pcm_comm_fail(comm, PCM_ERR_ABORTED, comm->rank, "rank %d freed the communicator", comm->rank);
+    pcm_comm **at = &world->comms;
+    while (*at != comm) at = &(*at)->next;
+    *at = comm->next;
+    for (int r = 0; r < comm->size; r++)
+        if (comm->channels[r]) comm->channels[r]->ops->close(comm->channels[r]);
+    pcm_matcher_free(comm->matcher);
+    pcm_plans_free(comm);
+    pthread_mutex_unlock(&world->lock);
+    pcm_request_free(comm->spare);
+    free(comm->channels), free(comm->ranks), free(comm);
+}
+
+int pcm_comm_rank(const pcm_comm *comm) { return comm->rank; }
+int pcm_comm_size(const pcm_comm *comm) { return comm->size; }
+
+void pcm_comm_set_timeout(pcm_comm *comm, double seconds)
+{
+    pthread_mutex_lock(&comm->world->lock);
+    comm->timeout = seconds > 0 ? seconds : default_timeout;
+    pthread_mutex_unlock(&comm->world->lock);
+}
+
+/* ---- failure ------------------------------------------------------------------------------------------- */
+
+struct notice { /* on the wire, to the peers of a communicator that has failed */
+    uint64_t comm;
+    int32_t code, rank;
+    char text[PCM_NOTICE - 16];
+};
+_Static_assert(sizeof(struct notice) == PCM_NOTICE, "a notice fills its frame");
+
+static void fail_with(pcm_comm *comm, const struct pcm_error *error)
+{
+    if (comm->error.code) return;
+    comm->error = *error;
+    struct notice notice = {.comm = comm->id, .code = error->code, .rank = error->rank};
+    snprintf(notice.text, sizeof notice.text, "%.*s", (int)sizeof notice.text - 1, error->text);
+    for (int r = 0; r < comm->size; r++) {
+        struct pcm_channel *channel = comm->channels[r];
+        if (channel && channel->state == PCM_CHANNEL_UP) channel->ops->notice(channel, &notice, sizeof notice);
+    }
+    while (comm->active) {
+        comm->active->error = *error;
+        pcm_request_finish(comm->active, error->code);
+    }
+}
+
+void pcm_comm_fail(pcm_comm *comm, int code, int rank, const char *format, ...)
+{
+    struct pcm_error error = {.code = code, .rank = rank};
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(error.text, sizeof error.text, format, arguments);
+    va_end(arguments);
+    fail_with(comm, &error);
+}
+
+void pcm_comm_lost(pcm_comm *comm, uint32_t peer)
+{
+    const struct pcm_channel *channel = comm->channels[peer];
+    const struct pcm_peer *known = &comm->world->peers[comm->ranks[peer]];
+    if (known->lost)
+        pcm_comm_fail(comm, PCM_ERR_PEER_LOST, (int)peer, "rank %u is lost: %s", peer, known->why);
+    else
+        pcm_comm_fail(comm, PCM_ERR_PEER_LOST, (int)peer, "rank %u has left the communicator while it was needed: %s",
+                      peer, channel ? channel->why : "closed");
+}
+
+void pcm_world_on_notice(pcm_world *world, int peer, const void *bytes, size_t length)
+{
+    (void)peer;
+    struct notice notice;
+    if (length != sizeof notice) return;
+    memcpy(&notice, bytes, sizeof notice);
+    notice.text[sizeof notice.text - 1] = 0;
+    for (pcm_comm *comm = world->comms; comm; comm = comm->next) {
+        if (comm->id != notice.comm) continue;
+        struct pcm_error error = {.code = notice.code, .rank = notice.rank};
+        snprintf(error.text, sizeof error.text, "%s", notice.text);
+        if (error.code == PCM_ERR_TIMEOUT || error.code == PCM_ERR_MISMATCH || error.code == PCM_ERR_PEER_LOST ||
+            error.code == PCM_ERR_ABORTED)
+            fail_with(comm, &error);
+        else
+            pcm_comm_fail(comm, PCM_ERR_ABORTED, notice.rank, "another rank failed: %s", notice.text);
+        return;
+    }
+}
+
+void pcm_comm_abort(pcm_comm *comm, const char *why)
+{
+    pthread_mutex_lock(&comm->world->lock);
+    pcm_comm_fail(comm, PCM_ERR_ABORTED, comm->rank, "rank %d aborted the communicator: %s", comm->rank, why);
+    pthread_mutex_unlock(&comm->world->lock);
+    pcm_reactor_ring(pcm_reactor_doorbell(comm->world->reactor));
+}
+
+/* ---- calls ----------------------------------------------------------------------------------------------- */
+
+static int report(const struct pcm_error *error) { return pcm_fail(error->code, error->rank, "%s", error->text); }
+
+static bool overlap(const char *a, uint64_t na, const char *b, uint64_t nb) { return a < b + nb && b < a + na; }
+
+static int check_buffers(const struct pcm_plan *plan, const struct pcm_call *call, const struct pcm_geometry *g)
+{
+    uint64_t in = g->in_end * plan->element, out = g->out_end * plan->element;
+    if (!plan->in_place && call->in && call->out && overlap(call->in, in, call->out, out))
+        return pcm_fail(PCM_ERR_ARGUMENT, -1,
+                        "the input and the output overlap: give two buffers, or the same one (IN_PLACE)");
+    return PCM_OK;
+}
+
+static int copy_counts(struct pcm_request *r)
+{
+    const struct pcm_schedule *s = r->plan->schedule;
+    size_t in = s->in_blocks, out = s->out_blocks;
+    uint64_t *at = r->counts = realloc(r->counts, 2 * (in + out) * sizeof *at);
+    if (!at) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for the counts of a call");
+    const uint64_t **fields[] = {&r->call.in_counts, &r->call.in_displs, &r->call.out_counts, &r->call.out_displs};
+    for (int i = 0; i < 4; i++) {
+        size_t n = i < 2 ? in : out;
+        if (!*fields[i]) continue;
+        memcpy(at, *fields[i], n * sizeof *at);
+        *fields[i] = at;
+        at += n;
+    }
+    return PCM_OK;
+}
+
+/* Prepares a request for a call. Under the lock. */
+static int prepare(struct pcm_request *r, const struct pcm_call *call, bool keep_counts)
+{
+    pcm_comm *comm = r->comm;
+    struct pcm_plan *plan = pcm_plan_find(comm, call);
+    if (!plan) return PCM_NO_PLAN;
+    r->kind = PCM_REQUEST_COLLECTIVE;
+    r->plan = plan;
+    r->call = *call;
+    r->geometry = &plan->geometry;
+    int rc;
+    if (plan->uneven) {
+        if (keep_counts && (rc = copy_counts(r))) return rc;
+        if (r->own_geometry.in) pcm_geometry_free(&r->own_geometry);
+        if ((rc = pcm_geometry_make(plan, &r->call, &r->own_geometry))) return rc;
+        r->geometry = &r->own_geometry;
+    }
+    if ((rc = check_buffers(plan, call, r->geometry))) return rc;
+    r->timeout = call->timeout > 0 ? call->timeout : comm->timeout;
+    r->deadline = 0;
+    r->head = (struct pcm_head){.seq = comm->seq, .collective = call->collective, .dtype = call->dtype, .op = call->op,
+                                .root = call->root, .count = call->count};
+    return PCM_OK;
+}
+
+static void activate(struct pcm_request *r)
+{
+    pcm_comm *comm = r->comm;
+    atomic_store_explicit(&r->status, PCM_AGAIN, memory_order_relaxed);
+    r->next = NULL;
+    *comm->active_tail = r;
+    comm->active_tail = &r->next;
+}
+
+int pcm_run(pcm_comm *comm, const struct pcm_call *call)
+{
+    pcm_world *world = comm->world;
+    pthread_mutex_lock(&world->lock);
+    struct pcm_request *r = comm->spare ? comm->spare : calloc(1, sizeof *r);
+    comm->spare = NULL;
+    r->comm = comm;
+    int rc = comm->error.code ? report(&comm->error) : prepare(r, call, false);
+    if (!rc) rc = pcm_collective_begin(r);
+    if (!rc) {
+        comm->seq++;
+        activate(r);
+        pcm_trace_begin(r);
+        rc = pcm_request_drive(r, -1);
+        pcm_trace_end(r, rc);
+        if (rc) report(&r->error);
+    }
+    if (comm->spare)
+        pcm_request_free(r); /* two threads were in calls at once */
+    else
+        comm->spare = r;
+    pthread_mutex_unlock(&world->lock);
+    return rc;
+}
+
+static int detach(struct pcm_request *r)
+{
+    pcm_world *world = r->comm->world;
+    int rc = pcm_world_start_thread(world);
+    if (rc) return rc;
+    r->owned = true;
+    activate(r);
+    world->detached++;
+    if (r->kind != PCM_REQUEST_COLLECTIVE) pcm_p2p_begin(r);
+    pcm_comm_progress(r->comm);
+    pcm_world_wake_thread(world);
+    return PCM_OK;
+}
+
+int pcm_start(pcm_comm *comm, const struct pcm_call *call, pcm_request **out)
+{
+    pcm_world *world = comm->world;
+    struct pcm_request *r = calloc(1, sizeof *r);
+    if (!r) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a request");
+    r->comm = comm;
+    pthread_mutex_lock(&world->lock);
+    int rc = comm->error.code ? report(&comm->error) : prepare(r, call, true);
+    if (!rc) rc = pcm_collective_begin(r);
+    if (!rc) {
+        comm->seq++;
+        pcm_trace_begin(r);
+        rc = detach(r);
+    }
+    pthread_mutex_unlock(&world->lock);
+    if (rc)
+        pcm_request_free(r);
+    else
+        *out = r;
+    return rc;
+}
+
+static int start_message(struct pcm_request *r, pcm_request **out)
+{
+    pcm_comm *comm = r->comm;
+    pthread_mutex_lock(&comm->world->lock);
+    int rc = comm->error.code ? report(&comm->error) : PCM_OK;
+    if (!rc && !comm->matcher) rc = pcm_matcher_create(comm, &comm->matcher);
+    r->timeout = r->timeout > 0 ? r->timeout : comm->timeout;
+    if (!rc) rc = detach(r);
+    pthread_mutex_unlock(&comm->world->lock);
+    if (rc)
+        pcm_request_free(r);
+    else
+        *out = r;
+    return rc;
+}
+
+static int make_message(pcm_comm *comm, int kind, void *buffer, uint64_t bytes, int dtype, int peer, int tag,
+                        double timeout, struct pcm_request **out)
+{
+    if (peer >= comm->size || peer < (kind == PCM_REQUEST_RECV ? PCM_ANY_SOURCE : 0))
+        return pcm_fail(PCM_ERR_ARGUMENT, peer, "there is no rank %d in a communicator of %d", peer, comm->size);
+    if (tag < (kind == PCM_REQUEST_RECV ? PCM_ANY_TAG : 0))
+        return pcm_fail(PCM_ERR_ARGUMENT, peer, "a tag must not be negative, and this one is %d", tag);
+    struct pcm_request *r = calloc(1, sizeof *r);
+    if (!r) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a request");
+    r->comm = comm, r->kind = kind, r->buffer = buffer, r->bytes = bytes, r->peer = peer, r->tag = tag;
+    r->timeout = timeout;
+    r->head = (struct pcm_head){.collective = PCM_POINT_TO_POINT, .dtype = (uint8_t)dtype, .root = tag, .bytes = bytes};
+    *out = r;
+    return PCM_OK;
+}
+
+int pcm_send_start(pcm_comm *comm, const void *buf, uint64_t bytes, int dtype, int dest, int tag, double timeout,
+                   pcm_request **request)
+{
+    struct pcm_request *r;
+    int rc = make_message(comm, PCM_REQUEST_SEND, (void *)buf, bytes, dtype, dest, tag, timeout, &r);
+    return rc ? rc : start_message(r, request);
+}
+
+int pcm_recv_start(pcm_comm *comm, void *buf, uint64_t capacity, int dtype, int source, int tag, double timeout,
+                   pcm_request **request)
+{
+    struct pcm_request *r;
+    int rc = make_message(comm, PCM_REQUEST_RECV, buf, capacity, dtype, source, tag, timeout, &r);
+    return rc ? rc : start_message(r, request);
+}
+
+int pcm_wait(pcm_request *r, double seconds, struct pcm_status_info *status)
+{
+    pcm_world *world = r->comm->world;
+    pthread_mutex_lock(&world->lock);
+    int rc = atomic_load(&r->status);
+    if (rc == PCM_AGAIN) {
+        if (seconds == 0)
+            pcm_world_progress(world);
+        else
+            pcm_request_drive(r, seconds);
+        rc = atomic_load(&r->status);
+    }
+    if (rc != PCM_AGAIN) {
+        if (status) *status = r->info;
+        if (rc) report(&r->error);
+    }
+    pthread_mutex_unlock(&world->lock);
+    if (rc != PCM_AGAIN) pcm_request_free(r);
+    return rc;
+}

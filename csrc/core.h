@@ -1,0 +1,276 @@
+/* core.h: the structures that the core's own files share; nothing outside csrc/ includes it. */
+#ifndef PYCOMM_CORE_H
+#define PYCOMM_CORE_H
+
+#include <pthread.h>
+#include <time.h>
+
+#include "pycomm.h"
+#include "reduce.h"
+#include "transport.h"
+
+/* ---- a schedule made ready to run (bind.c) ------------------------------------------------------ */
+
+enum pcm_place { PCM_IN, PCM_OUT, PCM_TEMP, PCM_NOWHERE };
+
+struct pcm_ref { /* where a chunk's bytes are: the index-th piece of a buffer, or a temporary */
+    uint32_t place; /* enum pcm_place */
+    uint32_t index;
+};
+
+struct pcm_part { /* one chunk of a message, or the operands of a local step */
+    uint32_t chunk; /* whose length it has */
+    struct pcm_ref to, from, with; /* to = from op with; a received value is the `with` of its reduction */
+};
+
+struct pcm_move { /* one message of a round, or one local step */
+    uint8_t kind;    /* enum pcm_step_kind */
+    uint8_t swap;    /* the incoming operand is the left one */
+    uint8_t final;   /* nothing reads what it writes, unless it is forwarded: may bypass the caches */
+    uint32_t peer;   /* comm rank */
+    uint32_t part, parts;
+    int32_t after;   /* the move of this round that must be done first, because it shares the lane; or -1 */
+    int32_t forward; /* of a receive: the send of the next round that passes the same chunk on; or -1 */
+    int32_t forward_after; /* the send of this round that must be done before forwarding; or -1 */
+};
+
+struct pcm_program { /* what a schedule becomes once it is known whether the input lies in the output */
+    struct pcm_move *moves;
+    struct pcm_part *parts;
+    uint32_t *round_end; /* of each round, the index after its last move */
+    uint32_t nmoves, nparts, nrounds, ntemps;
+    uint32_t *temp_chunks, *temp_slot; /* pairs: this chunk lives at some time in that temporary */
+    uint32_t ntemp_pairs;
+};
+
+struct pcm_schedule {
+    char name[48];
+    struct pcm_step *steps;
+    int32_t *in_at, *out_at;
+    uint32_t *like;
+    uint32_t nsteps, nchunks, in_blocks, out_blocks, cut;
+    _Atomic int references;
+    struct pcm_program *program[2]; /* out of place, in place; made at first use */
+};
+
+int pcm_schedule_program(struct pcm_schedule *schedule, bool in_place, struct pcm_program **program);
+void pcm_program_free(struct pcm_program *program);
+
+/* ---- a plan: a program with lengths (plan.c) ----------------------------------------------------- */
+
+struct pcm_span { /* a piece of a buffer, in elements */
+    uint64_t offset, length;
+};
+
+struct pcm_geometry { /* where every chunk is, for one set of counts */
+    struct pcm_span *in, *out; /* by index of pcm_ref */
+    uint64_t *length;          /* by chunk */
+    uint64_t temp_stride;      /* bytes of a temporary's slot, for one slice */
+    uint64_t in_end, out_end;  /* elements that the buffers must hold */
+};
+
+struct pcm_plan {
+    struct pcm_plan *next;  /* in its bucket */
+    struct pcm_plan *older, *newer; /* by last use */
+    uint64_t key[3];
+    struct pcm_schedule *schedule;
+    struct pcm_program *program;
+    struct pcm_geometry geometry; /* of equal blocks; empty for uneven ones */
+    uint32_t slices, window, element;
+    bool uneven, in_place, stream;
+    pcm_reduce_fn *reduce;
+};
+
+struct pcm_plan *pcm_plan_find(pcm_comm *comm, const struct pcm_call *call);
+void pcm_plans_free(pcm_comm *comm);
+int pcm_geometry_make(const struct pcm_plan *plan, const struct pcm_call *call, struct pcm_geometry *geometry);
+void pcm_geometry_free(struct pcm_geometry *geometry);
+/* The i-th of n balanced pieces of `length` elements; boundaries fall on cache lines when pieces are large. */
+struct pcm_span pcm_piece(uint64_t length, uint64_t n, uint64_t i, uint32_t element);
+
+/* ---- requests (executor.c, p2p.c) ------------------------------------------------------------------ */
+
+struct pcm_cursor {
+    uint64_t bytes; /* moved so far */
+    bool done;
+};
+
+struct pcm_run { /* one slice under way */
+    uint32_t slice, lane, round, begin; /* begin: the round's first move */
+    struct pcm_cursor *cursors;         /* by move */
+    char *temps;
+    bool done;
+};
+
+enum pcm_request_kind { PCM_REQUEST_COLLECTIVE, PCM_REQUEST_SEND, PCM_REQUEST_RECV };
+
+struct pcm_request {
+    struct pcm_request *next; /* in the list of what is active on its communicator, oldest first */
+    pcm_comm *comm;
+    int kind;
+    _Atomic int status; /* PCM_AGAIN while under way */
+    bool waiting;       /* for lanes that an earlier operation still holds */
+    bool owned;         /* someone will wait for it; else it is the communicator's own, for blocking calls */
+    double timeout;
+    double deadline; /* on the monotonic clock; 0 until someone has waited long enough to look */
+    uint64_t begun;  /* ticks */
+    uint64_t record; /* number of its line in the flight recorder */
+    struct pcm_call call;
+    struct pcm_head head;
+    struct pcm_error error;
+    /* a collective */
+    struct pcm_plan *plan;
+    const struct pcm_geometry *geometry;
+    struct pcm_geometry own_geometry; /* of uneven counts */
+    uint32_t lane0, window, live; /* live: runs that are not done */
+    struct pcm_run *runs;
+    size_t runs_room, cursors_room, temps_room;
+    struct pcm_cursor *cursors;
+    char *temps;
+    void *scaled; /* the input divided by the number of ranks, where an average needs that */
+    size_t scaled_room;
+    uint64_t *counts; /* copies of the caller's, for asynchronous calls */
+    /* point to point */
+    int peer, tag;
+    void *buffer;
+    uint64_t bytes, moved;
+    bool announced;
+    struct pcm_request *link_next; /* in a list of p2p.c */
+    struct pcm_status_info info;
+};
+
+/* Advances everything that is active on a communicator; true if anything moved. Under the world's lock. */
+bool pcm_comm_progress(pcm_comm *comm);
+int pcm_collective_begin(struct pcm_request *request);
+bool pcm_collective_progress(struct pcm_request *request);
+bool pcm_p2p_progress(pcm_comm *comm);
+/* Says in words what a request is waiting for; and for whom (a comm rank, or -1). */
+int pcm_request_describe(const struct pcm_request *request, char *text, size_t capacity);
+void pcm_request_finish(struct pcm_request *request, int status);
+void pcm_request_free(struct pcm_request *request);
+/* Describes a call from its header: "allreduce(float32, count 1024, SUM)". */
+void pcm_head_describe(const struct pcm_head *head, char *text, size_t capacity);
+/* Waits in this thread; the world is locked before and after. */
+int pcm_request_drive(struct pcm_request *request, double seconds);
+
+/* ---- point to point (p2p.c) ---------------------------------------------------------------------- */
+
+struct pcm_matcher;
+int pcm_matcher_create(pcm_comm *comm, struct pcm_matcher **matcher);
+void pcm_matcher_free(struct pcm_matcher *matcher);
+void pcm_matcher_forget(pcm_comm *comm, struct pcm_request *request);
+/* A new request enters: it may be done at once. It is active already. */
+void pcm_p2p_begin(struct pcm_request *request);
+
+/* ---- communicators and worlds ----------------------------------------------------------------------- */
+
+enum { PCM_PLAN_BUCKETS = 64, PCM_PLANS_MAX = 512 };
+
+struct pcm_comm {
+    struct pcm_comm *next;
+    pcm_world *world;
+    uint64_t id;
+    int rank, size;
+    int32_t *ranks;                /* world rank of each */
+    struct pcm_channel **channels; /* by comm rank; NULL until needed */
+    uint32_t seq;                  /* of the next collective */
+    uint32_t lane_next;
+    bool lane_busy[PCM_OP_LANES];
+    struct pcm_request *active, **active_tail;
+    struct pcm_request *spare; /* reused by blocking calls */
+    double timeout;
+    struct pcm_error error; /* once it has failed: why; every later call says the same */
+    struct pcm_plan *buckets[PCM_PLAN_BUCKETS], *oldest, *newest, *last;
+    int nplans;
+    struct pcm_matcher *matcher;
+};
+
+struct pcm_peer {
+    void *address;
+    size_t bytes;
+    bool lost;
+    char why[128];
+};
+
+enum { PCM_MAX_ENDPOINTS = 4, PCM_TRACE = 256 };
+
+struct pcm_record { /* a line of the flight recorder */
+    uint64_t comm, begun, ended;
+    struct pcm_head head;
+    char algorithm[24];
+    int32_t status;
+};
+
+struct pcm_world {
+    struct pcm_world_config config;
+    pthread_mutex_t lock;
+    pthread_cond_t parked; /* the progress thread waits here while there is nothing for it to do */
+    pthread_t thread;
+    bool threaded, stopping;
+    int drivers;  /* threads that are waiting in a call, and so make progress for all */
+    int sleepers; /* of them, asleep on the reactor */
+    int detached; /* active requests that nobody waits for right now */
+    struct pcm_reactor *reactor;
+    struct pcm_endpoint *endpoints[PCM_MAX_ENDPOINTS];
+    int nendpoints;
+    bool polled; /* every open transport shows its fragments in memory */
+    struct pcm_peer *peers;
+    pcm_comm *comms;
+    int spin;
+    _Atomic uint64_t refused;
+    struct pcm_record trace[PCM_TRACE];
+    uint64_t traced;
+    uint64_t tick0;
+    double time0;
+};
+
+/* The channel to a comm rank, started on first use; NULL (and the communicator has failed) if it cannot be. */
+struct pcm_channel *pcm_comm_channel(pcm_comm *comm, uint32_t peer);
+/* The communicator fails, once: all its requests end with this error and its peers are told. */
+void pcm_comm_fail(pcm_comm *comm, int code, int rank, const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* The reason why a channel is of no use any more becomes the communicator's error. */
+void pcm_comm_lost(pcm_comm *comm, uint32_t peer);
+/* Marks a world rank dead for all communicators. */
+void pcm_world_mark_lost(pcm_world *world, int rank, const char *why);
+/* Progress of everything; true if anything moved. Under the lock. */
+bool pcm_world_progress(pcm_world *world);
+void pcm_world_wake_thread(pcm_world *world);
+int pcm_world_start_thread(pcm_world *world);
+
+void pcm_trace_begin(struct pcm_request *request);
+void pcm_trace_end(const struct pcm_request *request, int status);
+
+/* ---- time and waiting -------------------------------------------------------------------------------- */
+
+static inline double pcm_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static inline uint64_t pcm_ticks(void)
+{
+#if defined(__x86_64__)
+    return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+    uint64_t ticks;
+    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(ticks));
+    return ticks;
+#else
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+#endif
+}
+
+static inline void pcm_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");
+#endif
+}
+
+#endif

@@ -1,0 +1,445 @@
+/* p2p.c: messages with tags between two ranks: a matching layer over two lanes of each channel.
+ *
+ * PCM_LANE_P2P carries envelopes. A message of at most EAGER bytes is in its envelope and, if nobody has asked for it yet,
+ * is kept in the unexpected list. A longer one is only announced; when a receive matches it, the receiver grants it, and
+ * the payload goes by PCM_LANE_BULK, in the order of the grants, straight into the receive's buffer. What an envelope is
+ * stands in pcm_head.part, the tag in root, an announced message's ticket in slice.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core.h"
+
+enum { EAGER = 32 * 1024 };
+enum part { DATA, ANNOUNCE, GRANT, BULK };
+
+struct unexpected { /* a message, or the announcement of one, that came before its receive */
+    struct unexpected *next;
+    struct pcm_head head;
+    int source;
+    uint64_t arrived;
+    unsigned char *payload;
+};
+
+struct errand { /* a grant that is to be sent, or a payload that a grant has called for */
+    struct errand *next;
+    struct pcm_head head;
+    struct pcm_request *request; /* NULL: the payload is thrown away */
+    uint64_t moved;
+};
+
+struct queue {
+    struct errand *first, **tail;
+};
+
+struct link { /* what goes on with one peer */
+    struct pcm_request *sends, **sends_tail; /* whose envelopes wait, oldest first */
+    struct pcm_request *announced;           /* sends that wait for their grants */
+    struct queue grants, payloads_out, payloads_in;
+    bool arriving;                           /* a message is part-way through the p2p lane: */
+    struct pcm_request *arriving_into;       /* into this receive, */
+    struct unexpected *arriving_unexpected;  /* or this list entry, or nowhere (too long for its receive) */
+    uint64_t arrived;
+    uint32_t tickets;
+};
+
+struct pcm_matcher {
+    struct link *links; /* by peer */
+    int nlinks;
+    struct pcm_request *receives, **receives_tail;
+    struct unexpected *unexpected, **unexpected_tail;
+};
+
+/* ---- life ------------------------------------------------------------------------------------------------- */
+
+int pcm_matcher_create(pcm_comm *comm, struct pcm_matcher **out)
+{
+    struct pcm_matcher *m = calloc(1, sizeof *m);
+    if (m) m->links = calloc((size_t)comm->size, sizeof *m->links);
+    if (!m || !m->links) {
+        free(m);
+        return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for point-to-point messages");
+    }
+    m->unexpected_tail = &m->unexpected;
+    m->receives_tail = &m->receives;
+    m->nlinks = comm->size;
+    for (int r = 0; r < comm->size; r++) {
+        struct link *l = &m->links[r];
+        l->sends_tail = &l->sends;
+        l->grants.tail = &l->grants.first;
+        l->payloads_out.tail = &l->payloads_out.first;
+        l->payloads_in.tail = &l->payloads_in.first;
+    }
+    *out = m;
+    return PCM_OK;
+}
+
+static void free_unexpected(struct unexpected *u)
+{
+    free(u->payload);
+    free(u);
+}
+
+static struct errand *push(struct queue *q, const struct pcm_head *head, struct pcm_request *request)
+{
+    struct errand *e = calloc(1, sizeof *e);
+    if (!e) return NULL;
+    e->head = *head, e->request = request;
+    *q->tail = e;
+    q->tail = &e->next;
+    return e;
+}
+
+static void pop(struct queue *q)
+{
+    struct errand *e = q->first;
+    q->first = e->next;
+    if (!q->first) q->tail = &q->first;
+    free(e);
+}
+
+void pcm_matcher_free(struct pcm_matcher *m)
+{
+    if (!m) return;
+    for (int r = 0; r < m->nlinks; r++) {
+        while (m->links[r].grants.first) pop(&m->links[r].grants);
+        while (m->links[r].payloads_out.first) pop(&m->links[r].payloads_out);
+        while (m->links[r].payloads_in.first) pop(&m->links[r].payloads_in);
+    }
+    for (struct unexpected *u = m->unexpected, *next; u; u = next) {
+        next = u->next;
+        free_unexpected(u);
+    }
+    free(m->links);
+    free(m);
+}
+
+static void unlink_request(struct pcm_request **list, struct pcm_request ***tail, struct pcm_request *r)
+{
+    for (struct pcm_request **at = list; *at; at = &(*at)->link_next) {
+        if (*at != r) continue;
+        *at = r->link_next;
+        if (tail && *tail == &r->link_next) *tail = at;
+        return;
+    }
+}
+
+/* A request ends, for whatever reason: nothing may point to it any more. */
+void pcm_matcher_forget(pcm_comm *comm, struct pcm_request *r)
+{
+    struct pcm_matcher *m = comm->matcher;
+    unlink_request(&m->receives, &m->receives_tail, r);
+    for (int peer = 0; peer < comm->size; peer++) {
+        struct link *l = &m->links[peer];
+        if (r->kind == PCM_REQUEST_SEND && peer != r->peer) continue;
+        unlink_request(&l->sends, &l->sends_tail, r);
+        unlink_request(&l->announced, NULL, r);
+        if (l->arriving_into == r) l->arriving_into = NULL;
+        for (struct errand *e = l->payloads_in.first; e; e = e->next)
+            if (e->request == r) e->request = NULL;
+        for (struct errand *e = l->payloads_out.first; e; e = e->next)
+            if (e->request == r) e->request = NULL;
+    }
+}
+
+/* ---- matching ----------------------------------------------------------------------------------------------- */
+
+static bool matches(const struct pcm_request *r, int source, int tag)
+{
+    return (r->peer == PCM_ANY_SOURCE || r->peer == source) && (r->tag == PCM_ANY_TAG || r->tag == tag);
+}
+
+/* A message has met its receive. True if its payload may be put there; if not, the receive has ended with an error. */
+static bool accept(struct pcm_request *r, int source, const struct pcm_head *head)
+{
+    pcm_comm *comm = r->comm;
+    r->info = (struct pcm_status_info){.source = source, .tag = head->root, .bytes = head->bytes};
+    if (head->dtype != r->head.dtype) {
+        pcm_comm_fail(comm, PCM_ERR_MISMATCH, source,
+                      "the ranks disagree: rank %d sends %s with tag %d where rank %d receives %s", source,
+                      pcm_dtype_name(head->dtype), (int)head->root, comm->rank, pcm_dtype_name(r->head.dtype));
+        return false;
+    }
+    if (head->bytes > r->bytes) {
+        r->error = (struct pcm_error){.code = PCM_ERR_TRUNCATED, .rank = source};
+        snprintf(r->error.text, sizeof r->error.text,
+                 "a message of %llu bytes from rank %d with tag %d does not fit into the receive's buffer of %llu bytes",
+                 (unsigned long long)head->bytes, source, (int)head->root, (unsigned long long)r->bytes);
+        pcm_request_finish(r, PCM_ERR_TRUNCATED);
+        return false;
+    }
+    return true;
+}
+
+/* Takes the receive that a message from `source` belongs to off the list; NULL if there is none yet. */
+static struct pcm_request *claim_receive(struct pcm_matcher *m, int source, int tag)
+{
+    for (struct pcm_request *r = m->receives; r; r = r->link_next)
+        if (matches(r, source, tag)) {
+            unlink_request(&m->receives, &m->receives_tail, r);
+            return r;
+        }
+    return NULL;
+}
+
+/* The payload of an announced message may come now; into r, or nowhere if r is NULL. */
+static bool grant(pcm_comm *comm, int source, const struct pcm_head *announced, struct pcm_request *r)
+{
+    struct link *l = &comm->matcher->links[source];
+    struct pcm_head head = *announced;
+    head.part = GRANT, head.bytes = 0;
+    return push(&l->payloads_in, announced, r) && push(&l->grants, &head, NULL);
+}
+
+static struct unexpected *keep(struct pcm_matcher *m, int source, const struct pcm_head *head)
+{
+    struct unexpected *u = calloc(1, sizeof *u);
+    if (u && head->part == DATA) u->payload = malloc(head->bytes ? head->bytes : 1);
+    if (!u || (head->part == DATA && !u->payload)) {
+        free(u);
+        return NULL;
+    }
+    u->head = *head, u->source = source;
+    *m->unexpected_tail = u;
+    m->unexpected_tail = &u->next;
+    return u;
+}
+
+static void out_of_memory(pcm_comm *comm)
+{
+    pcm_comm_fail(comm, PCM_ERR_SYSTEM, comm->rank, "rank %d is out of memory for an unexpected message", comm->rank);
+}
+
+/* A receive looks first at what has come already. */
+static void look_at_unexpected(pcm_comm *comm, struct pcm_request *r)
+{
+    struct pcm_matcher *m = comm->matcher;
+    for (struct unexpected **at = &m->unexpected, *u; (u = *at); at = &u->next) {
+        if (!matches(r, u->source, u->head.root)) continue;
+        *at = u->next;
+        if (m->unexpected_tail == &u->next) m->unexpected_tail = at;
+        struct link *l = &m->links[u->source];
+        bool wanted = accept(r, u->source, &u->head);
+        if (comm->error.code) return free_unexpected(u);
+        if (u->head.part == ANNOUNCE) {
+            if (!grant(comm, u->source, &u->head, wanted ? r : NULL)) out_of_memory(comm);
+        } else if (l->arriving_unexpected == u) { /* the rest of it is still on the lane */
+            if (wanted) memcpy(r->buffer, u->payload, l->arrived);
+            l->arriving_unexpected = NULL;
+            l->arriving_into = wanted ? r : NULL;
+        } else if (wanted) {
+            if (u->head.bytes) memcpy(r->buffer, u->payload, u->head.bytes);
+            pcm_request_finish(r, PCM_OK);
+        }
+        return free_unexpected(u);
+    }
+    r->link_next = NULL;
+    *m->receives_tail = r;
+    m->receives_tail = &r->link_next;
+}
+
+/* A message to this very rank never leaves it. */
+static void send_to_self(struct pcm_request *r)
+{
+    pcm_comm *comm = r->comm;
+    struct pcm_request *receive = claim_receive(comm->matcher, comm->rank, r->tag);
+    if (receive) {
+        if (accept(receive, comm->rank, &r->head)) {
+            if (r->bytes) memcpy(receive->buffer, r->buffer, r->bytes);
+            pcm_request_finish(receive, PCM_OK);
+        }
+    } else {
+        struct unexpected *u = keep(comm->matcher, comm->rank, &r->head);
+        if (!u) return out_of_memory(comm);
+        if (r->bytes) memcpy(u->payload, r->buffer, r->bytes);
+    }
+    if (!comm->error.code) pcm_request_finish(r, PCM_OK);
+}
+
+void pcm_p2p_begin(struct pcm_request *r)
+{
+    pcm_comm *comm = r->comm;
+    if (r->kind == PCM_REQUEST_SEND && r->peer == comm->rank) return send_to_self(r);
+    if (r->kind == PCM_REQUEST_SEND) {
+        struct link *l = &comm->matcher->links[r->peer];
+        r->link_next = NULL;
+        *l->sends_tail = r;
+        l->sends_tail = &r->link_next;
+        pcm_comm_channel(comm, (uint32_t)r->peer);
+        return;
+    }
+    for (int peer = 0; peer < comm->size; peer++) /* whoever may send must be able to reach us */
+        if (peer != comm->rank && (r->peer == peer || r->peer == PCM_ANY_SOURCE) &&
+            !pcm_comm_channel(comm, (uint32_t)peer))
+            return;
+    look_at_unexpected(comm, r);
+}
+
+/* ---- sending ------------------------------------------------------------------------------------------------ */
+
+/* Moves fragments of a message into a lane; true when all of it is there. */
+static bool push_bytes(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const char *bytes,
+                       uint64_t total, uint64_t *moved, bool *progress)
+{
+    do {
+        size_t room;
+        char *to = channel->ops->reserve(channel, lane, total - *moved, &room);
+        if (!to) return false;
+        uint64_t n = total - *moved < room ? total - *moved : room;
+        if (n) pcm_copy(to, NULL, bytes + *moved, n, 0);
+        channel->ops->commit(channel, lane, head, n);
+        *moved += n;
+        *progress = true;
+    } while (*moved < total);
+    return true;
+}
+
+static bool send_to(pcm_comm *comm, struct link *l, struct pcm_channel *channel)
+{
+    bool progress = false;
+    uint64_t none = 0;
+    /* a grant must not fall between the fragments of a message */
+    while (l->grants.first && !(l->sends && l->sends->moved) &&
+           push_bytes(channel, PCM_LANE_P2P, &l->grants.first->head, NULL, 0, &none, &progress))
+        pop(&l->grants);
+    while (l->sends && !(l->grants.first && !l->sends->moved)) {
+        struct pcm_request *r = l->sends;
+        bool eager = r->bytes <= EAGER;
+        r->head.part = eager ? DATA : ANNOUNCE;
+        if (!eager && !r->announced) r->head.slice = l->tickets++, r->announced = true;
+        if (!push_bytes(channel, PCM_LANE_P2P, &r->head, r->buffer, eager ? r->bytes : 0, &r->moved, &progress)) break;
+        unlink_request(&l->sends, &l->sends_tail, r);
+        if (eager) {
+            pcm_request_finish(r, PCM_OK);
+        } else {
+            r->link_next = l->announced;
+            l->announced = r;
+        }
+    }
+    while (l->payloads_out.first) {
+        struct errand *e = l->payloads_out.first;
+        if (!push_bytes(channel, PCM_LANE_BULK, &e->head, e->request->buffer, e->head.bytes, &e->moved, &progress)) {
+            e->request->moved = e->moved;
+            break;
+        }
+        pcm_request_finish(e->request, PCM_OK);
+        pop(&l->payloads_out);
+    }
+    (void)comm;
+    return progress;
+}
+
+/* ---- receiving ------------------------------------------------------------------------------------------------- */
+
+static void granted(pcm_comm *comm, struct link *l, int source, const struct pcm_head *head)
+{
+    for (struct pcm_request *r = l->announced; r; r = r->link_next) {
+        if (r->head.slice != head->slice) continue;
+        unlink_request(&l->announced, NULL, r);
+        struct pcm_head bulk = r->head;
+        bulk.part = BULK, bulk.bytes = r->bytes;
+        if (!push(&l->payloads_out, &bulk, r)) out_of_memory(comm);
+        return;
+    }
+    pcm_comm_fail(comm, PCM_ERR_MISMATCH, source, "rank %d granted a message that rank %d does not offer", source,
+                  comm->rank);
+}
+
+/* The first fragment of something on the p2p lane: decides where it belongs. */
+static void begin_arrival(pcm_comm *comm, struct link *l, int source, const struct pcm_head *head)
+{
+    struct pcm_matcher *m = comm->matcher;
+    if (head->collective != PCM_POINT_TO_POINT || head->part > GRANT) {
+        pcm_comm_fail(comm, PCM_ERR_MISMATCH, source, "rank %d sent something that is not a message", source);
+    } else if (head->part == GRANT) {
+        granted(comm, l, source, head);
+    } else {
+        struct pcm_request *r = claim_receive(m, source, head->root);
+        bool wanted = r && accept(r, source, head);
+        if (comm->error.code) return;
+        if (head->part == ANNOUNCE) {
+            if (r ? !grant(comm, source, head, wanted ? r : NULL) : !keep(m, source, head)) out_of_memory(comm);
+            return;
+        }
+        l->arriving = true;
+        l->arrived = 0;
+        l->arriving_into = wanted ? r : NULL;
+        l->arriving_unexpected = r ? NULL : keep(m, source, head);
+        if (!r && !l->arriving_unexpected) out_of_memory(comm);
+    }
+}
+
+static bool receive_envelopes(pcm_comm *comm, struct link *l, int source, struct pcm_channel *channel)
+{
+    bool progress = false;
+    const struct pcm_head *head;
+    const void *payload;
+    size_t n;
+    while ((head = channel->ops->peek(channel, PCM_LANE_P2P, &payload, &n))) {
+        progress = true;
+        if (!l->arriving) begin_arrival(comm, l, source, head);
+        if (comm->error.code) return true;
+        if (l->arriving) {
+            unsigned char *to = l->arriving_into         ? l->arriving_into->buffer
+                                : l->arriving_unexpected ? l->arriving_unexpected->payload
+                                                         : NULL;
+            if (to && n) memcpy(to + l->arrived, payload, n);
+            l->arrived += n;
+            if (l->arriving_into) l->arriving_into->moved = l->arrived;
+        }
+        bool over = l->arriving && l->arrived >= head->bytes;
+        channel->ops->release(channel, PCM_LANE_P2P);
+        if (!over) continue;
+        struct pcm_request *r = l->arriving_into;
+        l->arriving = false, l->arriving_into = NULL, l->arriving_unexpected = NULL;
+        if (r) pcm_request_finish(r, PCM_OK);
+    }
+    return progress;
+}
+
+static bool receive_payloads(struct link *l, struct pcm_channel *channel)
+{
+    bool progress = false;
+    const void *payload;
+    size_t n;
+    while (l->payloads_in.first && channel->ops->peek(channel, PCM_LANE_BULK, &payload, &n)) {
+        struct errand *e = l->payloads_in.first;
+        progress = true;
+        if (e->request) pcm_copy((char *)e->request->buffer + e->moved, NULL, payload, n, 0);
+        channel->ops->release(channel, PCM_LANE_BULK);
+        e->moved += n;
+        if (e->request) e->request->moved = e->moved;
+        if (e->moved < e->head.bytes) continue;
+        struct pcm_request *r = e->request;
+        pop(&l->payloads_in);
+        if (r) pcm_request_finish(r, PCM_OK);
+    }
+    return progress;
+}
+
+/* Is anybody here waiting for this peer, or for any? */
+static bool needed(const struct pcm_matcher *m, const struct link *l, int peer)
+{
+    if (l->sends || l->announced || l->payloads_out.first || l->payloads_in.first || l->arriving_into) return true;
+    for (const struct pcm_request *r = m->receives; r; r = r->link_next)
+        if (r->peer == peer || (r->peer == PCM_ANY_SOURCE && m->nlinks == 2)) return true;
+    return false;
+}
+
+bool pcm_p2p_progress(pcm_comm *comm)
+{
+    struct pcm_matcher *m = comm->matcher;
+    bool progress = false;
+    for (int peer = 0; peer < comm->size && !comm->error.code; peer++) {
+        struct pcm_channel *channel = comm->channels[peer];
+        struct link *l = &m->links[peer];
+        if (!channel || channel->state == PCM_CHANNEL_CONNECTING) continue;
+        if (channel->state == PCM_CHANNEL_UP) progress |= send_to(comm, l, channel);
+        if (!comm->error.code) progress |= receive_envelopes(comm, l, peer, channel);
+        if (!comm->error.code) progress |= receive_payloads(l, channel);
+        if (channel->state >= PCM_CHANNEL_CLOSED && !progress && !comm->error.code && needed(m, l, peer))
+            pcm_comm_lost(comm, (uint32_t)peer);
+    }
+    return progress;
+}

@@ -1,0 +1,275 @@
+/* plan.c: schedules as objects, the geometry of a call (where every chunk is), and each communicator's memory of plans. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core.h"
+
+/* ---- schedules ------------------------------------------------------------------------------------- */
+
+static int check(const struct pcm_schedule_desc *d)
+{
+    if (!d->in_blocks || !d->out_blocks || !d->cut)
+        return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: in_blocks, out_blocks and cut must be at least 1", d->name);
+    for (uint32_t i = 0; i < d->nsteps; i++) {
+        const struct pcm_step *s = &d->steps[i];
+        bool local = s->kind == PCM_STEP_COPY || s->kind == PCM_STEP_REDUCE;
+        if (s->kind > PCM_STEP_REDUCE || s->chunk >= d->nchunks || (local && s->src >= d->nchunks))
+            return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: step %u has an unknown kind or chunk", d->name, i);
+        if (!(s->flags & PCM_FLAG_MORE)) continue;
+        if (i + 1 == d->nsteps || (s->flags & PCM_FLAG_END) || d->steps[i + 1].kind != s->kind ||
+            d->steps[i + 1].peer != s->peer || local)
+            return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: the message of step %u does not go on with the next",
+                            d->name, i);
+    }
+    if (d->nsteps && !(d->steps[d->nsteps - 1].flags & PCM_FLAG_END))
+        return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: the last step does not end a round", d->name);
+    for (uint32_t c = 0; c < d->nchunks; c++) {
+        bool placed = d->in_at[c] >= 0 || d->out_at[c] >= 0;
+        if (d->in_at[c] >= (int64_t)d->in_blocks * d->cut || d->out_at[c] >= (int64_t)d->out_blocks * d->cut)
+            return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: chunk %u lies outside its buffer", d->name, c);
+        uint32_t like = d->like[c];
+        if (!placed && (like >= d->nchunks || (d->in_at[like] < 0 && d->out_at[like] < 0)))
+            return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: temporary chunk %u is like no placed chunk", d->name, c);
+    }
+    return PCM_OK;
+}
+
+static void *copied(const void *from, size_t bytes)
+{
+    void *to = malloc(bytes ? bytes : 1);
+    if (to && bytes) memcpy(to, from, bytes);
+    return to;
+}
+
+int pcm_schedule_create(const struct pcm_schedule_desc *d, pcm_schedule **out)
+{
+    int rc = check(d);
+    if (rc) return rc;
+    struct pcm_schedule *s = calloc(1, sizeof *s);
+    if (!s) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for schedule %s", d->name);
+    strncpy(s->name, d->name ? d->name : "", sizeof s->name - 1);
+    s->steps = copied(d->steps, d->nsteps * sizeof *d->steps);
+    s->in_at = copied(d->in_at, d->nchunks * sizeof *d->in_at);
+    s->out_at = copied(d->out_at, d->nchunks * sizeof *d->out_at);
+    s->like = copied(d->like, d->nchunks * sizeof *d->like);
+    s->nsteps = d->nsteps, s->nchunks = d->nchunks;
+    s->in_blocks = d->in_blocks, s->out_blocks = d->out_blocks, s->cut = d->cut;
+    atomic_init(&s->references, 1);
+    if (!s->steps || !s->in_at || !s->out_at || !s->like) {
+        pcm_schedule_release(s);
+        return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for schedule %s", d->name);
+    }
+    *out = s;
+    return PCM_OK;
+}
+
+void pcm_schedule_release(pcm_schedule *s)
+{
+    if (!s || atomic_fetch_sub(&s->references, 1) > 1) return;
+    pcm_program_free(s->program[0]);
+    pcm_program_free(s->program[1]);
+    free(s->steps), free(s->in_at), free(s->out_at), free(s->like);
+    free(s);
+}
+
+/* ---- geometry -------------------------------------------------------------------------------------- */
+
+struct pcm_span pcm_piece(uint64_t length, uint64_t n, uint64_t i, uint32_t element)
+{
+    if (n == 1) return (struct pcm_span){0, length};
+    uint64_t unit = length / n * element >= 4096 ? 64 / element : 1, units = length / unit;
+    uint64_t each = units / n, longer = units % n;
+    uint64_t begin = each * i + (i < longer ? i : longer), end = begin + each + (i < longer);
+    begin *= unit;
+    end = i + 1 == n ? length : end * unit; /* the last piece takes what is less than a unit */
+    return (struct pcm_span){begin, end - begin};
+}
+
+static void cut_buffer(struct pcm_span *spans, uint64_t *end, uint32_t blocks, uint32_t cut, uint64_t count,
+                       const uint64_t *counts, const uint64_t *displs, uint32_t element)
+{
+    uint64_t offset = 0;
+    *end = 0;
+    for (uint32_t b = 0; b < blocks; b++) {
+        uint64_t length = counts ? counts[b] : count, start = counts && displs ? displs[b] : offset;
+        for (uint32_t j = 0; j < cut; j++) {
+            struct pcm_span piece = pcm_piece(length, cut, j, element);
+            spans[b * cut + j] = (struct pcm_span){start + piece.offset, piece.length};
+        }
+        offset += length;
+        if (start + length > *end) *end = start + length;
+    }
+}
+
+int pcm_geometry_make(const struct pcm_plan *plan, const struct pcm_call *call, struct pcm_geometry *g)
+{
+    const struct pcm_schedule *s = plan->schedule;
+    const struct pcm_program *p = plan->program;
+    uint32_t nin = s->in_blocks * s->cut, nout = s->out_blocks * s->cut;
+    if (!g->in) {
+        g->in = calloc(nin, sizeof *g->in);
+        g->out = calloc(nout, sizeof *g->out);
+        g->length = calloc(s->nchunks + 1, sizeof *g->length);
+        if (!g->in || !g->out || !g->length) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a call's geometry");
+    }
+    cut_buffer(g->in, &g->in_end, s->in_blocks, s->cut, call->count, call->in_counts, call->in_displs, plan->element);
+    cut_buffer(g->out, &g->out_end, s->out_blocks, s->cut, call->count, call->out_counts, call->out_displs,
+               plan->element);
+    for (uint32_t c = 0; c < s->nchunks; c++) {
+        uint32_t like = s->in_at[c] < 0 && s->out_at[c] < 0 ? s->like[c] : c;
+        g->length[c] = s->in_at[like] >= 0 ? g->in[s->in_at[like]].length : g->out[s->out_at[like]].length;
+        if (s->in_at[c] >= 0 && s->out_at[c] >= 0 && g->in[s->in_at[c]].length != g->out[s->out_at[c]].length)
+            return pcm_fail(PCM_ERR_ARGUMENT, -1,
+                            "the counts disagree: a block of %llu elements is to become one of %llu",
+                            (unsigned long long)g->in[s->in_at[c]].length,
+                            (unsigned long long)g->out[s->out_at[c]].length);
+    }
+    uint64_t longest = 0;
+    for (uint32_t i = 0; i < p->ntemp_pairs; i++) {
+        uint64_t length = g->length[p->temp_chunks[i]];
+        if (length > longest) longest = length;
+    }
+    /* no piece is longer than the average plus what balancing in units of a cache line can add */
+    uint64_t piece = plan->slices > 1 ? longest / plan->slices + 2 * 64 : longest;
+    g->temp_stride = (piece * plan->element + 127) / 64 * 64;
+    return PCM_OK;
+}
+
+void pcm_geometry_free(struct pcm_geometry *g)
+{
+    free(g->in), free(g->out), free(g->length);
+    *g = (struct pcm_geometry){0};
+}
+
+/* ---- plans ----------------------------------------------------------------------------------------- */
+
+static bool in_place(const struct pcm_call *call) { return call->in == call->out; }
+
+static void make_key(const struct pcm_call *call, uint64_t key[3])
+{
+    key[0] = (uint64_t)call->collective | (uint64_t)call->dtype << 8 | (uint64_t)call->op << 16 |
+             (uint64_t)call->variant << 24 | (uint64_t)(uint32_t)call->root << 32;
+    key[1] = call->count;
+    key[2] = (uint64_t)in_place(call) | (uint64_t)(call->in_counts || call->out_counts) << 1;
+}
+
+static bool same_key(const uint64_t a[3], const uint64_t b[3])
+{
+    return a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
+}
+
+static unsigned bucket(const uint64_t key[3])
+{
+    uint64_t h = (key[0] ^ key[1] * 0x9e3779b97f4a7c15u ^ key[2] << 57) * 0xff51afd7ed558ccdu;
+    return h >> 58;
+}
+
+static void unlink_age(pcm_comm *comm, struct pcm_plan *plan)
+{
+    *(plan->older ? &plan->older->newer : &comm->oldest) = plan->newer;
+    *(plan->newer ? &plan->newer->older : &comm->newest) = plan->older;
+}
+
+static void link_newest(pcm_comm *comm, struct pcm_plan *plan)
+{
+    plan->newer = NULL, plan->older = comm->newest;
+    *(comm->newest ? &comm->newest->newer : &comm->oldest) = plan;
+    comm->newest = plan;
+}
+
+static void drop(pcm_comm *comm, struct pcm_plan *plan)
+{
+    struct pcm_plan **at = &comm->buckets[bucket(plan->key)];
+    while (*at != plan) at = &(*at)->next;
+    *at = plan->next;
+    unlink_age(comm, plan);
+    if (comm->last == plan) comm->last = NULL;
+    comm->nplans--;
+    pcm_geometry_free(&plan->geometry);
+    pcm_schedule_release(plan->schedule);
+    free(plan);
+}
+
+static bool in_use(const pcm_comm *comm, const struct pcm_plan *plan)
+{
+    for (const struct pcm_request *r = comm->active; r; r = r->next)
+        if (r->plan == plan) return true;
+    return false;
+}
+
+struct pcm_plan *pcm_plan_find(pcm_comm *comm, const struct pcm_call *call)
+{
+    uint64_t key[3];
+    make_key(call, key);
+    if (comm->last && same_key(comm->last->key, key)) return comm->last;
+    for (struct pcm_plan *plan = comm->buckets[bucket(key)]; plan; plan = plan->next)
+        if (same_key(plan->key, key)) {
+            if (comm->newest != plan) unlink_age(comm, plan), link_newest(comm, plan);
+            return comm->last = plan;
+        }
+    return NULL;
+}
+
+static uint64_t cache_bytes(void) { return 24u << 20; }
+
+int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *schedule, uint32_t slices, uint32_t window)
+{
+    uint32_t element = (uint32_t)pcm_dtype_size(call->dtype);
+    if (!element) return pcm_fail(PCM_ERR_ARGUMENT, -1, "unknown dtype code %d", call->dtype);
+    if (!slices || !window || window > PCM_OP_LANES)
+        return pcm_fail(PCM_ERR_ARGUMENT, -1, "slices must be at least 1 and window 1 to %d, not %u and %u",
+                        PCM_OP_LANES, slices, window);
+    pcm_reduce_fn *reduce = NULL;
+    for (uint32_t i = 0; i < schedule->nsteps && !reduce; i++) {
+        if (schedule->steps[i].kind != PCM_STEP_REDUCE_FROM && schedule->steps[i].kind != PCM_STEP_REDUCE) continue;
+        reduce = pcm_reduce_kernel(call->dtype, call->op);
+        if (!reduce)
+            return pcm_fail(PCM_ERR_ARGUMENT, -1, "%s is not defined for %s", pcm_op_name(call->op),
+                            pcm_dtype_name(call->dtype));
+    }
+    for (uint32_t i = 0; i < schedule->nsteps; i++)
+        if ((schedule->steps[i].kind <= PCM_STEP_REDUCE_FROM) && schedule->steps[i].peer >= (uint32_t)comm->size)
+            return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: step %u names rank %u of %d", schedule->name, i,
+                            schedule->steps[i].peer, comm->size);
+    if (in_place(call))
+        for (uint32_t c = 0; c < schedule->nchunks; c++)
+            if (schedule->in_at[c] >= 0 && schedule->out_at[c] < 0)
+                return pcm_fail(PCM_ERR_ARGUMENT, -1, "%s cannot run in place on this rank: give it two buffers",
+                                pcm_collective_name(call->collective));
+    struct pcm_plan *plan = calloc(1, sizeof *plan);
+    if (!plan) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a plan");
+    make_key(call, plan->key);
+    plan->schedule = schedule, plan->slices = slices, plan->window = window < slices ? window : slices;
+    plan->element = element, plan->reduce = reduce;
+    plan->uneven = call->in_counts || call->out_counts, plan->in_place = in_place(call);
+    pthread_mutex_lock(&comm->world->lock);
+    int rc = pcm_schedule_program(schedule, plan->in_place, &plan->program);
+    if (!rc && !plan->uneven) rc = pcm_geometry_make(plan, call, &plan->geometry);
+    if (rc) {
+        pthread_mutex_unlock(&comm->world->lock);
+        pcm_geometry_free(&plan->geometry);
+        free(plan);
+        return rc;
+    }
+    plan->stream = plan->geometry.out_end * element > cache_bytes() / (uint64_t)comm->size;
+    struct pcm_plan *known = pcm_plan_find(comm, call);
+    if (known && !in_use(comm, known)) drop(comm, known);
+    for (struct pcm_plan *old = comm->oldest, *newer; old && comm->nplans >= PCM_PLANS_MAX; old = newer) {
+        newer = old->newer;
+        if (!in_use(comm, old)) drop(comm, old);
+    }
+    atomic_fetch_add(&schedule->references, 1);
+    unsigned at = bucket(plan->key);
+    plan->next = comm->buckets[at];
+    comm->buckets[at] = plan;
+    link_newest(comm, plan);
+    comm->nplans++;
+    comm->last = plan;
+    pthread_mutex_unlock(&comm->world->lock);
+    return PCM_OK;
+}
+
+void pcm_plans_free(pcm_comm *comm)
+{
+    while (comm->oldest) drop(comm, comm->oldest);
+}

@@ -1,0 +1,358 @@
+/* world.c: one rank's membership of a job: its endpoints, what it knows of its peers, and the thread that makes progress
+ * for operations nobody waits for. */
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core.h"
+
+const char *pcm_version(void) { return PCM_VERSION; }
+
+void pcm_copy_bytes(void *dst, const void *src, size_t bytes, int stream) { pcm_copy(dst, NULL, src, bytes, stream); }
+
+/* ---- opening ---------------------------------------------------------------------------------------- */
+
+static int open_endpoints(pcm_world *world, const char *names)
+{
+    char refusals[1024] = "";
+    while (*names) {
+        size_t length = strcspn(names, ",");
+        size_t bare = strcspn(names, ":,");
+        const struct pcm_transport *t = pcm_transport_find(names, bare);
+        if (!t)
+            return pcm_fail(PCM_ERR_ARGUMENT, -1, "there is no transport called %.*s: have %s", (int)bare, names,
+                            pcm_transports());
+        if (world->nendpoints == PCM_MAX_ENDPOINTS)
+            return pcm_fail(PCM_ERR_ARGUMENT, -1, "more than %d transports are asked for", PCM_MAX_ENDPOINTS);
+        char argument[128] = "";
+        if (bare < length) snprintf(argument, sizeof argument, "%.*s", (int)(length - bare - 1), names + bare + 1);
+        int rc = t->open(world, argument, &world->endpoints[world->nendpoints]);
+        if (rc == PCM_OK) {
+            world->polled &= !!(t->caps & PCM_POLLED);
+            world->nendpoints++;
+        } else {
+            size_t used = strlen(refusals);
+            snprintf(refusals + used, sizeof refusals - used, "%s%s: %s", used ? "; " : "", t->name,
+                     pcm_last_error()->text);
+        }
+        names += length + (names[length] == ',');
+    }
+    if (!world->nendpoints) return pcm_fail(PCM_ERR_SYSTEM, -1, "no transport can be opened (%s)", refusals);
+    return PCM_OK;
+}
+
+static int processors(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+    return (int)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+int pcm_world_create(const struct pcm_world_config *config, pcm_world **out)
+{
+    if (config->size < 1 || config->rank < 0 || config->rank >= config->size)
+        return pcm_fail(PCM_ERR_ARGUMENT, -1, "rank %d of %d is not a rank", config->rank, config->size);
+    pcm_world *world = calloc(1, sizeof *world);
+    if (world) world->peers = calloc((size_t)config->size, sizeof *world->peers);
+    if (!world || !world->peers) {
+        free(world);
+        return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a world of %d ranks", config->size);
+    }
+    world->config = *config;
+    pthread_mutex_init(&world->lock, NULL);
+    pthread_cond_init(&world->parked, NULL);
+    world->polled = true;
+    world->tick0 = pcm_ticks(), world->time0 = pcm_now();
+    int local = config->local_ranks ? config->local_ranks : config->size;
+    /* With a core for each rank, waiting costs nobody anything; without, the core is the peer's to use. */
+    world->spin = local <= processors() ? 2000 : 20;
+    int rc = pcm_reactor_create(&world->reactor);
+    if (!rc) rc = open_endpoints(world, config->transports ? config->transports : "shm,tcp");
+    world->config.transports = world->config.listen = world->config.advertise = NULL; /* the caller's memory */
+    if (rc) {
+        struct pcm_error why = *pcm_last_error();
+        pcm_world_destroy(world);
+        return pcm_fail(rc, why.rank, "%s", why.text);
+    }
+    *out = world;
+    return PCM_OK;
+}
+
+void pcm_world_destroy(pcm_world *world)
+{
+    if (!world) return;
+    pthread_mutex_lock(&world->lock);
+    world->stopping = true;
+    pthread_cond_broadcast(&world->parked);
+    bool threaded = world->threaded;
+    pthread_mutex_unlock(&world->lock);
+    if (world->reactor) pcm_reactor_ring(pcm_reactor_doorbell(world->reactor));
+    if (threaded) pthread_join(world->thread, NULL);
+    while (world->comms) pcm_comm_free(world->comms);
+    for (int i = 0; i < world->nendpoints; i++) world->endpoints[i]->ops->shut(world->endpoints[i]);
+    pcm_reactor_destroy(world->reactor);
+    for (int r = 0; r < world->config.size; r++) free(world->peers[r].address);
+    pthread_cond_destroy(&world->parked);
+    pthread_mutex_destroy(&world->lock);
+    free(world->peers);
+    free(world);
+}
+
+/* ---- addresses: for each endpoint, its transport's name, a length and its bytes ------------------------ */
+
+int pcm_world_address(pcm_world *world, void *address, size_t *bytes)
+{
+    unsigned char *at = address, *end = at + *bytes;
+    pthread_mutex_lock(&world->lock);
+    int rc = PCM_OK;
+    for (int i = 0; i < world->nendpoints && !rc; i++) {
+        struct pcm_endpoint *e = world->endpoints[i];
+        size_t name = strlen(e->ops->name), room = 0;
+        if (end - at < (ptrdiff_t)(name + 4)) {
+            rc = pcm_fail(PCM_ERR_ARGUMENT, -1, "the address does not fit in %zu bytes", *bytes);
+            break;
+        }
+        *at++ = (unsigned char)name;
+        memcpy(at, e->ops->name, name);
+        at += name;
+        room = (size_t)(end - at - 2);
+        rc = e->ops->address(e, at + 2, &room);
+        at[0] = (unsigned char)(room & 255), at[1] = (unsigned char)(room >> 8);
+        at += 2 + room;
+    }
+    pthread_mutex_unlock(&world->lock);
+    if (!rc) *bytes = (size_t)(at - (unsigned char *)address);
+    return rc;
+}
+
+/* Finds a transport's part of a peer's address; NULL if the peer does not have that transport. */
+static const void *address_of(const struct pcm_peer *peer, const char *name, size_t *bytes)
+{
+    const unsigned char *at = peer->address, *end = at + peer->bytes;
+    while (end - at > 3) {
+        size_t length = *at++;
+        if ((size_t)(end - at) < length + 2) return NULL;
+        size_t payload = at[length] | (size_t)at[length + 1] << 8;
+        bool found = strlen(name) == length && !memcmp(at, name, length);
+        at += length + 2;
+        if ((size_t)(end - at) < payload) return NULL;
+        if (found) {
+            *bytes = payload;
+            return at;
+        }
+        at += payload;
+    }
+    return NULL;
+}
+
+int pcm_world_set_peer(pcm_world *world, int rank, const void *address, size_t bytes)
+{
+    if (rank < 0 || rank >= world->config.size)
+        return pcm_fail(PCM_ERR_ARGUMENT, rank, "there is no rank %d in a world of %d", rank, world->config.size);
+    void *copy = malloc(bytes ? bytes : 1);
+    if (!copy) return pcm_fail(PCM_ERR_SYSTEM, rank, "out of memory for an address");
+    memcpy(copy, address, bytes);
+    pthread_mutex_lock(&world->lock);
+    free(world->peers[rank].address);
+    world->peers[rank].address = copy, world->peers[rank].bytes = bytes;
+    pthread_mutex_unlock(&world->lock);
+    return PCM_OK;
+}
+
+/* The first transport, in order of preference, that both sides have and that reaches the peer. */
+static struct pcm_endpoint *endpoint_for(pcm_world *world, int rank, const void **address, size_t *bytes)
+{
+    for (int i = 0; i < world->nendpoints; i++) {
+        struct pcm_endpoint *e = world->endpoints[i];
+        *address = address_of(&world->peers[rank], e->ops->name, bytes);
+        if (*address && e->ops->reaches(e, *address, *bytes)) return e;
+    }
+    return NULL;
+}
+
+const char *pcm_world_transport(pcm_world *world, int rank)
+{
+    const void *address;
+    size_t bytes;
+    if (rank < 0 || rank >= world->config.size) return "";
+    pthread_mutex_lock(&world->lock);
+    struct pcm_endpoint *e = endpoint_for(world, rank, &address, &bytes);
+    pthread_mutex_unlock(&world->lock);
+    return e ? e->ops->name : "";
+}
+
+struct pcm_channel *pcm_comm_channel(pcm_comm *comm, uint32_t peer)
+{
+    if (comm->channels[peer]) return comm->channels[peer];
+    int rank = comm->ranks[peer];
+    const void *address;
+    size_t bytes;
+    struct pcm_endpoint *e = endpoint_for(comm->world, rank, &address, &bytes);
+    if (!e) {
+        pcm_comm_fail(comm, PCM_ERR_SYSTEM, (int)peer,
+                      "rank %u (rank %d of the world) cannot be reached by any transport: %s", peer, rank,
+                      comm->world->peers[rank].address ? "its addresses are on another host or network"
+                                                       : "its address is not known (pcm_world_set_peer)");
+        return NULL;
+    }
+    struct pcm_channel *channel = e->ops->connect(e, rank, comm->id, address, bytes);
+    if (!channel)
+        pcm_comm_fail(comm, PCM_ERR_SYSTEM, (int)peer, "cannot connect to rank %u: %s", peer, pcm_last_error()->text);
+    return comm->channels[peer] = channel;
+}
+
+/* ---- what transports report ----------------------------------------------------------------------------- */
+
+const struct pcm_world_config *pcm_world_get_config(pcm_world *world) { return &world->config; }
+struct pcm_reactor *pcm_world_reactor(pcm_world *world) { return world->reactor; }
+void pcm_world_count_refused(pcm_world *world) { atomic_fetch_add_explicit(&world->refused, 1, memory_order_relaxed); }
+uint64_t pcm_world_refused(pcm_world *world) { return atomic_load(&world->refused); }
+
+void pcm_channel_fail(struct pcm_channel *channel, int state, const char *why)
+{
+    if (channel->state >= PCM_CHANNEL_CLOSED) return;
+    channel->state = state;
+    snprintf(channel->why, sizeof channel->why, "%s", why);
+    if (state == PCM_CHANNEL_LOST) pcm_world_mark_lost(channel->endpoint->world, channel->peer, why);
+}
+
+void pcm_world_mark_lost(pcm_world *world, int rank, const char *why)
+{
+    struct pcm_peer *peer = &world->peers[rank];
+    if (peer->lost || rank == world->config.rank) return;
+    peer->lost = true;
+    snprintf(peer->why, sizeof peer->why, "%s", why);
+    for (pcm_comm *comm = world->comms; comm; comm = comm->next)
+        for (int r = 0; r < comm->size; r++)
+            if (comm->ranks[r] == rank) pcm_comm_lost(comm, (uint32_t)r);
+}
+
+void pcm_world_peer_lost(pcm_world *world, int rank, const char *why)
+{
+    if (rank < 0 || rank >= world->config.size) return;
+    pthread_mutex_lock(&world->lock);
+    pcm_world_mark_lost(world, rank, why);
+    pthread_mutex_unlock(&world->lock);
+    pcm_reactor_ring(pcm_reactor_doorbell(world->reactor));
+}
+
+/* ---- progress ------------------------------------------------------------------------------------------- */
+
+bool pcm_world_progress(pcm_world *world)
+{
+    bool moved = false;
+    for (pcm_comm *comm = world->comms; comm; comm = comm->next)
+        if (comm->active) moved |= pcm_comm_progress(comm);
+    return moved;
+}
+
+static void arm(pcm_world *world, bool asleep)
+{
+    for (int i = 0; i < world->nendpoints; i++)
+        if (world->endpoints[i]->ops->arm) world->endpoints[i]->ops->arm(world->endpoints[i], asleep);
+}
+
+/* Sleeps until something happens or milliseconds pass. The lock is held before and after, not during. */
+static void sleep_on_reactor(pcm_world *world, int milliseconds)
+{
+    if (!world->sleepers++) arm(world, true);
+    if (!pcm_world_progress(world)) {
+        pthread_mutex_unlock(&world->lock);
+        pcm_reactor_sleep(world->reactor, milliseconds);
+        pthread_mutex_lock(&world->lock);
+    }
+    if (!--world->sleepers) arm(world, false);
+    pcm_reactor_poll(world->reactor, 0);
+}
+
+/* What a waiting thread does when there was nothing to move: it spins, then yields its core, then sleeps. */
+static void idle(pcm_world *world, int round)
+{
+    enum { YIELDS = 64 };
+    if (!world->polled || round % 256 == 255) pcm_reactor_poll(world->reactor, 0);
+    if (round < world->spin) {
+        pcm_pause();
+    } else if (round < world->spin + YIELDS) {
+        pthread_mutex_unlock(&world->lock);
+        sched_yield();
+        pthread_mutex_lock(&world->lock);
+    } else {
+        sleep_on_reactor(world, 50);
+    }
+}
+
+static void check_deadline(struct pcm_request *request)
+{
+    double now = pcm_now();
+    if (request->deadline == 0) {
+        request->deadline = now + request->timeout;
+    } else if (now > request->deadline) {
+        char what[384];
+        int peer = pcm_request_describe(request, what, sizeof what);
+        pcm_comm_fail(request->comm, PCM_ERR_TIMEOUT, peer,
+                      "rank %d gave up after %.3g s: %s. Give a longer timeout if the others are only late",
+                      request->comm->rank, request->timeout, what);
+    }
+}
+
+int pcm_request_drive(struct pcm_request *request, double seconds)
+{
+    pcm_world *world = request->comm->world;
+    double until = seconds >= 0 ? pcm_now() + seconds : 0;
+    world->drivers++;
+    for (int round = 0; atomic_load_explicit(&request->status, memory_order_relaxed) == PCM_AGAIN;) {
+        if (pcm_world_progress(world)) {
+            round = 0;
+            continue;
+        }
+        if (round >= world->spin || round % 1024 == 1023) {
+            check_deadline(request);
+            if (until > 0 && pcm_now() >= until) break;
+        }
+        idle(world, round++);
+    }
+    world->drivers--;
+    if (world->sleepers) pcm_reactor_ring(pcm_reactor_doorbell(world->reactor));
+    if (!world->drivers && world->detached) pthread_cond_signal(&world->parked);
+    return atomic_load_explicit(&request->status, memory_order_relaxed);
+}
+
+static void *progress_thread(void *argument)
+{
+    pcm_world *world = argument;
+    pthread_mutex_lock(&world->lock);
+    for (int round = 0; !world->stopping;) {
+        if (!world->detached || world->drivers) {
+            pthread_cond_wait(&world->parked, &world->lock);
+            round = 0;
+        } else if (pcm_world_progress(world)) {
+            round = 0;
+        } else {
+            for (pcm_comm *comm = world->comms; comm; comm = comm->next)
+                for (struct pcm_request *r = comm->active, *next; r && round >= world->spin; r = next) {
+                    next = r->next;
+                    check_deadline(r);
+                    if (comm->error.code) break;
+                }
+            idle(world, round++);
+        }
+    }
+    pthread_mutex_unlock(&world->lock);
+    return NULL;
+}
+
+int pcm_world_start_thread(pcm_world *world)
+{
+    if (world->threaded) return PCM_OK;
+    int rc = pthread_create(&world->thread, NULL, progress_thread, world);
+    if (rc) return pcm_fail(PCM_ERR_SYSTEM, -1, "cannot start the progress thread: %s", strerror(rc));
+    world->threaded = true;
+    return PCM_OK;
+}
+
+void pcm_world_wake_thread(pcm_world *world)
+{
+    if (world->threaded && !world->drivers) pthread_cond_signal(&world->parked);
+}

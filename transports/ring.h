@@ -1,0 +1,70 @@
+/* ring.h: lanes in memory that two ranks share: the data path of inproc (threads of one process) and shm (processes of one host).
+ *
+ *   struct ring_pair (shared)
+ *     side 0 writes   lanes[0][0..PCM_LANES-1]   side 1 reads
+ *     side 1 writes   lanes[1][0..PCM_LANES-1]   side 0 reads
+ *
+ *   a lane:  [tail]  [cell][cell][cell][cell]        cell = one line (full, bytes, header, 24 bytes inline) + PCM_FRAGMENT
+ *
+ * A cell's `full` holds the number of the fragment in it, counted from 1: the writer stores it last (release), the reader
+ * sees it first (acquire). `tail` counts what the reader has released; the writer keeps a copy and looks again only when the
+ * lane seems full. A fragment of at most 24 bytes is one cache line, header included.
+ */
+#ifndef PYCOMM_RING_H
+#define PYCOMM_RING_H
+
+#include "../csrc/transport.h"
+
+enum { RING_INLINE = 24 };
+
+struct ring_cell {
+    _Alignas(64) _Atomic uint32_t full;
+    uint32_t bytes;
+    struct pcm_head head;
+    unsigned char small[RING_INLINE];
+    unsigned char payload[PCM_FRAGMENT];
+};
+
+struct ring_lane {
+    _Alignas(64) _Atomic uint32_t tail;
+    struct ring_cell cells[PCM_SLOTS];
+};
+
+enum ring_signal { RING_LEFT = 1, RING_MAIL = 2 };
+
+struct ring_side { /* what one side tells the other */
+    _Alignas(64) _Atomic uint32_t asleep; /* ring my doorbell for what you commit or release */
+    _Alignas(64) _Atomic uint32_t signal; /* written by the OTHER side: enum ring_signal */
+    uint32_t mail_bytes;
+    unsigned char mail[PCM_NOTICE];
+};
+
+struct ring_pair {
+    struct ring_side sides[2];
+    struct ring_lane lanes[2][PCM_LANES];
+};
+
+struct ring_channel {
+    struct pcm_channel base;
+    struct ring_pair *pair;
+    int side;     /* 0: the rank that made the pair */
+    int doorbell; /* of the peer; -1 until known */
+    struct ring_channel *next; /* of the endpoint */
+    uint32_t sent[PCM_LANES], tail_seen[PCM_LANES], received[PCM_LANES];
+};
+
+/* The data slots of struct pcm_transport. */
+void *ring_reserve(struct pcm_channel *channel, unsigned lane, size_t want, size_t *room);
+void ring_commit(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, size_t bytes);
+const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, const void **payload, size_t *bytes);
+void ring_release(struct pcm_channel *channel, unsigned lane);
+void ring_notice(struct pcm_channel *channel, const void *bytes, size_t length);
+
+/* Tells the peer that this side leaves. */
+void ring_leave(struct ring_channel *channel);
+/* Looks at what the peer has signalled (mail, goodbye) and passes it on to the core. */
+void ring_read_signal(struct ring_channel *channel);
+/* The `arm` slot's work for one channel. */
+void ring_arm(struct ring_channel *channel, bool asleep);
+
+#endif
