@@ -19,7 +19,7 @@
 #error "the wire format is little-endian and written as it lies in memory"
 #endif
 
-enum { VERSION = 1, NONCE = 32, MAC = 32, ACCEPTS_AT_ONCE = 16, PAUSE_MS = 100 };
+enum { VERSION = 1, NONCE = 32, MAC = 32, ACCEPTS_AT_ONCE = 16, PAUSE_MS = 100, SLOW_MS = 250 };
 
 static const char MAGIC[8] = {'p', 'y', 'c', 'o', 'm', 'm', '\r', '\n'};
 
@@ -217,7 +217,8 @@ struct pcm_visit {
     struct pcm_door *door;
     struct pcm_handshake shake;
     uint32_t events;
-    int64_t deadline;
+    int64_t begun, deadline;
+    int answer_ms;
     pcm_called_fn *called; /* of an own call */
     void *user;
     TAILQ_ENTRY(pcm_visit) link;
@@ -234,7 +235,7 @@ struct pcm_door {
     TAILQ_HEAD(visits, pcm_visit) visits; /* oldest first */
     int visitors;                         /* those that came in */
     int64_t armed;                        /* when the timer goes off; 0: it does not */
-    int64_t resume;                       /* when accepting goes on after the descriptors ran out; 0: it does */
+    int64_t resume;                       /* when accepting goes on at the latest; 0: it is not suspended */
 };
 
 static void arm_timer(struct pcm_door *door, int64_t when)
@@ -245,6 +246,21 @@ static void arm_timer(struct pcm_door *door, int64_t when)
     door->armed = when;
 }
 
+/* Lets callers wait in the kernel's queue until `when`, or until a visitor leaves. */
+static void look_away(struct pcm_door *door, int64_t when)
+{
+    pcm_reactor_remove(pcm_world_reactor(door->world), &door->listening);
+    door->resume = when;
+    arm_timer(door, when);
+}
+
+static void look_back(struct pcm_door *door)
+{
+    if (!door->resume) return;
+    door->resume = 0;
+    pcm_reactor_add(pcm_world_reactor(door->world), &door->listening, EPOLLIN);
+}
+
 /* Forgets a visit and returns its descriptor, which is no longer watched. */
 static int part(struct pcm_visit *visit)
 {
@@ -252,7 +268,10 @@ static int part(struct pcm_visit *visit)
     int fd = visit->watch.fd;
     pcm_reactor_remove(pcm_world_reactor(door->world), &visit->watch);
     TAILQ_REMOVE(&door->visits, visit, link);
-    if (!visit->called) door->visitors--;
+    if (!visit->called) {
+        door->visitors--;
+        look_back(door);
+    }
     free(visit);
     return fd;
 }
@@ -283,11 +302,25 @@ static void on_visit(struct pcm_watch *watch, uint32_t events)
     int status = pcm_handshake_step(&visit->shake);
     if (status == PCM_AGAIN) {
         uint32_t wanted = pcm_handshake_events(&visit->shake);
-        if (wanted != visit->events) pcm_reactor_change(pcm_world_reactor(visit->door->world), watch, wanted);
+        if (wanted == visit->events) return;
+        pcm_reactor_change(pcm_world_reactor(visit->door->world), watch, wanted);
         visit->events = wanted;
+        if (!visit->called) return;
+        visit->deadline = visit->answer_ms ? pcm_clock_ms() + visit->answer_ms : INT64_MAX;
+        if (visit->answer_ms) arm_timer(visit->door, visit->deadline);
         return;
     }
     end(visit, status, visit->shake.why);
+}
+
+/* Ends a visit that is late, unless what it waited for lies here already: it may be this side that was busy. */
+static void expire(struct pcm_visit *visit, const char *why)
+{
+    int status = pcm_handshake_step(&visit->shake);
+    if (status == PCM_AGAIN)
+        end(visit, PCM_ERR_TIMEOUT, why);
+    else
+        end(visit, status, visit->shake.why);
 }
 
 static struct pcm_visit *begin(struct pcm_door *door, int fd, const struct pcm_hello *hello, int patience_ms)
@@ -307,7 +340,8 @@ static struct pcm_visit *begin(struct pcm_door *door, int fd, const struct pcm_h
         return NULL;
     }
     visit->door = door;
-    visit->deadline = pcm_clock_ms() + patience_ms;
+    visit->begun = pcm_clock_ms();
+    visit->deadline = visit->begun + patience_ms;
     TAILQ_INSERT_TAIL(&door->visits, visit, link);
     arm_timer(door, visit->deadline);
     return visit;
@@ -324,14 +358,11 @@ static void on_timer(struct pcm_watch *watch, uint32_t events)
     struct pcm_visit *visit;
     do { /* from the start each time: callbacks may end other visits */
         TAILQ_FOREACH(visit, &door->visits, link) if (visit->deadline <= now) break;
-        if (visit) end(visit, PCM_ERR_TIMEOUT, "it does not answer");
+        if (visit) expire(visit, "it does not answer");
     } while (visit);
-    if (door->resume && door->resume <= now) {
-        door->resume = 0;
-        pcm_reactor_add(pcm_world_reactor(door->world), &door->listening, EPOLLIN);
-    }
+    if (door->resume <= now) look_back(door);
     door->armed = 0;
-    TAILQ_FOREACH(visit, &door->visits, link) arm_timer(door, visit->deadline);
+    TAILQ_FOREACH(visit, &door->visits, link) if (visit->deadline < INT64_MAX) arm_timer(door, visit->deadline);
     if (door->resume) arm_timer(door, door->resume);
 }
 
@@ -340,19 +371,20 @@ static void on_knock(struct pcm_watch *watch, uint32_t events)
     (void)events;
     struct pcm_door *door = (struct pcm_door *)watch;
     for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
-        int fd = accept4(watch->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
-            /* The knocking would go on without end: look away for a moment. */
-            pcm_reactor_remove(pcm_world_reactor(door->world), watch);
-            door->resume = pcm_clock_ms() + PAUSE_MS;
-            arm_timer(door, door->resume);
-        }
-        if (fd < 0) return; /* nobody left, or somebody who went away again */
         if (door->visitors == PCM_VISITORS) {
             struct pcm_visit *oldest;
             TAILQ_FOREACH(oldest, &door->visits, link) if (!oldest->called) break;
-            end(oldest, PCM_ERR_TIMEOUT, "too many at the door");
+            int64_t slow = oldest->begun + SLOW_MS;
+            if (pcm_clock_ms() < slow) {
+                look_away(door, slow);
+                return;
+            }
+            expire(oldest, "it is too slow while others wait");
         }
+        int fd = accept4(watch->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM))
+            look_away(door, pcm_clock_ms() + PAUSE_MS); /* else the knocking would go on without end */
+        if (fd < 0) return;                             /* nobody left, or somebody who went away again */
         if (begin(door, fd, NULL, door->patience_ms)) door->visitors++;
     }
 }
@@ -397,11 +429,11 @@ void pcm_door_close(struct pcm_door *door)
     free(door);
 }
 
-struct pcm_visit *pcm_door_call(struct pcm_door *door, int fd, const struct pcm_hello *hello, int patience_ms,
-                                pcm_called_fn *called, void *user)
+struct pcm_visit *pcm_door_call(struct pcm_door *door, int fd, const struct pcm_hello *hello, int connect_ms,
+                                int answer_ms, pcm_called_fn *called, void *user)
 {
-    struct pcm_visit *visit = begin(door, fd, hello, patience_ms);
-    if (visit) visit->called = called, visit->user = user;
+    struct pcm_visit *visit = begin(door, fd, hello, connect_ms);
+    if (visit) visit->answer_ms = answer_ms, visit->called = called, visit->user = user;
     return visit;
 }
 

@@ -24,8 +24,8 @@
 
 enum {
     PCM_HELLO_PAYLOAD = 64,  /* bytes a transport may add to its hello */
-    PCM_HANDSHAKE_MS = 5000, /* what a handshake may take before it is refused */
-    PCM_VISITORS = 64,       /* unproved connections at once; one more turns the oldest away */
+    PCM_HANDSHAKE_MS = 5000, /* what a caller may take to prove itself */
+    PCM_VISITORS = 64,       /* unproved callers at once; more wait outside, or turn out one that has been slow */
 };
 
 /* What a caller says of itself. All of it is signed. */
@@ -61,9 +61,10 @@ int pcm_door_open(pcm_world *world, int listening, int patience_ms, pcm_admit_fn
 /* Closes it and ends all visits without further callbacks. NULL is fine. */
 void pcm_door_close(struct pcm_door *door);
 /* Greets over a non-blocking socket which is connected, or connecting; the door then owns it, also when this fails
- * (NULL, pcm_fail). Calls `called` once, later, unless the visit is dropped first. */
-struct pcm_visit *pcm_door_call(struct pcm_door *door, int fd, const struct pcm_hello *hello, int patience_ms,
-                                pcm_called_fn *called, void *user);
+ * (NULL, pcm_fail). Calls `called` once, later, unless the visit is dropped first. The connection must be there within
+ * connect_ms; the answer has answer_ms from then on, or any time (0), for a peer may be busy with other things. */
+struct pcm_visit *pcm_door_call(struct pcm_door *door, int fd, const struct pcm_hello *hello, int connect_ms,
+                                int answer_ms, pcm_called_fn *called, void *user);
 /* Ends a call of one's own, without callback. */
 void pcm_door_drop(struct pcm_visit *visit);
 
