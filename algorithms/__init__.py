@@ -1,1 +1,5 @@
-"""The shipped algorithms, one small file a family."""
+"""The shipped algorithms, one small file a family; importing this enters them in the register."""
+
+from . import bruck, direct, doubling, pairwise, ring, tree
+
+__all__ = ["bruck", "direct", "doubling", "pairwise", "ring", "tree"]

@@ -1,0 +1,93 @@
+"""Direct: everybody talks to everybody, in one round. Fastest where all peers are equally near, as in shared memory."""
+
+from __future__ import annotations
+
+from pycomm.registry import algorithm
+from pycomm.view import View
+
+CITE = "Chan et al., Concurrency Computat.: Pract. Exper. 19 (2007), direct exchange"
+
+
+@algorithm("allgather", name="direct", cite=CITE)
+def allgather(v: View) -> None:
+    """Send the own block to everybody: one round, (p-1)/p n bytes a rank."""
+    with v.round():
+        for k in range(1, v.size):
+            v.send(v.rank, to=v.rank + k)
+        for k in range(1, v.size):
+            v.recv(v.rank - k, frm=v.rank - k)
+
+
+@algorithm("reduce_scatter", name="direct", cite=CITE)
+def reduce_scatter(v: View) -> None:
+    """Send each rank its block, and add up the own one: the reversal of the all-gather."""
+    v.backwards(lambda: allgather(v))
+
+
+@algorithm("allreduce", name="two_shot", chunks="size", cite=CITE)
+def two_shot(v: View) -> None:
+    """Direct reduce-scatter, then direct all-gather: two rounds, 2(p-1)/p n bytes a rank."""
+    reduce_scatter(v)
+    allgather(v)
+
+
+@algorithm("allreduce", name="direct", cite=CITE)
+def allreduce(v: View) -> None:
+    """Send everything to everybody and add up in the order of the ranks: one round, (p-1) n bytes a rank."""
+    if v.size == 1:
+        return
+    total = v.temp(like=0)
+    with v.round():
+        for k in range(1, v.size):
+            v.send(0, to=v.rank + k)
+        for rank in range(v.size):
+            if rank == v.rank:
+                (v.combine if rank else v.copy)(0, total)
+            else:
+                (v.reduce if rank else v.recv)(total, frm=rank)
+    with v.round():
+        v.copy(total, 0)
+
+
+@algorithm("broadcast", name="direct", cite=CITE)
+def broadcast(v: View) -> None:
+    """The root sends to everybody: one round, (p-1) n bytes from the root."""
+    with v.round():
+        if v.rank != v.root:
+            v.recv(0, frm=v.root)
+        else:
+            for k in range(1, v.size):
+                v.send(0, to=v.root + k)
+
+
+@algorithm("reduce", name="direct", cite=CITE)
+def reduce(v: View) -> None:
+    """Everybody sends to the root: the reversal of the broadcast."""
+    v.backwards(lambda: broadcast(v))
+
+
+@algorithm("scatter", name="direct", cite=CITE, uneven=True)
+def scatter(v: View) -> None:
+    """The root sends each rank its block: one round, (p-1)/p n bytes from the root."""
+    with v.round():
+        if v.rank != v.root:
+            v.recv(v.rank, frm=v.root)
+        else:
+            for k in range(1, v.size):
+                v.send(v.root + k, to=v.root + k)
+
+
+@algorithm("gather", name="direct", cite=CITE, uneven=True)
+def gather(v: View) -> None:
+    """Everybody sends its block to the root: the reversal of the scatter."""
+    v.backwards(lambda: scatter(v), reducing=False)
+
+
+@algorithm("alltoall", name="direct", cite=CITE, uneven=True)
+def alltoall(v: View) -> None:
+    """Send each rank its chunk: one round, (p-1)/p n bytes a rank."""
+    with v.round():
+        for k in range(1, v.size):
+            v.send((v.rank, v.rank + k), to=v.rank + k)
+        for k in range(1, v.size):
+            v.recv((v.rank - k, v.rank), frm=v.rank - k)

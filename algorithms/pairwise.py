@@ -1,0 +1,32 @@
+"""Pairwise: in round k a rank sends to the k-th after it and hears from the k-th before it; nobody is sent to by two."""
+
+from __future__ import annotations
+
+from pycomm.registry import algorithm
+from pycomm.view import View
+
+CITE = "Thakur, Rabenseifner & Gropp, Int. J. High Perform. Comput. Appl. 19 (2005)"
+
+
+@algorithm("alltoall", name="pairwise", cite=CITE, uneven=True)
+def alltoall(v: View) -> None:
+    """Exchange one chunk with each rank in turn: p-1 rounds, (p-1)/p n bytes a rank."""
+    for k in range(1, v.size):
+        with v.round():
+            v.send((v.rank, v.rank + k), to=v.rank + k)
+            v.recv((v.rank - k, v.rank), frm=v.rank - k)
+
+
+@algorithm("allgather", name="pairwise", cite=CITE)
+def allgather(v: View) -> None:
+    """Send the own block to each rank in turn: p-1 rounds, (p-1)/p n bytes a rank."""
+    for k in range(1, v.size):
+        with v.round():
+            v.send(v.rank, to=v.rank + k)
+            v.recv(v.rank - k, frm=v.rank - k)
+
+
+@algorithm("reduce_scatter", name="pairwise", cite=CITE)
+def reduce_scatter(v: View) -> None:
+    """Send each rank its block in turn, and add up the own one: the reversal of the all-gather."""
+    v.backwards(lambda: allgather(v))

@@ -1,0 +1,286 @@
+"""The pen that an algorithm holds: a view of the ranks and chunks as one rank sees them, on which it writes its steps.
+
+An algorithm is a function of one view `v`. It writes rounds, and in them steps:
+
+    with v.round():
+        v.send(chunk=v.rank, to=v.rank + 1)
+        v.recv(chunk=v.rank - 1, frm=v.rank - 1)
+
+Ranks are taken modulo `v.size` and chunks modulo `v.chunks`. A chunk may also be a sequence of chunks, which then
+travel as one message; in an all-to-all a chunk is a pair (source, destination). What a step reads is what the chunk
+held when the round began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import chain, zip_longest
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .contract import contract
+from .errors import InvalidArgument, ScheduleError
+from .registry import Algorithm, Groups, find
+from .schedule import COPY, END, MORE, NONE, RECV, REDUCE, REDUCE_FROM, SEND, STEP, SWAP, Ids, Schedule, Steps, swaps
+
+
+class Temp(NamedTuple):
+    """A temporary, made by `View.temp`: as long as the chunk (or chunks) that it is like."""
+
+    ids: Ids
+
+
+Chunk = int | tuple[int, int] | Sequence[int] | Sequence[tuple[int, int]] | npt.NDArray[np.integer] | Temp
+Writer = Callable[[], None]
+
+
+class _Message(NamedTuple):
+    kind: int
+    peer: int
+    chunks: Ids
+    srcs: Ids | None = None
+
+
+class _Pen:
+    """The rounds that one rank has written so far; all views of one emission share it."""
+
+    def __init__(self, rank: int, nplaced: int) -> None:
+        self.rank = rank
+        self.nplaced = nplaced
+        self.temps: list[int] = []
+        self.rounds: list[list[_Message]] = []
+        self.open: list[_Message] | None = None
+
+    def write(self, message: _Message) -> None:
+        if self.open is None:
+            raise ScheduleError("a step was written outside of a round: put it in a `with v.round():`")
+        if message.peer == self.rank:
+            raise ScheduleError(f"rank {self.rank} was made to send to, or to receive from, itself: use v.copy")
+        if message.srcs is not None and len(message.srcs) != len(message.chunks):
+            raise ScheduleError(f"{len(message.srcs)} chunks cannot be copied or combined into {len(message.chunks)}")
+        if len(message.chunks):
+            self.open.append(message)
+
+    def record(self, part: Writer) -> list[list[_Message]]:
+        """Return the rounds that `part` writes, which are not kept."""
+        if self.open is not None:
+            raise ScheduleError("a part was composed inside of a round: rounds do not nest")
+        kept, self.rounds = self.rounds, []
+        try:
+            part()
+            return self.rounds
+        finally:
+            self.rounds = kept
+
+    def steps(self) -> Steps:
+        messages = list(chain.from_iterable(self.rounds))
+        lengths = np.array([len(m.chunks) for m in messages], np.int64)
+        steps = np.zeros(int(lengths.sum()), STEP)
+        if not messages:
+            return steps
+        steps["kind"] = np.repeat([m.kind for m in messages], lengths)
+        steps["peer"] = np.repeat(np.array([m.peer for m in messages], np.uint32), lengths)
+        steps["chunk"] = np.concatenate([m.chunks for m in messages])
+        steps["src"] = np.concatenate(
+            [np.full(len(m.chunks), NONE, np.uint32) if m.srcs is None else m.srcs for m in messages]
+        )
+        remote = (steps["kind"] != COPY) & (steps["kind"] != REDUCE)
+        last = np.cumsum(lengths) - 1
+        steps["flags"][remote] = MORE
+        steps["flags"][last] = 0
+        round_lengths = [sum(len(m.chunks) for m in messages) for messages in self.rounds]
+        steps["flags"][np.cumsum(round_lengths) - 1] |= END
+        steps["flags"][swaps(steps, self.rank, self.nplaced)] |= SWAP
+        return steps
+
+
+class View:
+    """One rank's view of a collective.
+
+    Attributes:
+        rank, size: this rank, and how many there are.
+        root: the root, in rooted collectives.
+        chunks: how many chunks there are (in an all-to-all: of pairs).
+        groups: nested tuples of ranks that are near each other, innermost last; None if the caller gave none.
+    """
+
+    def __init__(
+        self, pen: _Pen, rank: int, size: int, root: int, chunks: int, paired: bool, groups: Groups | None = None
+    ) -> None:
+        self.rank = rank
+        self.size = size
+        self.root = root
+        self.chunks = chunks
+        self.groups = groups
+        self._pen = pen
+        self._paired = paired
+        self._ranks: Sequence[int] | None = None  # in a sub-view: what its ranks are in the whole collective,
+        self._table: Sequence[Ids] | None = None  # and what each of its chunks stands for
+
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """Group the steps written inside into a round; a round without steps leaves no trace."""
+        pen = self._pen
+        if pen.open is not None:
+            raise ScheduleError("a round was opened inside of a round: rounds do not nest")
+        pen.open = []
+        try:
+            yield
+            if pen.open:
+                pen.rounds.append(pen.open)
+        finally:
+            pen.open = None
+
+    def send(self, chunk: Chunk, to: int) -> None:
+        """Send a chunk, or several as one message."""
+        self._pen.write(_Message(SEND, self._peer(to), self._ids(chunk)))
+
+    def recv(self, chunk: Chunk, frm: int) -> None:
+        """Receive into a chunk, or into several from one message."""
+        self._pen.write(_Message(RECV, self._peer(frm), self._ids(chunk)))
+
+    def reduce(self, chunk: Chunk, frm: int) -> None:
+        """Receive and combine with what the chunk holds."""
+        self._pen.write(_Message(REDUCE_FROM, self._peer(frm), self._ids(chunk)))
+
+    def copy(self, src: Chunk, dst: Chunk) -> None:
+        """Copy one chunk into another."""
+        self._pen.write(_Message(COPY, NONE, self._ids(dst), self._ids(src)))
+
+    def combine(self, src: Chunk, dst: Chunk) -> None:
+        """Combine one chunk into another."""
+        self._pen.write(_Message(REDUCE, NONE, self._ids(dst), self._ids(src)))
+
+    def temp(self, like: Chunk) -> Temp:
+        """Return a temporary as long as `like`; it holds nothing yet."""
+        pen = self._pen
+        first = pen.nplaced + len(pen.temps)
+        pen.temps += [pen.temps[i - pen.nplaced] if i >= pen.nplaced else i for i in self._ids(like).tolist()]
+        return Temp(np.arange(first, pen.nplaced + len(pen.temps), dtype=np.uint32))
+
+    def sub(self, ranks: Sequence[int], chunks: Sequence[Sequence[int]] | None = None, root: int = 0) -> View:
+        """Return a view of some of the ranks (this one among them), renumbered 0, 1, ...
+
+        Args:
+            ranks: ranks of this view; number i of the sub-view is `ranks[i]`.
+            chunks: for each chunk of the sub-view the chunks of this view that it stands for, which may be none;
+                pairs are numbered source * len(ranks) + destination. Default: the same chunks.
+            root: the root, as a number of the sub-view.
+        """
+        ranks = [rank % self.size for rank in ranks]
+        if self.rank not in ranks or len(set(ranks)) != len(ranks):
+            raise ScheduleError(f"a sub-view's ranks must be distinct and must hold rank {self.rank}; they are {ranks}")
+        table = self._table if chunks is None else [self._resolve(np.asarray(c, np.int64)) for c in chunks]
+        count = self.chunks if chunks is None else len(chunks)
+        view = View(self._pen, ranks.index(self.rank), len(ranks), root, count, self._paired)
+        view._ranks = [self._peer(rank) for rank in ranks]
+        view._table = table
+        return view
+
+    def backwards(self, part: Writer, *, reducing: bool = True) -> None:
+        """Write the time reversal of what `part` writes: the last round first, each send a receive and vice versa.
+
+        The reversal of an all-gather is a reduce-scatter, of a broadcast a reduce and, without `reducing`, of a
+        scatter a gather.
+        """
+        take = REDUCE_FROM if reducing else RECV
+        for messages in reversed(self._pen.record(part)):
+            for m in messages:
+                if m.kind not in (SEND, RECV):
+                    raise ScheduleError("only a part that sends and receives, and does nothing else, runs backwards")
+            self._pen.rounds.append([m._replace(kind=take if m.kind == SEND else SEND) for m in reversed(messages)])
+
+    def together(self, *parts: Writer) -> None:
+        """Write several parts side by side: their first rounds as one round, then their second ones, ..."""
+        for rounds in zip_longest(*[self._pen.record(part) for part in parts], fillvalue=()):
+            self._pen.rounds.append(list(chain.from_iterable(rounds)))
+
+    def _peer(self, rank: int) -> int:
+        rank = int(rank) % self.size
+        return self._ranks[rank] if self._ranks else rank
+
+    def _ids(self, chunk: Chunk) -> Ids:
+        if isinstance(chunk, Temp):
+            return chunk.ids
+        index = np.asarray(chunk, np.int64)
+        if self._paired:
+            pairs = index.reshape(-1, 2) % self.size
+            index = pairs[:, 0] * self.size + pairs[:, 1]
+        return self._resolve(index)
+
+    def _resolve(self, index: npt.NDArray[np.int64]) -> Ids:
+        index = index.reshape(-1) % self.chunks
+        if self._table is None:
+            return index.astype(np.uint32)
+        return np.concatenate([np.empty(0, np.uint32), *(self._table[i] for i in index.tolist())])
+
+
+def emit(
+    algorithm: str | Callable[[Any], None],
+    collective: str,
+    *,
+    size: int,
+    rank: int,
+    root: int = 0,
+    groups: Groups | None = None,
+) -> Schedule:
+    """Return one rank's schedule.
+
+    Args:
+        algorithm: a name ("ring", "hierarchical(direct, ring)") or a function of one view.
+        collective: what it is to do, e.g. "allreduce".
+        size, rank: the number of ranks, and whose schedule it is.
+        root: the root of a rooted collective.
+        groups: nested sequences of ranks that are near each other, for the algorithms that use them:
+            [[0, 1], [2, 3]] is two hosts, [[[0, 1], [2, 3]], [[4], [5, 6]]] two racks of two hosts each.
+
+    Raises:
+        InvalidArgument: there is no such collective or algorithm, or a number is out of range.
+        ScheduleError: the algorithm wrote something that has no meaning.
+    """
+    promise = contract(collective)
+    if not 0 < size <= 1 << 20:
+        raise InvalidArgument(f"size is {size} and must be between 1 and {1 << 20}")
+    if not 0 <= rank < size:
+        raise InvalidArgument(f"rank is {rank} and must be between 0 and {size - 1}")
+    if not 0 <= root < size:
+        raise InvalidArgument(f"root is {root} and must be between 0 and {size - 1}")
+    found = find(collective, algorithm)
+    nested = None
+    if found.grouped:
+        nested = _nested(groups)
+        if nested is None or sorted(_leaves(nested)) != list(range(size)):
+            raise InvalidArgument(f"{found.name} needs groups that name each of the {size} ranks once, not {groups!r}")
+    return _emit(found, collective, size, rank, root if promise.rooted else 0, nested)
+
+
+@lru_cache(maxsize=256)
+def _emit(algorithm: Algorithm, collective: str, size: int, rank: int, root: int, groups: Groups | None) -> Schedule:
+    promise = contract(collective)
+    cut = algorithm.cut(size, groups)
+    nplaced = promise.nblocks(size) * cut
+    if nplaced >= NONE // 2:
+        raise InvalidArgument(f"{collective} on {size} ranks in {cut} pieces a block has more chunks than can be numbered")
+    pen = _Pen(rank, nplaced)
+    algorithm.write(View(pen, rank, size, root, nplaced, promise.blocks == "pair", groups))
+    steps = pen.steps()
+    steps.flags.writeable = False
+    return Schedule(algorithm.name, collective, size, rank, root, cut, steps, np.array(pen.temps, np.uint32))
+
+
+def _nested(groups: Any) -> Groups | None:
+    if groups is None:
+        return None
+    return tuple(_nested(part) if isinstance(part, (Sequence, np.ndarray)) else int(part) for part in groups)
+
+
+def _leaves(groups: Groups) -> Iterator[int]:
+    for part in groups:
+        if isinstance(part, int):
+            yield part
+        else:
+            yield from _leaves(part)
