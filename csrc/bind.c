@@ -17,8 +17,9 @@
 enum { NONE = UINT32_MAX };
 enum { SECOND = PCM_NOWHERE + 1 }; /* a place that only this file tells apart: the chunk's second temporary */
 
-struct write { /* of a chunk, in the order of rounds */
+struct write { /* of a chunk: all that one round writes to it */
     uint32_t round;
+    int32_t last_move; /* the latest move that has written it, once emitted; or -1 */
     bool read_too; /* the same round also reads the chunk, for another purpose than to reduce into it */
     uint8_t place; /* enum pcm_place, or SECOND: where it goes */
 };
@@ -78,10 +79,8 @@ static int collect(struct binding *b, bool in_place)
         const struct pcm_step *step = &s->steps[i];
         if (!writes_chunk(step)) continue;
         struct life *life = &b->lives[step->chunk];
-        if (life->nwrites && life->writes[life->nwrites - 1].round == b->round_of[i] && !is_local(step))
-            return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: round %u writes chunk %u twice", s->name,
-                            b->round_of[i], step->chunk);
-        life->writes[life->nwrites++] = (struct write){.round = b->round_of[i]};
+        if (life->nwrites && life->writes[life->nwrites - 1].round == b->round_of[i]) continue;
+        life->writes[life->nwrites++] = (struct write){.round = b->round_of[i], .last_move = -1};
     }
     for (uint32_t i = 0; i < s->nsteps; i++) {
         const struct pcm_step *step = &s->steps[i];
@@ -182,15 +181,25 @@ static struct pcm_ref reference(const struct binding *b, uint32_t chunk, uint8_t
     }
 }
 
+static struct write *write_in(const struct life *life, uint32_t round)
+{
+    for (uint32_t w = 0; w < life->nwrites; w++)
+        if (life->writes[w].round == round) return &life->writes[w];
+    return NULL;
+}
+
+/* Appends a step: as a new move, or as one more part of the move before it. */
 static int emit_step(struct binding *b, uint32_t i, bool begins)
 {
     const struct pcm_step *step = &b->schedule->steps[i];
     struct pcm_program *p = b->program;
     uint32_t round = b->round_of[i];
     const struct life *life = &b->lives[step->chunk];
+    struct write *write = step->kind == PCM_STEP_SEND ? NULL : write_in(life, round);
+    bool again = write && write->last_move >= 0; /* the round has written the chunk before: go on from there */
     struct pcm_part part = {.chunk = step->chunk};
-    struct pcm_ref before = reference(b, step->chunk, place_at(life, round, false));
     struct pcm_ref after = reference(b, step->chunk, place_at(life, round, true));
+    struct pcm_ref before = again ? after : reference(b, step->chunk, place_at(life, round, false));
     struct pcm_ref source = {PCM_NOWHERE, 0};
     if (is_local(step)) source = reference(b, step->src, place_at(&b->lives[step->src], round, false));
     switch (step->kind) {
@@ -209,9 +218,15 @@ static int emit_step(struct binding *b, uint32_t i, bool begins)
         bool final = after.place == PCM_OUT && !(life->read && life->last_read > round);
         p->moves[p->nmoves++] = (struct pcm_move){.kind = step->kind, .swap = !!(step->flags & PCM_FLAG_SWAP),
                                                   .final = final, .peer = step->peer, .part = p->nparts - 1,
-                                                  .after = -1, .forward = -1, .forward_after = -1};
+                                                  .after = -1, .after_write = -1, .forward = -1, .forward_after = -1};
     }
-    p->moves[p->nmoves - 1].parts++;
+    struct pcm_move *move = &p->moves[p->nmoves - 1];
+    move->parts++;
+    if (again) {
+        if (write->last_move > move->after_write) move->after_write = write->last_move;
+        p->moves[write->last_move].final = 0;
+    }
+    if (write) write->last_move = (int32_t)p->nmoves - 1;
     return PCM_OK;
 }
 
@@ -220,29 +235,36 @@ static void emit_copy(struct binding *b, uint32_t chunk, uint8_t from)
     struct pcm_program *p = b->program;
     p->parts[p->nparts++] = (struct pcm_part){.chunk = chunk, .to = reference(b, chunk, PCM_OUT), .from = reference(b, chunk, from)};
     p->moves[p->nmoves++] = (struct pcm_move){.kind = PCM_STEP_COPY, .final = 1, .part = p->nparts - 1, .parts = 1,
-                                              .after = -1, .forward = -1, .forward_after = -1};
+                                              .after = -1, .after_write = -1, .forward = -1, .forward_after = -1};
 }
 
-/* Emits one round: sends first, so that peers can start; then what is local; then receives. Chunks that only move from the
- * input to the output do so in the first round, behind its sends. */
+/* Emits one round: sends first, so that peers can start. Chunks that only move from the input to the output do so in the
+ * first round, behind its sends. */
 static int emit_round(struct binding *b, uint32_t first, uint32_t end, uint32_t round)
 {
-    for (int pass = 0; pass < 3; pass++) {
+    for (int pass = 0; pass < 2; pass++) {
         bool begins = true;
         for (uint32_t i = first; i < end; i++) {
             const struct pcm_step *step = &b->schedule->steps[i];
-            int kind = step->kind == PCM_STEP_SEND ? 0 : is_local(step) ? 1 : 2;
-            if (kind == pass) {
+            if ((step->kind != PCM_STEP_SEND) == pass) {
                 int rc = emit_step(b, i, begins);
                 if (rc) return rc;
             }
             begins = !(step->flags & PCM_FLAG_MORE);
         }
-        if (pass == 1 && round == 0)
+        if (pass == 0 && round == 0)
             for (uint32_t c = 0; c < b->schedule->nchunks; c++)
                 if (b->lives[c].final_copy && !b->lives[c].nwrites) emit_copy(b, c, b->lives[c].start);
     }
     return PCM_OK;
+}
+
+/* The move that writes a chunk last in its round is the one whose bytes may be passed on. */
+static bool writes_last(const struct pcm_program *p, uint32_t move, uint32_t end)
+{
+    for (uint32_t i = move + 1; i < end; i++)
+        if (p->moves[i].after_write == (int32_t)move) return false;
+    return true;
 }
 
 /* Marks what must wait for what on the same lane, and which arrivals can be passed on at once. */
@@ -264,6 +286,7 @@ static void link_moves(struct pcm_program *p)
         for (uint32_t i = begin; i < p->round_end[r]; i++) {
             struct pcm_move *m = &p->moves[i];
             if ((m->kind != PCM_STEP_RECV && m->kind != PCM_STEP_REDUCE_FROM) || m->parts != 1) continue;
+            if (!writes_last(p, i, p->round_end[r])) continue;
             for (uint32_t j = p->round_end[r]; j < p->round_end[r + 1]; j++) {
                 struct pcm_move *next = &p->moves[j];
                 if (next->kind != PCM_STEP_SEND || next->parts != 1) continue;

@@ -221,11 +221,19 @@ static void activate(struct pcm_request *r)
     comm->active_tail = &r->next;
 }
 
-int pcm_run(pcm_comm *comm, const struct pcm_call *call)
+static _Thread_local struct pcm_request *late;
+
+pcm_request *pcm_late_request(void) { return late; }
+
+int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
 {
     pcm_world *world = comm->world;
     pthread_mutex_lock(&world->lock);
     struct pcm_request *r = comm->spare ? comm->spare : calloc(1, sizeof *r);
+    if (!r) {
+        pthread_mutex_unlock(&world->lock);
+        return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a request");
+    }
     comm->spare = NULL;
     r->comm = comm;
     int rc = comm->error.code ? report(&comm->error) : prepare(r, call, false);
@@ -234,7 +242,15 @@ int pcm_run(pcm_comm *comm, const struct pcm_call *call)
         comm->seq++;
         activate(r);
         pcm_trace_begin(r);
-        rc = pcm_request_drive(r, -1);
+        rc = pcm_request_drive(r, patience);
+        if (rc == PCM_AGAIN) {
+            late = r;
+            r->owned = true; /* by the caller, from now on */
+            world->detached++;
+            comm->spare = calloc(1, sizeof *r);
+            pthread_mutex_unlock(&world->lock);
+            return rc;
+        }
         pcm_trace_end(r, rc);
         if (rc) report(&r->error);
     }

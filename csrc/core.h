@@ -30,6 +30,7 @@ struct pcm_move { /* one message of a round, or one local step */
     uint32_t peer;   /* comm rank */
     uint32_t part, parts;
     int32_t after;   /* the move of this round that must be done first, because it shares the lane; or -1 */
+    int32_t after_write; /* or because it writes the same chunk; or -1 */
     int32_t forward; /* of a receive: the send of the next round that passes the same chunk on; or -1 */
     int32_t forward_after; /* the send of this round that must be done before forwarding; or -1 */
 };

@@ -218,6 +218,7 @@ static bool advance_move(struct pcm_request *r, struct pcm_run *run, uint32_t in
 {
     const struct pcm_move *m = &r->plan->program->moves[index];
     struct pcm_cursor *cursor = &run->cursors[index];
+    if (m->after_write >= 0 && !run->cursors[m->after_write].done) return false;
     if (m->kind == PCM_STEP_COPY || m->kind == PCM_STEP_REDUCE) {
         local_move(r, run, m);
         return cursor->done = true;

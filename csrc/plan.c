@@ -8,8 +8,7 @@
 
 static int check(const struct pcm_schedule_desc *d)
 {
-    if (!d->in_blocks || !d->out_blocks || !d->cut)
-        return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: in_blocks, out_blocks and cut must be at least 1", d->name);
+    if (!d->cut) return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: cut must be at least 1", d->name);
     for (uint32_t i = 0; i < d->nsteps; i++) {
         const struct pcm_step *s = &d->steps[i];
         bool local = s->kind == PCM_STEP_COPY || s->kind == PCM_STEP_REDUCE;
@@ -107,8 +106,8 @@ int pcm_geometry_make(const struct pcm_plan *plan, const struct pcm_call *call, 
     const struct pcm_program *p = plan->program;
     uint32_t nin = s->in_blocks * s->cut, nout = s->out_blocks * s->cut;
     if (!g->in) {
-        g->in = calloc(nin, sizeof *g->in);
-        g->out = calloc(nout, sizeof *g->out);
+        g->in = calloc(nin + 1, sizeof *g->in);
+        g->out = calloc(nout + 1, sizeof *g->out);
         g->length = calloc(s->nchunks + 1, sizeof *g->length);
         if (!g->in || !g->out || !g->length) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a call's geometry");
     }

@@ -1,5 +1,4 @@
 /* handshake.c: see handshake.h. First the machine for one connection, then the door that runs many. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,0 +1,589 @@
+"""Comm: a group of ranks and its collectives, with mpi4py's names and argument order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+
+from . import select
+from .buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
+from .core import COLLECTIVES, check, dtype_code, fail, ffi, lib
+from .errors import InvalidArgument
+from .request import Request, Status
+from .schedule import Lowered
+from .verify import verify
+from .view import View, emit
+from .world import World
+
+SUM, PROD, MIN, MAX, AVG = lib.PCM_SUM, lib.PCM_PROD, lib.PCM_MIN, lib.PCM_MAX, lib.PCM_AVG
+LAND, LOR, LXOR, BAND, BOR, BXOR = lib.PCM_LAND, lib.PCM_LOR, lib.PCM_LXOR, lib.PCM_BAND, lib.PCM_BOR, lib.PCM_BXOR
+ANY_SOURCE, ANY_TAG = lib.PCM_ANY_SOURCE, lib.PCM_ANY_TAG
+
+Algorithm = str | Callable[[View], None]
+Groups = Sequence[Any]
+
+_ALLREDUCE, _REDUCE_SCATTER = lib.PCM_ALLREDUCE, lib.PCM_REDUCE_SCATTER
+_ALLGATHER, _ALLTOALL = lib.PCM_ALLGATHER, lib.PCM_ALLTOALL
+_run_arrays, _ndarray = lib.pycomm_run_arrays, np.ndarray
+_AGAIN, _NO_PLAN = lib.PCM_AGAIN, lib.PCM_NO_PLAN
+_TURN = 0.2  # seconds in the core before Python may handle a signal
+
+
+class How(TypedDict, total=False):
+    """The keywords of every collective; see Comm."""
+
+    algorithm: Algorithm | None
+    slices: int | None
+    timeout: float | None
+
+
+
+class Comm:
+    """A group of ranks. Every collective must be called by all of them, in the same order, with fitting arguments.
+
+    Buffers are numpy arrays, or anything with DLPack or the buffer protocol; they are used in place, never copied.
+    Reductions of float16, bfloat16 and float8 combine two operands in float32 and round once to nearest even; AVG of
+    float16 and float8 divides the inputs before adding them, so that the sum cannot overflow, and all others after.
+    Every rank gets the same bits.
+
+    All collectives take these keywords, `**how`:
+        algorithm: a name (`pycomm.registry.names`) or a function of one view, which is verified at its first use.
+        slices: how many pieces of the buffer go through the rounds one after the other; None: chosen.
+        timeout: seconds until the call gives up; None: the communicator's.
+    Each has a twin with an I before its name, which starts it and returns a Request; the buffers must then be left alone
+    until the request is done.
+
+    They raise:
+        InvalidArgument: an argument is wrong.
+        Mismatch: the ranks disagree on the call (raised on both sides).
+        PeerLost: a rank has died or left. DeadlineExceeded: the call took too long. Aborted: somebody aborted it.
+    After one of the last four the communicator is of no further use: every call raises the same error.
+
+    Attributes:
+        rank: this process's number in the group.
+        size: how many ranks.
+        groups: ranks that are near each other (nested lists), for hierarchical algorithms; at first, those of one host.
+    """
+
+    def __init__(self, world: World, ident: int, ranks: Sequence[int], groups: Groups | None = None) -> None:
+        handle = ffi.new("pcm_comm **")
+        check(lib.pcm_comm_create(world.handle, ident, list(ranks), len(ranks), handle))
+        self._handle = handle[0]
+        self._world, self._ident, self._ranks = world, ident, tuple(ranks)
+        self.rank, self.size = lib.pcm_comm_rank(self._handle), lib.pcm_comm_size(self._handle)
+        self.groups = groups
+        self._splits = 0
+        self._schedules: dict[Any, Any] = {}
+        self._variants: dict[Any, int] = {}
+        self._barrier = ffi.new("struct pcm_call *", {"collective": lib.PCM_BARRIER, "dtype": lib.PCM_UINT8})
+        world.at_close(self._forget)
+
+    def _forget(self) -> None:
+        self._handle = None
+        for schedule in self._schedules.values():
+            lib.pcm_schedule_release(schedule)
+        self._schedules.clear()
+
+    # ---- reductions ---------------------------------------------------------------------------------------------
+
+    def Allreduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
+        """Reduce over all ranks; everybody gets the result.
+
+        Args:
+            sendbuf: n elements, or IN_PLACE: they are in recvbuf.
+            recvbuf: n elements of the same dtype.
+            op: SUM, PROD, MIN, MAX, AVG, LAND, LOR, LXOR, BAND, BOR or BXOR.
+        """
+        if how or not self._quick(_ALLREDUCE, sendbuf, recvbuf, op):
+            self.Iallreduce(sendbuf, recvbuf, op, **how).Wait()
+
+    def Iallreduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
+        """Start an Allreduce."""
+        return self._prefix("allreduce", sendbuf, recvbuf, op, how)
+
+    def Scan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
+        """Reduce over the ranks up to and including this one. Buffers as in Allreduce."""
+        self.Iscan(sendbuf, recvbuf, op, **how).Wait()
+
+    def Iscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
+        """Start a Scan."""
+        return self._prefix("scan", sendbuf, recvbuf, op, how)
+
+    def Exscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
+        """Reduce over the ranks before this one. Buffers as in Allreduce; rank 0's recvbuf is left as it is."""
+        self.Iexscan(sendbuf, recvbuf, op, **how).Wait()
+
+    def Iexscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
+        """Start an Exscan."""
+        return self._prefix("exscan", sendbuf, recvbuf, op, how)
+
+    def Reduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, root: int = 0, **how: Unpack[How]) -> None:
+        """Reduce over all ranks; the root gets the result.
+
+        Args:
+            sendbuf: n elements, or (on the root) IN_PLACE: they are in recvbuf.
+            recvbuf: n elements on the root, ignored elsewhere (None will do) and left as it is.
+            op: as in Allreduce.
+            root: the rank that gets the result.
+        """
+        self.Ireduce(sendbuf, recvbuf, op, root, **how).Wait()
+
+    def Ireduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, root: int = 0, **how: Unpack[How]) -> Request:
+        """Start a Reduce."""
+        here = self._check_root(root)
+        out = as_array(recvbuf, "recvbuf", writes=True) if here else None
+        own = out if sendbuf is IN_PLACE and here else as_array(sendbuf, "sendbuf")
+        assert own is not None
+        if out is not None:
+            _check_sizes(own, out, 1, 1)
+        return self._start("reduce", own, out, own.size, how, op=op, root=root)
+
+    def Reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
+        """Reduce over all ranks; rank r gets the r-th of `size` equal blocks.
+
+        Args:
+            sendbuf: size * n elements, or IN_PLACE: they are in recvbuf, whose first n elements get the result.
+            recvbuf: n elements.
+            op: as in Allreduce.
+        """
+        if how or not self._quick(_REDUCE_SCATTER, sendbuf, recvbuf, op):
+            self.Ireduce_scatter_block(sendbuf, recvbuf, op, **how).Wait()
+
+    def Ireduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
+        """Start a Reduce_scatter_block."""
+        out = as_array(recvbuf, "recvbuf", writes=True)
+        if sendbuf is IN_PLACE:
+            own, out = out.copy(), out.reshape(-1)[: out.size // self.size]
+        else:
+            own = as_array(sendbuf, "sendbuf")
+        _check_sizes(own, out, self.size, 1)
+        return self._start("reduce_scatter", own, out, out.size, how, op=op)
+
+    def Reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int = SUM,
+                       **how: Unpack[How]) -> None:  # fmt: skip
+        """Reduce over all ranks; rank r gets recvcounts[r] elements, the blocks lying one after the other in sendbuf.
+
+        Args:
+            sendbuf: sum(recvcounts) elements.
+            recvbuf: recvcounts[rank] elements.
+            recvcounts: one count a rank, the same on all ranks.
+            op: as in Allreduce.
+        """
+        self.Ireduce_scatter(sendbuf, recvbuf, recvcounts, op, **how).Wait()
+
+    def Ireduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int = SUM,
+                        **how: Unpack[How]) -> Request:  # fmt: skip
+        """Start a Reduce_scatter."""
+        out = as_array(recvbuf, "recvbuf", writes=True)
+        blocks = as_blocks([sendbuf, recvcounts], self.size, "sendbuf")
+        return self._start("reduce_scatter", blocks, _whole(out, int(blocks.counts[self.rank]), "recvbuf"), 0, how, op=op)
+
+    # ---- movement -----------------------------------------------------------------------------------------------
+
+    def Bcast(self, buf: Any, root: int = 0, **how: Unpack[How]) -> None:
+        """Give the root's buffer to everybody.
+
+        Args:
+            buf: n elements: read on the root, written elsewhere.
+            root: whose buffer.
+        """
+        self.Ibcast(buf, root, **how).Wait()
+
+    def Ibcast(self, buf: Any, root: int = 0, **how: Unpack[How]) -> Request:
+        """Start a Bcast."""
+        here = self._check_root(root)
+        array = as_array(buf, "buf", writes=not here)
+        return self._start("broadcast", array if here else None, array, array.size, how, root=root)
+
+    def Allgather(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
+        """Give everybody's block to everybody.
+
+        Args:
+            sendbuf: n elements, or IN_PLACE: they are at their place in recvbuf.
+            recvbuf: size * n elements: rank r's block is the r-th.
+        """
+        if how or not self._quick(_ALLGATHER, sendbuf, recvbuf, 0):
+            self.Iallgather(sendbuf, recvbuf, **how).Wait()
+
+    def Iallgather(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
+        """Start an Allgather."""
+        out = as_array(recvbuf, "recvbuf", writes=True)
+        own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
+        _check_sizes(own, out, self.size if sendbuf is IN_PLACE else 1, self.size)
+        return self._start("allgather", own, out, out.size // self.size, how)
+
+    def Allgatherv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
+        """Give everybody's block to everybody, where blocks differ in length.
+
+        Args:
+            sendbuf: this rank's block, or IN_PLACE.
+            recvbuf: [data, counts] or [data, (counts, displs)], the same counts on all ranks.
+        """
+        self.Iallgatherv(sendbuf, recvbuf, **how).Wait()
+
+    def Iallgatherv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
+        """Start an Allgatherv."""
+        out = as_blocks(recvbuf, self.size, "recvbuf", writes=True)
+        if sendbuf is IN_PLACE:
+            own = Blocks(out.data, out.counts[self.rank : self.rank + 1], out.displs[self.rank : self.rank + 1])
+        else:
+            own = _whole(as_array(sendbuf, "sendbuf"), int(out.counts[self.rank]), "sendbuf")
+        return self._start("allgather", own, out, 0, how)
+
+    def Gather(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
+        """Give everybody's block to the root.
+
+        Args:
+            sendbuf: n elements, or (on the root) IN_PLACE: they are at their place in recvbuf.
+            recvbuf: size * n elements on the root, ignored elsewhere.
+            root: the rank that gets the blocks.
+        """
+        self.Igather(sendbuf, recvbuf, root, **how).Wait()
+
+    def Igather(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> Request:
+        """Start a Gather."""
+        if not self._check_root(root):
+            own = as_array(sendbuf, "sendbuf")
+            return self._start("gather", own, None, own.size, how, root=root)
+        out = as_array(recvbuf, "recvbuf", writes=True)
+        own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
+        _check_sizes(own, out, self.size if sendbuf is IN_PLACE else 1, self.size)
+        return self._start("gather", own, out, out.size // self.size, how, root=root)
+
+    def Gatherv(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
+        """Give everybody's block to the root, where blocks differ in length.
+
+        Args:
+            sendbuf: this rank's block.
+            recvbuf: [data, counts] or [data, (counts, displs)] on the root, ignored elsewhere.
+            root: the rank that gets the blocks.
+        """
+        self.Igatherv(sendbuf, recvbuf, root, **how).Wait()
+
+    def Igatherv(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> Request:
+        """Start a Gatherv."""
+        own = as_array(sendbuf, "sendbuf")
+        if not self._check_root(root):
+            return self._start("gather", _whole(own, own.size, "sendbuf"), None, 0, how, root=root)
+        out = as_blocks(recvbuf, self.size, "recvbuf", writes=True)
+        own_block = _whole(own, int(out.counts[self.rank]), "sendbuf")
+        return self._start("gather", own_block, out, 0, how, root=root)
+
+    def Scatter(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
+        """Give each rank its block of the root's buffer.
+
+        Args:
+            sendbuf: size * n elements on the root, ignored elsewhere.
+            recvbuf: n elements, or (on the root) IN_PLACE: its block stays where it is.
+            root: whose buffer.
+        """
+        self.Iscatter(sendbuf, recvbuf, root, **how).Wait()
+
+    def Iscatter(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> Request:
+        """Start a Scatter."""
+        if not self._check_root(root):
+            out = as_array(recvbuf, "recvbuf", writes=True)
+            return self._start("scatter", None, out, out.size, how, root=root)
+        own = as_array(sendbuf, "sendbuf")
+        stays = recvbuf is IN_PLACE
+        out = np.empty(own.size // self.size, own.dtype) if stays else as_array(recvbuf, "recvbuf", writes=True)
+        _check_sizes(own, out, self.size, 1)
+        return self._start("scatter", own, out, out.size, how, root=root)
+
+    def Scatterv(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
+        """Give each rank its block of the root's buffer, where blocks differ in length.
+
+        Args:
+            sendbuf: [data, counts] or [data, (counts, displs)] on the root, ignored elsewhere.
+            recvbuf: this rank's block.
+            root: whose buffer.
+        """
+        self.Iscatterv(sendbuf, recvbuf, root, **how).Wait()
+
+    def Iscatterv(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> Request:
+        """Start a Scatterv."""
+        out = as_array(recvbuf, "recvbuf", writes=True)
+        if not self._check_root(root):
+            return self._start("scatter", None, _whole(out, out.size, "recvbuf"), 0, how, root=root)
+        own = as_blocks(sendbuf, self.size, "sendbuf")
+        return self._start("scatter", own, _whole(out, int(own.counts[self.rank]), "recvbuf"), 0, how, root=root)
+
+    def Alltoall(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
+        """Give the r-th block to rank r, and get rank r's as the r-th.
+
+        Args:
+            sendbuf: size * n elements, or IN_PLACE: they are in recvbuf.
+            recvbuf: size * n elements.
+        """
+        if how or not self._quick(_ALLTOALL, sendbuf, recvbuf, 0):
+            self.Ialltoall(sendbuf, recvbuf, **how).Wait()
+
+    def Ialltoall(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
+        """Start an Alltoall."""
+        out = as_array(recvbuf, "recvbuf", writes=True)
+        own = out.copy() if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
+        _check_sizes(own, out, self.size, self.size)
+        return self._start("alltoall", own, out, out.size // self.size, how)
+
+    def Alltoallv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
+        """Give each rank its block, and get one from each, where blocks differ in length (and may be empty).
+
+        Args:
+            sendbuf: [data, counts] or [data, (counts, displs)]: what goes to each rank.
+            recvbuf: [data, counts] or [data, (counts, displs)]: what comes from each.
+        """
+        self.Ialltoallv(sendbuf, recvbuf, **how).Wait()
+
+    def Ialltoallv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
+        """Start an Alltoallv."""
+        own = as_blocks(sendbuf, self.size, "sendbuf")
+        return self._start("alltoall", own, as_blocks(recvbuf, self.size, "recvbuf", writes=True), 0, how)
+
+    def Barrier(self, **how: Unpack[How]) -> None:
+        """Wait until all ranks have come here."""
+        if how:
+            return self.Ibarrier(**how).Wait()
+        status = lib.pcm_run(self._handle, self._barrier, _TURN)
+        if status == _NO_PLAN:
+            self.Ibarrier().Wait()
+        elif status:
+            self._finish(status)
+
+    def Ibarrier(self, **how: Unpack[How]) -> Request:
+        """Start a Barrier."""
+        return self._start("barrier", None, None, 0, how)
+
+    # ---- messages -----------------------------------------------------------------------------------------------
+
+    def Send(self, buf: Any, dest: int, tag: int = 0, *, timeout: float | None = None) -> None:
+        """Send a message; returns when `buf` may be used again, which for long messages is when it is being received.
+
+        Args:
+            buf: any number of elements.
+            dest: the receiver's rank.
+            tag: number, 0 or more, that the receive must name.
+            timeout: seconds.
+        """
+        self.Isend(buf, dest, tag, timeout=timeout).Wait()
+
+    def Isend(self, buf: Any, dest: int, tag: int = 0, *, timeout: float | None = None) -> Request:
+        """Start a Send."""
+        array, handle = as_array(buf, "buf"), ffi.new("pcm_request **")
+        check(lib.pcm_send_start(self._handle, ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), dest, tag,
+                                 timeout or 0, handle))  # fmt: skip
+        return Request(handle[0], array)
+
+    def Recv(self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None, *,
+             timeout: float | None = None) -> None:  # fmt: skip
+        """Receive a message.
+
+        Args:
+            buf: at least as many elements as the message has, of its dtype.
+            source: the sender's rank, or ANY_SOURCE (which connects to all ranks).
+            tag: its tag, or ANY_TAG.
+            status: is told source, tag and length.
+            timeout: seconds.
+
+        Raises:
+            Truncated: the message is longer than `buf`. Mismatch: it has another dtype.
+        """
+        self.Irecv(buf, source, tag, timeout=timeout).Wait(status)
+
+    def Irecv(self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, *, timeout: float | None = None) -> Request:
+        """Start a Recv."""
+        array, handle = as_array(buf, "buf", writes=True), ffi.new("pcm_request **")
+        check(lib.pcm_recv_start(self._handle, ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), source,
+                                 tag, timeout or 0, handle))  # fmt: skip
+        return Request(handle[0], array)
+
+    # ---- groups -------------------------------------------------------------------------------------------------
+
+    def Split(self, color: int | None = 0, key: int = 0) -> Comm | None:
+        """Make a communicator of the ranks that give the same color, ordered by key, then by rank.
+
+        Args:
+            color: which one to join; None: none of them.
+            key: place in it.
+        """
+        mine = np.array([color is not None, color or 0, key], np.int64)
+        everyone = np.empty((self.size, 3), np.int64)
+        self.Allgather(mine, everyone)
+        self._splits += 1
+        if color is None:
+            return None
+        members = [r for r in range(self.size) if everyone[r, 0] and everyone[r, 1] == color]
+        members.sort(key=lambda r: (int(everyone[r, 2]), r))
+        name = f"{self._ident}/{self._splits}/{color}".encode()
+        ident = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+        places = {r: i for i, r in enumerate(members)}
+        groups = [kept for g in self.groups or () if (kept := [places[r] for r in g if r in places])]
+        return Comm(self._world, ident, [self._ranks[r] for r in members], groups or None)
+
+    def Free(self) -> None:
+        """Leave the communicator: its other ranks see a goodbye. Not collective; outstanding requests fail."""
+        if self._handle:
+            handle, self._handle = self._handle, None
+            lib.pcm_comm_free(handle)
+            self._world.not_at_close(self._forget)
+            self._forget()
+
+    def Abort(self, why: str = "Abort was called") -> None:
+        """Make every operation of the communicator fail with Aborted, here and on the other ranks."""
+        lib.pcm_comm_abort(self._handle, why.encode())
+
+    def set_timeout(self, seconds: float) -> None:
+        """Set how long calls may take when they do not say so themselves."""
+        lib.pcm_comm_set_timeout(self._handle, seconds)
+
+    def transport(self, rank: int) -> str:
+        """Return the name of the transport that reaches a rank of this communicator."""
+        return self._world.transport(self._ranks[rank])
+
+    # ---- how calls are made -------------------------------------------------------------------------------------
+
+    def _quick(self, collective: int, sendbuf: Any, recvbuf: Any, op: int) -> bool:
+        """Try to run a call on plain arrays in one crossing; False if it needs a closer look."""
+        if type(recvbuf) is not _ndarray:
+            return False
+        if type(sendbuf) is not _ndarray:
+            if sendbuf is not IN_PLACE or collective != _ALLREDUCE:
+                return False
+            sendbuf = recvbuf
+        status = _run_arrays(self._handle, collective, id(sendbuf), id(recvbuf), op, 0, 0)
+        if not status:
+            return True
+        if status < 0 or status == _NO_PLAN:
+            return False
+        self._finish(status)
+        return True
+
+    def _finish(self, status: int) -> None:
+        """Wait for a call that takes longer than a moment, or raise its error."""
+        if status != _AGAIN:
+            fail(status)
+        Request(lib.pcm_late_request(), None).Wait()
+
+    def _check_root(self, root: int) -> bool:
+        if not 0 <= root < self.size:
+            raise InvalidArgument(f"root is {root} and must be a rank of the communicator, 0 to {self.size - 1}")
+        return root == self.rank
+
+    def _prefix(self, collective: str, sendbuf: Any, recvbuf: Any, op: int, how: How) -> Request:
+        out = as_array(recvbuf, "recvbuf", writes=True)
+        own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
+        _check_sizes(own, out, 1, 1)
+        nothing = collective == "exscan" and self.rank == 0
+        return self._start(collective, own, None if nothing else out, own.size, how, op=op)
+
+    def _start(self, collective: str, own: Array | Blocks | None, out: Array | Blocks | None, count: int, how: How, *,
+               op: int = 0, root: int = 0) -> Request:  # fmt: skip
+        if self._handle is None:
+            raise InvalidArgument("the communicator was freed")
+        uneven = isinstance(own, Blocks) or isinstance(out, Blocks)
+        sample = out if own is None else own
+        dtype = np.dtype(np.uint8) if sample is None else _data(sample).dtype
+        if own is not None and out is not None and _data(own).dtype != _data(out).dtype:
+            raise InvalidArgument(f"sendbuf has dtype {_data(own).dtype} and recvbuf {_data(out).dtype}")
+        call = ffi.new("struct pcm_call *", {
+            "collective": COLLECTIVES[collective], "dtype": dtype_code(dtype), "op": op, "root": root, "count": count,
+            "variant": self._variant(how), "timeout": how.get("timeout") or 0,
+        })  # fmt: skip
+        keep = [own, out, _describe(call, "in", own), _describe(call, "out", out)]
+        handle = ffi.new("pcm_request **")
+        status = lib.pcm_start(self._handle, call, handle)
+        if status == _NO_PLAN:
+            nbytes = max((_data(x).nbytes for x in (own, out) if x is not None), default=0)
+            self._plan(collective, call, nbytes, uneven, how)
+            status = lib.pcm_start(self._handle, call, handle)
+        check(status)
+        return Request(handle[0], keep)
+
+    def _variant(self, how: How) -> int:
+        """Return a small number that tells a caller's choice of algorithm and slices from all others."""
+        choice = (how.get("algorithm"), how.get("slices"))
+        if choice == (None, None):
+            return 0
+        number = self._variants.setdefault(choice, len(self._variants) + 1)
+        if number > 255:
+            raise InvalidArgument("more than 255 different (algorithm, slices) pairs were used on one communicator")
+        return number
+
+    def _plan(self, collective: str, call: Any, nbytes: int, uneven: bool, how: How) -> None:
+        """Choose a schedule for calls like this one and tell the core."""
+        choice = select.choose(collective, nbytes, self.size, uneven)
+        algorithm = how.get("algorithm") or choice.algorithm
+        slices = how.get("slices") or choice.slices
+        schedule = self._schedule(collective, algorithm, call.root, uneven)
+        check(lib.pcm_comm_plan(self._handle, call, schedule, slices, min(choice.window, slices)))
+
+    def _schedule(self, collective: str, algorithm: Algorithm, root: int, uneven: bool) -> Any:
+        groups = None if self.groups is None else _frozen(self.groups)
+        key = (collective, algorithm, root, groups)
+        if key not in self._schedules:
+            if not isinstance(algorithm, str):
+                verify(algorithm, collective, size=self.size, root=root, groups=groups)
+            lowered = emit(algorithm, collective, size=self.size, rank=self.rank, root=root, groups=groups).lower()
+            if uneven and not lowered.uneven:
+                raise InvalidArgument(
+                    f"algorithm {lowered.name} passes on blocks whose lengths only others know: it cannot do an uneven "
+                    f"{collective}"
+                )
+            self._schedules[key] = _create(lowered)
+        return self._schedules[key]
+
+
+def _create(lowered: Lowered) -> Any:
+    """Hand a lowered schedule to the core, which copies it."""
+    handle = ffi.new("pcm_schedule **")
+    name = ffi.new("char[]", lowered.name.encode())
+    description = ffi.new("struct pcm_schedule_desc *", {
+        "name": name,
+        "steps": ffi.cast("struct pcm_step *", ffi.from_buffer(lowered.steps)),
+        "nsteps": len(lowered.steps), "nchunks": lowered.nchunks,
+        "in_at": ffi.cast("int32_t *", ffi.from_buffer(lowered.in_at)),
+        "out_at": ffi.cast("int32_t *", ffi.from_buffer(lowered.out_at)),
+        "like": ffi.cast("uint32_t *", ffi.from_buffer(lowered.like)),
+        "in_blocks": lowered.in_blocks, "out_blocks": lowered.out_blocks, "cut": lowered.cut,
+    })  # fmt: skip
+    check(lib.pcm_schedule_create(description, handle))
+    return handle[0]
+
+
+def _describe(call: Any, side: str, buffer: Array | Blocks | None) -> Any:
+    """Fill one side of a call; returns what must be kept alive meanwhile."""
+    if buffer is None:
+        return None
+    data = ffi.from_buffer(_data(buffer))
+    setattr(call, side, data)
+    if not isinstance(buffer, Blocks):
+        return data
+    counts = ffi.cast("uint64_t *", ffi.from_buffer(buffer.counts))
+    displs = ffi.cast("uint64_t *", ffi.from_buffer(buffer.displs))
+    setattr(call, side + "_counts", counts)
+    setattr(call, side + "_displs", displs)
+    return data, buffer
+
+
+def _data(buffer: Array | Blocks) -> Array:
+    return buffer.data if isinstance(buffer, Blocks) else buffer  # type: ignore[return-value]
+
+
+def _whole(array: Array, count: int, what: str) -> Blocks:
+    """Return a buffer that is one block, checked against the count that it should have."""
+    if array.size != count:
+        raise InvalidArgument(f"{what} has {array.size} elements and the counts say {count}")
+    return Blocks(array.reshape(-1), np.array([count], np.uint64), np.zeros(1, np.uint64))
+
+
+def _check_sizes(own: Array, out: Array, own_blocks: int, out_blocks: int) -> None:
+    if own.size * out_blocks != out.size * own_blocks or own.size % own_blocks:
+        raise InvalidArgument(
+            f"sendbuf has {own.size} elements and recvbuf {out.size}: they must be as {own_blocks} to {out_blocks}"
+        )
+
+
+def _frozen(groups: Any) -> Any:
+    return groups if isinstance(groups, int) else tuple(_frozen(g) for g in groups)

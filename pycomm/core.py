@@ -1,0 +1,109 @@
+"""The C core as Python sees it: the library, its codes, and its errors raised as exceptions. Nothing else talks to cffi."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from . import errors
+from ._pycomm import ffi, lib
+
+COLLECTIVES = {
+    "allreduce": lib.PCM_ALLREDUCE,
+    "reduce": lib.PCM_REDUCE,
+    "broadcast": lib.PCM_BROADCAST,
+    "allgather": lib.PCM_ALLGATHER,
+    "reduce_scatter": lib.PCM_REDUCE_SCATTER,
+    "gather": lib.PCM_GATHER,
+    "scatter": lib.PCM_SCATTER,
+    "alltoall": lib.PCM_ALLTOALL,
+    "scan": lib.PCM_SCAN,
+    "exscan": lib.PCM_EXSCAN,
+    "barrier": lib.PCM_BARRIER,
+}
+
+_EXCEPTIONS: dict[int, type[errors.PycommError]] = {
+    lib.PCM_ERR_PEER_LOST: errors.PeerLost,
+    lib.PCM_ERR_TIMEOUT: errors.DeadlineExceeded,
+    lib.PCM_ERR_SYSTEM: errors.SystemRefused,
+    lib.PCM_ERR_ABORTED: errors.Aborted,
+    lib.PCM_ERR_MISMATCH: errors.Mismatch,
+    lib.PCM_ERR_ARGUMENT: errors.InvalidArgument,
+    lib.PCM_ERR_SCHEDULE: errors.ScheduleError,
+    lib.PCM_ERR_TRUNCATED: errors.Truncated,
+    lib.PCM_ERR_AUTH: errors.AuthenticationError,
+}
+_WITH_RANK = (errors.PeerLost, errors.DeadlineExceeded, errors.Mismatch)
+
+
+def text(pointer: Any) -> str:
+    """Return a C string as str."""
+    return str(ffi.string(pointer), "utf-8", "replace")
+
+
+def fail(status: int) -> NoReturn:
+    """Raise the exception for a status that is not PCM_OK, with the core's own sentence."""
+    last = lib.pcm_last_error()
+    kind = _EXCEPTIONS.get(status, errors.PycommError)
+    sentence = text(last.text)
+    if kind in _WITH_RANK:
+        raise kind(sentence, last.rank)  # type: ignore[call-arg]
+    raise kind(sentence)
+
+
+def check(status: int) -> None:
+    """Raise unless a status is PCM_OK."""
+    if status:
+        fail(status)
+
+
+@ffi.def_extern(error=1)  # type: ignore[untyped-decorator]
+def pycomm_mac(user: Any, data: Any, size: int, mac: Any) -> int:
+    """Lend the core HMAC-SHA-256 under the job's secret, which `user` is a handle of."""
+    secret: bytes = ffi.from_handle(user)
+    ffi.memmove(mac, hmac.digest(secret, ffi.buffer(data, size)[:], "sha256"), 32)
+    return 0
+
+
+# ---- dtypes -------------------------------------------------------------------------------------------------------
+
+_BY_NAME = {text(lib.pcm_dtype_name(code)): code for code in range(lib.PCM_NDTYPES)}
+_OUTSIDE = {"float8_e4m3fn": lib.PCM_FLOAT8_E4M3, "float8_e5m2": lib.PCM_FLOAT8_E5M2, "bfloat16": lib.PCM_BFLOAT16}
+_codes: dict[np.dtype[Any], int] = {}
+
+
+def dtype_code(dtype: npt.DTypeLike) -> int:
+    """Return the core's code of a numpy dtype (ml_dtypes' bfloat16, float8_e4m3fn and float8_e5m2 included).
+
+    Raises:
+        InvalidArgument: the dtype cannot be carried: it is not native, or has no number (structured, str, object).
+    """
+    known = np.dtype(dtype)
+    code = _codes.get(known)
+    if code is None:
+        code = _OUTSIDE.get(known.name, _BY_NAME.get(known.name))
+        if code is None or not known.isnative:
+            raise errors.InvalidArgument(
+                f"dtype {known} cannot be communicated: use one of {', '.join(sorted(_BY_NAME))} in native byte order"
+            )
+        _codes[known] = code
+        lib.pycomm_know_dtype(known.num, code)
+    return code
+
+
+# ---- facts --------------------------------------------------------------------------------------------------------
+
+VERSION = text(lib.pcm_version())
+
+
+def transports() -> list[str]:
+    """Return the names of the compiled transports."""
+    return text(lib.pcm_transports()).split(",")
+
+
+def kernels() -> str:
+    """Return the instruction set that the reductions use."""
+    return text(lib.pcm_kernels_name())

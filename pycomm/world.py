@@ -1,0 +1,115 @@
+"""A world: this process's membership of a job, as a handle on the C core. Communicators are groups of its ranks."""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .core import check, ffi, lib, text
+
+_ADDRESS_BYTES = 4096
+_open: weakref.WeakSet[World] = weakref.WeakSet()
+
+
+class World:
+    """One rank of a job.
+
+    Args:
+        rank, size: of this process in the job.
+        job: 64-bit number that is the same on all ranks and different for each job.
+        transports: names in order of preference, e.g. "shm,tcp".
+        secret: key that authenticates every connection; None: connections are not authenticated.
+        local_ranks: ranks that share this host's processors, to decide how long waiting spins; 0: all.
+        listen: address that tcp listens on; None: loopback.
+        advertise: addresses at which peers may reach this rank over tcp, comma-separated; None: `listen`.
+        streams: tcp connections a peer; 0: the default.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        *,
+        job: int = 0,
+        transports: str = "shm,tcp",
+        secret: bytes | None = None,
+        local_ranks: int = 0,
+        listen: str | None = None,
+        advertise: str | None = None,
+        streams: int = 0,
+    ) -> None:
+        self.rank, self.size = rank, size
+        self._secret = ffi.new_handle(secret) if secret is not None else ffi.NULL
+        self._keep: Any = secret
+        texts = {name: ffi.new("char[]", value.encode()) if value else ffi.NULL
+                 for name, value in (("transports", transports), ("listen", listen), ("advertise", advertise))}
+        config = ffi.new(
+            "struct pcm_world_config *",
+            {
+                "rank": rank, "size": size, "job": job, "local_ranks": local_ranks, "streams": streams,
+                "mac": lib.pycomm_mac if secret is not None else ffi.NULL, "mac_user": self._secret, **texts,
+            },
+        )  # fmt: skip
+        handle = ffi.new("pcm_world **")
+        check(lib.pcm_world_create(config, handle))
+        self.handle = handle[0]
+        self._before_close: list[Callable[[], None]] = []
+        _open.add(self)
+
+    def address(self) -> bytes:
+        """Return where this rank can be reached: opaque bytes for `set_peers` on the others."""
+        buffer, size = ffi.new("char[]", _ADDRESS_BYTES), ffi.new("size_t *", _ADDRESS_BYTES)
+        check(lib.pcm_world_address(self.handle, buffer, size))
+        return bytes(ffi.buffer(buffer, size[0]))
+
+    def set_peers(self, addresses: Sequence[bytes]) -> None:
+        """Tell where every rank can be reached, in rank order."""
+        for rank, address in enumerate(addresses):
+            check(lib.pcm_world_set_peer(self.handle, rank, address, len(address)))
+
+    def peer_lost(self, rank: int, why: str) -> None:
+        """Declare a rank dead: every operation that involves it raises PeerLost."""
+        if self.handle:
+            lib.pcm_world_peer_lost(self.handle, rank, why.encode())
+
+    def transport(self, rank: int) -> str:
+        """Return the name of the transport that reaches a rank; "" if none does."""
+        return text(lib.pcm_world_transport(self.handle, rank))
+
+    @property
+    def refused(self) -> int:
+        """Connections that were turned away."""
+        return int(lib.pcm_world_refused(self.handle))
+
+    def trace(self) -> str:
+        """Return the flight recorder: this rank's latest operations, one JSON object a line."""
+        size = lib.pcm_world_trace(self.handle, ffi.NULL, 0) + 4096
+        buffer = ffi.new("char[]", size)
+        lib.pcm_world_trace(self.handle, buffer, size)
+        return text(buffer)
+
+    def at_close(self, function: Callable[[], None]) -> None:
+        """Have a function called before the world goes away."""
+        self._before_close.append(function)
+
+    def not_at_close(self, function: Callable[[], None]) -> None:
+        """Take back an `at_close`."""
+        self._before_close.remove(function)
+
+    def close(self) -> None:
+        """Say goodbye to all peers and free everything. May be called twice."""
+        if not self.handle:
+            return
+        while self._before_close:
+            self._before_close.pop()()
+        handle, self.handle = self.handle, None
+        lib.pcm_world_destroy(handle)
+
+
+@atexit.register
+def _close_all() -> None:
+    """End all worlds in order, so that peers see a goodbye and not a death."""
+    for world in list(_open):
+        world.close()
