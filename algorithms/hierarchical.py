@@ -1,0 +1,236 @@
+"""Hierarchical: composes other algorithms over groups of near ranks, for any number of levels and uneven groups.
+
+What crosses between groups crosses once, and over as many rails as the largest group has ranks. Three hosts:
+
+    within    0 - 1 - 2 - 3     4 - 5 - 6 - 7     8 - 9
+    across    0 --------------- 4 --------------- 8          rail 0
+              1 --------------- 5 --------------- 8          rail 1: a smaller group's ranks serve several
+              2 --------------- 6 --------------- 9          rail 2
+              3 --------------- 7 --------------- 9          rail 3
+
+A group is a tuple of ranks, or of smaller groups. The algorithms are named from the innermost level outwards, the last
+one for all levels beyond: "hierarchical(direct, ring)" is direct within a host and a ring across hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from math import lcm
+
+from pycomm.errors import InvalidArgument
+from pycomm.registry import Algorithm, Groups, add_family, find
+from pycomm.view import View
+
+CITE = "Cho et al., BlueConnect, IBM J. Res. Dev. 63 (2019)"
+
+Parts = Sequence[str]  # names of algorithms, innermost level first
+Load = Callable[[int, int], list[tuple[int, int]]]
+
+
+def allgather(v: View, parts: Parts) -> None:
+    """All-gather across the groups along rails, then within: what is sent far is small."""
+    _spread(v, _groups(v), {rank: [rank] for rank in range(v.size)}, parts)
+
+
+def reduce_scatter(v: View, parts: Parts) -> None:
+    """Reduce-scatter within the groups, then across along rails: the reversal of the all-gather."""
+    v.backwards(lambda: allgather(v, parts))
+
+
+def allreduce(v: View, parts: Parts) -> None:
+    """Reduce-scatter within each group, all-reduce across them along rails, all-gather within."""
+    groups = _groups(v)
+    part = _part("allreduce", parts, groups)
+    if _flat(groups):
+        return _call(v, part, groups, [range(v.chunks)])
+    children = [_leaves(child) for child in groups]
+    mine = _index(children, v.rank)
+    nrails = max(map(len, children))
+    owned: dict[int, list[int]] = {rank: [] for rank in children[mine]}
+    rails: dict[tuple[int, ...], list[int]] = {}
+    for k in range(nrails):
+        chunks = range(k * v.chunks // nrails, (k + 1) * v.chunks // nrails)
+        owner = _at(children[mine], k, nrails)
+        owned[owner] += chunks
+        if owner == v.rank:
+            rails.setdefault(tuple(_at(child, k, nrails) for child in children), []).extend(chunks)
+    v.backwards(lambda: _spread(v, groups[mine], owned, parts))
+    v.together(*[partial(_call, v, part, rail, [chunks]) for rail, chunks in rails.items()])
+    _spread(v, groups[mine], owned, parts)
+
+
+def broadcast(v: View, parts: Parts) -> None:
+    """Broadcast to one rank of each group, then within the groups."""
+    _down(v, _groups(v), v.root, parts)
+
+
+def reduce(v: View, parts: Parts) -> None:
+    """Reduce to one rank of each group, then across these: the reversal of the broadcast."""
+    v.backwards(lambda: broadcast(v, parts))
+
+
+def barrier(v: View, parts: Parts) -> None:
+    """Gather the news of each group in one rank, exchange them across, and tell the group.
+
+    The last name is of a barrier, those before it are of broadcasts.
+    """
+    groups = _groups(v)
+    across = _part("barrier", parts[-1:], groups)
+    if _flat(groups):
+        return _call(v, across, groups, [[0]])
+    within = parts[:-1] or ("binomial",)
+    leaders = [_leaves(child)[0] for child in groups]
+    mine = _index([_leaves(child) for child in groups], v.rank)
+    v.backwards(lambda: _down(v, groups[mine], leaders[mine], within))
+    if v.rank in leaders:
+        _call(v, across, leaders, [[0]])
+    _down(v, groups[mine], leaders[mine], within)
+
+
+def alltoall(v: View, parts: Parts) -> None:
+    """Hand each chunk to the near rank on the rail of its destination, then send a group's chunks together across."""
+    _exchange(v, _groups(v), lambda source, target: [(source, target)], parts)
+
+
+def _spread(v: View, group: Groups, owned: dict[int, list[int]], parts: Parts) -> None:
+    """All-gather in one group, where `owned` says which chunks each of its ranks has."""
+    part = _part("allgather", parts, group)
+    if _flat(group):
+        return _call(v, part, group, [owned[rank] for rank in group])
+    children = [_leaves(child) for child in group]
+    mine = _index(children, v.rank)
+    received: dict[int, list[int]] = {rank: [] for rank in children[mine]}
+    rails: dict[tuple[int, ...], list[list[int]]] = {}
+    for number, child in enumerate(children):
+        for k, rank in enumerate(child):
+            here = _at(children[mine], k, len(child))
+            received[here] += owned[rank]
+            if here == v.rank:
+                rail = tuple(_at(other, k, len(child)) for other in children)
+                rails.setdefault(rail, [[] for _ in children])[number] += owned[rank]
+    v.together(*[partial(_call, v, part, rail, rails[rail]) for rail in sorted(rails)])
+    _spread(v, group[mine], received, parts)
+
+
+def _down(v: View, group: Groups, root: int, parts: Parts) -> None:
+    """Broadcast in one group from one of its ranks."""
+    part = _part("broadcast", parts, group)
+    if _flat(group):
+        return _call(v, part, group, [range(v.chunks)], group.index(root))
+    children = [_leaves(child) for child in group]
+    mine, first = _index(children, v.rank), _index(children, root)
+    leaders = [root if k == first else child[0] for k, child in enumerate(children)]
+    if v.rank in leaders:
+        _call(v, part, leaders, [range(v.chunks)], first)
+    _down(v, group[mine], leaders[mine], parts)
+
+
+def _exchange(v: View, group: Groups, load: Load, parts: Parts) -> None:
+    """All-to-all in one group, where `load` says which chunks go from one of its ranks to another."""
+    if _flat(group):
+        pairs = [[s * v.size + t for s, t in load(source, target)] for source in group for target in group]
+        return _call(v, _part("alltoall", parts, group), group, pairs)
+    children = [_leaves(child) for child in group]
+    mine = _index(children, v.rank)
+    near = children[mine]
+    behind: dict[int, list[int]] = {rank: [] for rank in near}  # the ranks that each near one is the relay to
+    for child in children:
+        for k, rank in enumerate(child):
+            behind[_at(near, k, len(child))].append(rank)
+
+    def to_relay(source: int, relay: int) -> list[tuple[int, int]]:
+        return [chunk for target in behind[relay] for chunk in load(source, target)]
+
+    _exchange(v, group[mine], to_relay, parts)
+    for step in range(1, len(children)):
+        after, before = children[(mine + step) % len(children)], children[mine - step]
+        relay = _at(before, near.index(v.rank), len(near))
+        with v.round():
+            for target in after:
+                if target in behind[v.rank]:
+                    v.send([chunk for source in near for chunk in load(source, target)], to=target)
+            v.recv([chunk for source in before for chunk in load(source, v.rank)], frm=relay)
+
+
+def _call(v: View, part: Algorithm, ranks: Sequence[int], blocks: Sequence[Sequence[int]], root: int = 0) -> None:
+    """Let an algorithm write on some ranks, each block in as many pieces as it wants."""
+    cut = part.cut(len(ranks), None)
+    pieces = [block[len(block) * j // cut : len(block) * (j + 1) // cut] for block in blocks for j in range(cut)]
+    part.write(v.sub(ranks, pieces, root))
+
+
+def _groups(v: View) -> Groups:
+    assert v.groups is not None
+    return v.groups
+
+
+def _flat(group: Groups) -> bool:
+    return all(isinstance(member, int) for member in group)
+
+
+def _leaves(group: Groups | int) -> list[int]:
+    return [group] if isinstance(group, int) else [rank for member in group for rank in _leaves(member)]
+
+
+def _index(children: Sequence[Sequence[int]], rank: int) -> int:
+    return next(k for k, child in enumerate(children) if rank in child)
+
+
+def _at(child: Sequence[int], k: int, n: int) -> int:
+    """The rank of a group that stands for the k-th of the n ranks of another one."""
+    return child[k * len(child) // n]
+
+
+def _height(group: Groups | int) -> int:
+    return 0 if isinstance(group, int) else max(1 + _height(member) for member in group)
+
+
+def _part(collective: str, parts: Parts, group: Groups) -> Algorithm:
+    part = find(collective, parts[min(_height(group), len(parts)) - 1])
+    if part.grouped:
+        raise InvalidArgument("a hierarchy is not made of hierarchies: write its levels into the groups")
+    return part
+
+
+def _allreduce_cut(parts: Parts, size: int, groups: Groups) -> int:
+    cut = _part("allreduce", parts, groups).cut(len(groups), None)
+    return cut if _flat(groups) else cut * max(len(_leaves(child)) for child in groups)
+
+
+def _broadcast_cut(parts: Parts, size: int, groups: Groups) -> int:
+    cut = _part("broadcast", parts, groups).cut(len(groups), None)
+    return lcm(cut, *(_broadcast_cut(parts, size, child) for child in groups if not isinstance(child, int)))
+
+
+def _one(parts: Parts, size: int, groups: Groups) -> int:
+    return 1
+
+
+def _enter(
+    collective: str,
+    compose: Callable[[View, Parts], None],
+    defaults: Parts = ("bruck",),
+    cut: Callable[[Parts, int, Groups], int] = _one,
+) -> None:
+    def of(name: str, parts: Parts) -> Algorithm:
+        def write(v: View) -> None:
+            compose(v, parts)
+
+        about = (compose.__doc__ or "").partition("\n")[0]
+        return Algorithm(name, collective, write, partial(cut, parts), about, CITE, grouped=True)
+
+    @cache
+    def build(*parts: str) -> Algorithm:
+        return of(f"hierarchical({', '.join(parts)})", parts)
+
+    add_family(of("hierarchical", defaults), build)
+
+
+_enter("allgather", allgather)
+_enter("reduce_scatter", reduce_scatter)
+_enter("allreduce", allreduce, cut=_allreduce_cut)
+_enter("broadcast", broadcast, ("binomial",), _broadcast_cut)
+_enter("reduce", reduce, ("binomial",), _broadcast_cut)
+_enter("barrier", barrier, ("binomial", "dissemination"))
+_enter("alltoall", alltoall, ("pairwise",))
