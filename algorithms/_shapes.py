@@ -28,13 +28,13 @@ def farthest_first(size: int) -> Iterator[tuple[int, range]]:
 def binomial_parent(node: int) -> int:
     """Return the parent of a node other than 0 in the binomial tree: the node without its lowest set bit.
 
-             0                     7 = 111 -> 110 = 6
-           / | \\                   6 = 110 -> 100 = 4
-          4  2  1                  5 = 101 -> 100 = 4
-         /|  |                     3 = 011 -> 010 = 2
-        6 5  3
-        |
-        7
+         0                     7 = 111 -> 110 = 6
+       / | \\                   6 = 110 -> 100 = 4
+      4  2  1                  5 = 101 -> 100 = 4
+     /|  |                     3 = 011 -> 010 = 2
+    6 5  3
+    |
+    7
     """
     return node & (node - 1)
 

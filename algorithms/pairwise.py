@@ -1,11 +1,11 @@
-"""Pairwise: in round k a rank sends to the k-th after it and hears from the k-th before it; nobody is sent to by two."""
+"""Pairwise: in round k every rank sends to the k-th after it and hears from the k-th before it; nobody is crowded."""
 
 from __future__ import annotations
 
 from pycomm.registry import algorithm
 from pycomm.view import View
 
-CITE = "Thakur, Rabenseifner & Gropp, Int. J. High Perform. Comput. Appl. 19 (2005)"
+CITE = "Thakur, Rabenseifner & Gropp, Int. J. High Perform. Comput. 19 (2005)"
 
 
 @algorithm("alltoall", name="pairwise", cite=CITE, uneven=True)

@@ -7,7 +7,7 @@ from pycomm.view import View
 
 from ._shapes import binomial_children, binomial_parent, two_trees
 
-BINOMIAL = "Thakur, Rabenseifner & Gropp, Int. J. High Perform. Comput. Appl. 19 (2005)"
+BINOMIAL = "Thakur, Rabenseifner & Gropp, Int. J. High Perform. Comput. 19 (2005)"
 TWO_TREES = "Sanders, Speck & Traeff, Parallel Computing 35 (2009)"
 
 
@@ -50,7 +50,7 @@ def gather(v: View) -> None:
 
 @algorithm("broadcast", name="double_tree", chunks=2, cite=TWO_TREES)
 def two_tree_broadcast(v: View) -> None:
-    """One half down each of two trees, where nobody has children in both: about n bytes a rank in a pipeline of slices."""
+    """One half down each of two trees, where nobody has children in both: about n bytes a rank, in slices."""
     node = (v.rank - v.root) % v.size
     trees = list(enumerate(two_trees(node, v.size)))
     inner = [(half, parent, children) for half, (parent, children) in trees if children]
@@ -75,6 +75,6 @@ def two_tree_reduce(v: View) -> None:
 
 @algorithm("allreduce", name="double_tree", chunks=2, cite=TWO_TREES)
 def two_tree_allreduce(v: View) -> None:
-    """One half up and down each of two trees: O(log p) rounds, about 2 n bytes a rank in a pipeline of slices."""
+    """One half up and down each of two trees: O(log p) rounds, about 2 n bytes a rank, in slices."""
     two_tree_reduce(v)
     two_tree_broadcast(v)

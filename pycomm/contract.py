@@ -12,10 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from .errors import InvalidArgument
 
 Blocks = Callable[[int, int, int], Sequence[int]]  # (rank, size, root) -> block numbers, in the order of the buffer
+Ranks = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Contract:
         blocks: "one" (the whole buffer), "rank" (one a rank) or "pair" (source * size + destination).
         brings: the blocks in a rank's input buffer, in order.
         gets: the blocks in a rank's output buffer, in order.
-        holds: (block, rank, size, root) -> the ranks whose contributions rank must end up with, each exactly once.
+        holds: (blocks, rank, size, root) -> for each block that `rank` gets, a row of the ranks whose contributions it
+            must hold, each exactly once; a single row stands for all blocks.
         rooted: whether one rank is special.
         reduces: whether contributions are combined.
         idempotent: whether a contribution may arrive more than once, and is never forgotten (the barrier's news).
@@ -37,7 +43,7 @@ class Contract:
     blocks: str
     brings: Blocks
     gets: Blocks
-    holds: Callable[[int, int, int, int], Sequence[int]]
+    holds: Callable[[Ranks, int, int, int], Ranks]
     rooted: bool = False
     reduces: bool = False
     idempotent: bool = False
@@ -67,33 +73,45 @@ def _every_at_root(rank: int, size: int, root: int) -> Sequence[int]:
     return range(size) if rank == root else ()
 
 
+def _from_all(blocks: Ranks, rank: int, size: int, root: int) -> Ranks:
+    return np.arange(size)[None, :]
+
+
+def _from_root(blocks: Ranks, rank: int, size: int, root: int) -> Ranks:
+    return np.array([[root]])
+
+
+def _from_owner(blocks: Ranks, rank: int, size: int, root: int) -> Ranks:
+    return blocks[:, None]
+
+
 CONTRACTS = {
     contract.name: contract
     for contract in (
-        Contract("allreduce", "one", _whole, _whole, lambda b, r, p, root: range(p), reduces=True),
-        Contract("reduce", "one", _whole, _whole_at_root, lambda b, r, p, root: range(p), rooted=True, reduces=True),
-        Contract("broadcast", "one", _whole_at_root, _whole, lambda b, r, p, root: (root,), rooted=True),
-        Contract("allgather", "rank", _own, _every, lambda b, r, p, root: (b,)),
-        Contract("reduce_scatter", "rank", _every, _own, lambda b, r, p, root: range(p), reduces=True),
-        Contract("gather", "rank", _own, _every_at_root, lambda b, r, p, root: (b,), rooted=True),
-        Contract("scatter", "rank", _every_at_root, _own, lambda b, r, p, root: (root,), rooted=True),
+        Contract("allreduce", "one", _whole, _whole, _from_all, reduces=True),
+        Contract("reduce", "one", _whole, _whole_at_root, _from_all, rooted=True, reduces=True),
+        Contract("broadcast", "one", _whole_at_root, _whole, _from_root, rooted=True),
+        Contract("allgather", "rank", _own, _every, _from_owner),
+        Contract("reduce_scatter", "rank", _every, _own, _from_all, reduces=True),
+        Contract("gather", "rank", _own, _every_at_root, _from_owner, rooted=True),
+        Contract("scatter", "rank", _every_at_root, _own, _from_root, rooted=True),
         Contract(
             "alltoall",
             "pair",
             lambda r, p, root: range(r * p, r * p + p),
             lambda r, p, root: range(r, p * p, p),
-            lambda b, r, p, root: (b // p,),
+            lambda blocks, r, p, root: blocks[:, None] // p,
         ),
-        Contract("scan", "one", _whole, _whole, lambda b, r, p, root: range(r + 1), reduces=True),
+        Contract("scan", "one", _whole, _whole, lambda blocks, r, p, root: np.arange(r + 1)[None, :], reduces=True),
         Contract(
             "exscan",
             "one",
             _whole,
             lambda r, p, root: (0,) if r else (),
-            lambda b, r, p, root: range(r),
+            lambda blocks, r, p, root: np.arange(r)[None, :],
             reduces=True,
         ),
-        Contract("barrier", "one", _whole, _whole, lambda b, r, p, root: range(p), reduces=True, idempotent=True),
+        Contract("barrier", "one", _whole, _whole, _from_all, reduces=True, idempotent=True),
     )
 }
 

@@ -86,11 +86,11 @@ def add(entry: Algorithm) -> None:
     if not re.fullmatch(r"\w+", entry.name):
         raise InvalidArgument(f"an algorithm's name is made of letters, digits and _, not {entry.name!r}")
     if entry.chunks != "size" and isinstance(entry.chunks, str):
-        raise InvalidArgument(f'chunks is a number, "size" or a function of the size and the groups, not {entry.chunks!r}')
+        raise InvalidArgument(f'chunks is a number, "size" or a function (size, groups), not {entry.chunks!r}')
     key = entry.collective, entry.name
     taken = _algorithms.get(key)
-    if taken and (taken.write.__module__, taken.write.__qualname__) != (entry.write.__module__, entry.write.__qualname__):
-        raise InvalidArgument(f"there is already an algorithm {entry.name!r} for {entry.collective}; choose another name")
+    if taken and _origin(taken) != _origin(entry):
+        raise InvalidArgument(f"{entry.collective} has an algorithm {entry.name!r} already: choose another name")
     _algorithms[key] = entry
 
 
@@ -118,7 +118,7 @@ def find(collective: str, name: str | Callable[[Any], None]) -> Algorithm:
         return known
     build = _families.get((collective, base))
     if build is None or not rest.endswith(")"):
-        raise InvalidArgument(f"{name!r} is not a name of an algorithm: only those made of others take names in brackets")
+        raise InvalidArgument(f"{name!r} names no algorithm: only those made of others take names in brackets")
     return build(*rest[:-1].split(","))
 
 
@@ -141,6 +141,10 @@ def _of_function(collective: str, write: Write) -> Algorithm:
     if entered:
         raise InvalidArgument(f"{write.__name__} is entered for {entered[0].collective}, not for {collective}")
     return Algorithm(getattr(write, "__name__", "function"), collective, write, 1, _about(write))
+
+
+def _origin(entry: Algorithm) -> tuple[str, str]:
+    return entry.write.__module__, entry.write.__qualname__
 
 
 def _about(write: Callable[..., None]) -> str:

@@ -4,7 +4,7 @@ It holds no address, no byte count and no transport, so that the same object is 
 
 The meaning of a round, which the verifier and the executor share:
   * its steps are posted together, and it ends when all of them are done;
-  * reads come before writes: what a step sends, or copies, or reduces from, is what the chunk held when the round began;
+  * reads come before writes: what a step sends, copies or reduces is what the chunk held when the round began;
   * the writes to one chunk happen in the order of the steps.
 There are no tags: the k-th message to a peer is the k-th that the peer receives from this rank.
 """
@@ -103,6 +103,11 @@ class Schedule:
     cut: int
     steps: Steps
     temps: Ids = field(default_factory=lambda: np.empty(0, np.uint32))
+
+    @property
+    def title(self) -> str:
+        """What errors and drawings call it: "ring allreduce on 4 ranks"."""
+        return f"{self.name} {self.collective} on {self.size} rank{'s' * (self.size != 1)}"
 
     @property
     def contract(self) -> Contract:
@@ -214,33 +219,6 @@ class Schedule:
         )
 
 
-def swaps(steps: Steps, rank: int, nplaced: int) -> npt.NDArray[np.bool_]:
-    """Return which steps must carry SWAP so that ranks which exchange a chunk compute the same expression.
-
-    The operand of the lower rank stands left. A rank stands for every chunk that holds a part of its own; what a
-    temporary holds of others is stood for by the lowest rank that it was received from.
-    """
-    kind, chunk, src = steps["kind"], steps["chunk"], steps["src"]
-    out: npt.NDArray[np.bool_] = (kind == REDUCE_FROM) & (steps["peer"] < rank)
-    foreign: dict[int, int] = {}  # temporaries that hold nothing of this rank's own: the rank that stands for them
-    for i in np.flatnonzero((chunk >= nplaced) | ((src >= nplaced) & (src != NONE))).tolist():
-        what, dst = int(kind[i]), int(chunk[i])
-        if what == SEND:
-            continue
-        here = foreign.get(dst, rank)
-        there = int(steps["peer"][i]) if what in (RECV, REDUCE_FROM) else foreign.get(int(src[i]), rank)
-        own = there == rank
-        if what in (REDUCE_FROM, REDUCE):
-            out[i] = there < here
-            own = own or here == rank
-            there = min(here, there)
-        if own or dst < nplaced:
-            foreign.pop(dst, None)
-        else:
-            foreign[dst] = there
-    return out
-
-
 def _check(schedule: Schedule) -> None:
     """Raise ScheduleError for the first step that means nothing, whatever the other ranks do."""
     steps, nchunks = schedule.steps, schedule.nplaced + len(schedule.temps)
@@ -249,10 +227,11 @@ def _check(schedule: Schedule) -> None:
     kind, flags, peer, src = steps["kind"], steps["flags"], steps["peer"], steps["src"]
     local = (kind == COPY) | (kind == REDUCE)
     more = (flags & MORE) != 0
+    last = np.arange(len(steps)) == len(steps) - 1
     next_differs = np.append((kind[1:] != kind[:-1]) | (peer[1:] != peer[:-1]), True)
     faults = (
         (kind > REDUCE, "has an unknown kind"),
-        ((flags & ~(MORE | END | SWAP)) != 0, "has unknown flags"),
+        (flags > MORE | END | SWAP, "has unknown flags"),
         (~local & (peer >= schedule.size), "names a peer that does not exist"),
         (~local & (peer == schedule.rank), "names its own rank as the peer"),
         (local & (peer != NONE), "is local but names a peer"),
@@ -263,7 +242,7 @@ def _check(schedule: Schedule) -> None:
         (local & more, "is local but says that its message goes on"),
         (more & ((flags & END) != 0), "says both that its message goes on and that its round ends"),
         (more & next_differs, "says that its message goes on, and the next step is not of the same message"),
-        ((np.arange(len(steps)) == len(steps) - 1) & ((flags & END) == 0), "is the last one and does not end its round"),
+        (last & ((flags & END) == 0), "is the last one and does not end its round"),
     )
     for wrong, sentence in faults:
         if wrong.any():
@@ -276,10 +255,7 @@ def where(schedule: Schedule, step: int) -> str:
     ends = np.flatnonzero(schedule.steps["flags"] & END)
     round_ = int(np.searchsorted(ends, step))
     start = int(ends[round_ - 1]) + 1 if round_ else 0
-    return (
-        f"{schedule.name} {schedule.collective} on {schedule.size} ranks: "
-        f"rank {schedule.rank}, round {round_}, step {step - start}"
-    )
+    return f"{schedule.title}: rank {schedule.rank}, round {round_}, step {step - start}"
 
 
 def _pieces(blocks: Any, cut: int) -> Ids:

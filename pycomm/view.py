@@ -25,7 +25,7 @@ import numpy.typing as npt
 from .contract import contract
 from .errors import InvalidArgument, ScheduleError
 from .registry import Algorithm, Groups, find
-from .schedule import COPY, END, MORE, NONE, RECV, REDUCE, REDUCE_FROM, SEND, STEP, SWAP, Ids, Schedule, Steps, swaps
+from .schedule import COPY, END, MORE, NONE, RECV, REDUCE, REDUCE_FROM, SEND, STEP, SWAP, Ids, Schedule, Steps
 
 
 class Temp(NamedTuple):
@@ -42,7 +42,9 @@ class _Message(NamedTuple):
     kind: int
     peer: int
     chunks: Ids
-    srcs: Ids | None = None
+    srcs: Ids
+    rank: int  # this rank's number in the view that wrote it, and the peer's:
+    other: int  # they decide which operand of a reduction stands left
 
 
 class _Pen:
@@ -60,7 +62,7 @@ class _Pen:
             raise ScheduleError("a step was written outside of a round: put it in a `with v.round():`")
         if message.peer == self.rank:
             raise ScheduleError(f"rank {self.rank} was made to send to, or to receive from, itself: use v.copy")
-        if message.srcs is not None and len(message.srcs) != len(message.chunks):
+        if len(message.srcs) != len(message.chunks):
             raise ScheduleError(f"{len(message.srcs)} chunks cannot be copied or combined into {len(message.chunks)}")
         if len(message.chunks):
             self.open.append(message)
@@ -77,7 +79,8 @@ class _Pen:
             self.rounds = kept
 
     def steps(self) -> Steps:
-        messages = list(chain.from_iterable(self.rounds))
+        rounds = [messages for messages in self.rounds if messages]
+        messages = list(chain.from_iterable(rounds))
         lengths = np.array([len(m.chunks) for m in messages], np.int64)
         steps = np.zeros(int(lengths.sum()), STEP)
         if not messages:
@@ -85,17 +88,36 @@ class _Pen:
         steps["kind"] = np.repeat([m.kind for m in messages], lengths)
         steps["peer"] = np.repeat(np.array([m.peer for m in messages], np.uint32), lengths)
         steps["chunk"] = np.concatenate([m.chunks for m in messages])
-        steps["src"] = np.concatenate(
-            [np.full(len(m.chunks), NONE, np.uint32) if m.srcs is None else m.srcs for m in messages]
-        )
+        steps["src"] = np.concatenate([m.srcs for m in messages])
         remote = (steps["kind"] != COPY) & (steps["kind"] != REDUCE)
         last = np.cumsum(lengths) - 1
         steps["flags"][remote] = MORE
         steps["flags"][last] = 0
-        round_lengths = [sum(len(m.chunks) for m in messages) for messages in self.rounds]
+        round_lengths = [sum(len(m.chunks) for m in messages) for messages in rounds]
         steps["flags"][np.cumsum(round_lengths) - 1] |= END
-        steps["flags"][swaps(steps, self.rank, self.nplaced)] |= SWAP
+        steps["flags"][np.concatenate(list(self.swaps(messages)))] |= SWAP
         return steps
+
+    def swaps(self, messages: list[_Message]) -> Iterator[npt.NDArray[np.bool_]]:
+        """Yield for each message which of its steps carry SWAP, so that ranks which exchange compute the same.
+
+        The operand of the lower rank stands left. A rank stands for every chunk that holds a part of its own; what a
+        temporary holds of others is stood for by the lowest rank that it was received from.
+        """
+        foreign: dict[int, int] = {}  # temporaries with nothing of this rank's own: the rank that stands for them
+        for m in messages:
+            swap = np.full(len(m.chunks), m.kind == REDUCE_FROM and m.other < m.rank)
+            if m.kind != SEND and self.temps:
+                for i, (chunk, src) in enumerate(zip(m.chunks.tolist(), m.srcs.tolist(), strict=True)):
+                    stands = foreign.get(chunk, m.rank)
+                    comes = m.other if src == NONE else foreign.get(src, m.rank)
+                    if m.kind in (REDUCE_FROM, REDUCE):
+                        swap[i] = comes < stands
+                        comes = m.rank if m.rank in (stands, comes) else min(stands, comes)
+                    foreign.pop(chunk, None)
+                    if chunk >= self.nplaced and comes != m.rank:
+                        foreign[chunk] = comes
+            yield swap
 
 
 class View:
@@ -130,30 +152,29 @@ class View:
         pen.open = []
         try:
             yield
-            if pen.open:
-                pen.rounds.append(pen.open)
+            pen.rounds.append(pen.open)  # even if it is empty: `together` counts rounds
         finally:
             pen.open = None
 
     def send(self, chunk: Chunk, to: int) -> None:
         """Send a chunk, or several as one message."""
-        self._pen.write(_Message(SEND, self._peer(to), self._ids(chunk)))
+        self._message(SEND, chunk, to)
 
     def recv(self, chunk: Chunk, frm: int) -> None:
         """Receive into a chunk, or into several from one message."""
-        self._pen.write(_Message(RECV, self._peer(frm), self._ids(chunk)))
+        self._message(RECV, chunk, frm)
 
     def reduce(self, chunk: Chunk, frm: int) -> None:
         """Receive and combine with what the chunk holds."""
-        self._pen.write(_Message(REDUCE_FROM, self._peer(frm), self._ids(chunk)))
+        self._message(REDUCE_FROM, chunk, frm)
 
     def copy(self, src: Chunk, dst: Chunk) -> None:
         """Copy one chunk into another."""
-        self._pen.write(_Message(COPY, NONE, self._ids(dst), self._ids(src)))
+        self._pen.write(_Message(COPY, NONE, self._ids(dst), self._ids(src), self.rank, self.rank))
 
     def combine(self, src: Chunk, dst: Chunk) -> None:
         """Combine one chunk into another."""
-        self._pen.write(_Message(REDUCE, NONE, self._ids(dst), self._ids(src)))
+        self._pen.write(_Message(REDUCE, NONE, self._ids(dst), self._ids(src), self.rank, self.rank))
 
     def temp(self, like: Chunk) -> Temp:
         """Return a temporary as long as `like`; it holds nothing yet."""
@@ -199,8 +220,12 @@ class View:
         for rounds in zip_longest(*[self._pen.record(part) for part in parts], fillvalue=()):
             self._pen.rounds.append(list(chain.from_iterable(rounds)))
 
+    def _message(self, kind: int, chunk: Chunk, peer: int) -> None:
+        ids = self._ids(chunk)
+        other = int(peer) % self.size
+        self._pen.write(_Message(kind, self._peer(other), ids, np.full(len(ids), NONE, np.uint32), self.rank, other))
+
     def _peer(self, rank: int) -> int:
-        rank = int(rank) % self.size
         return self._ranks[rank] if self._ranks else rank
 
     def _ids(self, chunk: Chunk) -> Ids:
@@ -250,10 +275,10 @@ def emit(
     if not 0 <= root < size:
         raise InvalidArgument(f"root is {root} and must be between 0 and {size - 1}")
     found = find(collective, algorithm)
-    nested = None
+    nested: Groups | None = None
     if found.grouped:
-        nested = _nested(groups)
-        if nested is None or sorted(_leaves(nested)) != list(range(size)):
+        nested = _nested(groups or ())
+        if sorted(_leaves(nested)) != list(range(size)):
             raise InvalidArgument(f"{found.name} needs groups that name each of the {size} ranks once, not {groups!r}")
     return _emit(found, collective, size, rank, root if promise.rooted else 0, nested)
 
@@ -264,7 +289,7 @@ def _emit(algorithm: Algorithm, collective: str, size: int, rank: int, root: int
     cut = algorithm.cut(size, groups)
     nplaced = promise.nblocks(size) * cut
     if nplaced >= NONE // 2:
-        raise InvalidArgument(f"{collective} on {size} ranks in {cut} pieces a block has more chunks than can be numbered")
+        raise InvalidArgument(f"{collective} on {size} ranks, {cut} pieces a block: too many chunks to be numbered")
     pen = _Pen(rank, nplaced)
     algorithm.write(View(pen, rank, size, root, nplaced, promise.blocks == "pair", groups))
     steps = pen.steps()
@@ -272,10 +297,16 @@ def _emit(algorithm: Algorithm, collective: str, size: int, rank: int, root: int
     return Schedule(algorithm.name, collective, size, rank, root, cut, steps, np.array(pen.temps, np.uint32))
 
 
-def _nested(groups: Any) -> Groups | None:
-    if groups is None:
-        return None
-    return tuple(_nested(part) if isinstance(part, (Sequence, np.ndarray)) else int(part) for part in groups)
+def _nested(groups: Any) -> Groups:
+    """Return groups as nested tuples in which the members of each are all ranks, or all groups."""
+    if not len(groups):
+        raise InvalidArgument("groups are needed, none of them empty: [[0, 1], [2, 3]] is two groups of two ranks")
+    members = [_nested(member) if isinstance(member, (Sequence, np.ndarray)) else int(member) for member in groups]
+    if len(members) == 1 and isinstance(members[0], tuple):
+        return members[0]
+    if any(isinstance(member, tuple) for member in members):
+        members = [member if isinstance(member, tuple) else (member,) for member in members]
+    return tuple(members)
 
 
 def _leaves(groups: Groups) -> Iterator[int]:
