@@ -206,7 +206,7 @@ static inline double f64_settle(double r)
     static inline T N##_max(T p, T q)                                                                                  \
     {                                                                                                                  \
         const T r = N##_from_bits(N##_bits(p > q ? p : q) & N##_bits(q > p ? q : p));                                  \
-        return N##_settle(isunordered(p, q) ? (T)NAN : r);                                                             \
+        return isunordered(p, q) ? (T)NAN : r;                                                                         \
     }                                                                                                                  \
     KERNEL(N##_SUM, T, N##_settle(p + q))                                                                              \
     KERNEL(N##_PROD, T, N##_settle(p *q))                                                                              \
@@ -255,7 +255,7 @@ COMPLEX_KERNELS(c128, f64, double)
 #define SMALL_KERNELS(N, BITS)                                                                                         \
     static inline int##BITS##_t N##_key(uint##BITS##_t x)                                                              \
     {                                                                                                                  \
-        return (int##BITS##_t)((int##BITS##_t)x < 0 ? x ^ (small_sign(small_##N) - 1) : x);                            \
+        return (int##BITS##_t)((int##BITS##_t)x < 0 ? x ^ small_magnitude(small_##N, ~0u) : x);                        \
     }                                                                                                                  \
     static inline int N##_is_nan(uint##BITS##_t x)                                                                     \
     {                                                                                                                  \
