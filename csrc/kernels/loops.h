@@ -33,7 +33,8 @@ enum {
 #if defined(STREAM_LINE)
 static void copy_streaming(char *dst, const char *src, size_t bytes)
 {
-    const size_t head = -(uintptr_t)dst & 63;
+    size_t head = -(uintptr_t)dst & 63; /* up to the next line */
+    if (head > bytes) head = bytes;
     memcpy(dst, src, head);
     size_t i = head;
     for (; i + 64 <= bytes; i += 64) STREAM_LINE(dst + i, src + i);
