@@ -34,51 +34,56 @@ static inline float f32_from_bits(uint32_t u)
     return f;
 }
 
-static inline uint32_t small_sign(struct small_float s)
+static inline int small_bits(struct small_float s)
 {
-    return 1u << (s.exponent + s.mantissa);
+    return 1 + s.exponent + s.mantissa;
 }
 
 static inline uint32_t small_magnitude(struct small_float s, uint32_t x)
 {
-    return x & (small_sign(s) - 1);
+    return x & ((1u << (small_bits(s) - 1)) - 1);
 }
 
-static inline int small_bias(struct small_float s)
+/* What to add to the exponent field to make it float32's. */
+static inline int small_rebias(struct small_float s)
 {
-    return (1 << (s.exponent - 1)) - 1;
+    return 128 - (1 << (s.exponent - 1));
 }
 
-/* Every value of the small formats is a float32. The bits in place, but with the wrong bias, are a float32 that is too
- * small by a power of two; the product by that power is exact, also from subnormals. */
+/* Every value of the small formats is a float32. Its bits, in place but with the wrong bias, are a float32 too small by
+ * a power of two; the product by that power is exact, also from subnormals.
+ *
+ * All is done on numbers shifted to the top of 32 bits: a compiler that sees that 16 bits suffice for some steps would
+ * take these apart from the others, at a high price in vectors. */
 static inline float small_decode(struct small_float s, uint32_t x)
 {
-    const uint32_t magnitude = small_magnitude(s, x);
-    const float rescale = f32_from_bits((uint32_t)(254 - small_bias(s)) << 23); /* 2^(127 - bias) */
-    uint32_t u = f32_bits(f32_from_bits(magnitude << (23 - s.mantissa)) * rescale);
-    u |= magnitude >= s.top ? 0x7f800000u : 0;
-    return f32_from_bits(u | (x & small_sign(s)) << (31 - s.exponent - s.mantissa));
+    const int lift = 32 - small_bits(s), widen = 8 - s.exponent;
+    const uint32_t u = x << lift;
+    if (widen == 0) return f32_from_bits(u);
+    const uint32_t in_place = (uint32_t)((int32_t)u >> widen) & (0x80000000u | (0x7fffffffu >> widen));
+    const float rescale = f32_from_bits((uint32_t)(127 + small_rebias(s)) << 23);
+    const uint32_t finite = f32_bits(f32_from_bits(in_place) * rescale);
+    return f32_from_bits(finite | ((int32_t)(u & 0x7fffffffu) >= (int32_t)(s.top << lift) ? 0x7f800000u : 0));
 }
 
-/* Rounds once, to nearest even. */
+/* Rounds once, to nearest even: adds what carries into the last place kept, unless the dropped places are below half
+ * (or half, above an even place). A carry out of the mantissa raises the exponent, as it should. */
 static inline uint32_t small_encode(struct small_float s, float f)
 {
-    const int dropped = 23 - s.mantissa;
-    const int rebias = 127 - small_bias(s);
-    const uint32_t u = f32_bits(f), magnitude = u & 0x7fffffffu;
-    /* A carry out of the mantissa raises the exponent, which is what rounding up means. */
-    const uint32_t half = (1u << (dropped - 1)) - 1 + (magnitude >> dropped & 1);
-    int32_t r = (int32_t)(magnitude + half - ((uint32_t)rebias << 23)) >> dropped;
-    if (rebias != 0) {
-        /* Below the smallest normal, adding the float whose last place is the format's last place rounds in hardware.
-         */
-        const uint32_t magic = (uint32_t)(rebias + 1 + dropped) << 23;
-        const int32_t subnormal = (int32_t)(f32_bits(f32_from_bits(magnitude) + f32_from_bits(magic)) - magic);
-        r = magnitude < (uint32_t)(rebias + 1) << 23 ? subnormal : r;
-    }
-    r = r < (int32_t)s.top ? r : (int32_t)s.top;
-    const uint32_t sign = u >> (31 - s.exponent - s.mantissa) & small_sign(s);
-    return magnitude > 0x7f800000u ? s.nan : sign | (uint32_t)r;
+    const int lift = 32 - small_bits(s), dropped = 23 - s.mantissa;
+    const uint32_t u = f32_bits(f);
+    const uint32_t half = (1u << (dropped - 1)) - 1 + (u >> dropped & 1);
+    if (small_rebias(s) == 0) return (f == f ? u + half : s.nan << lift) >> lift;
+
+    /* Below the smallest normal, adding the float whose last place is the format's last place rounds in hardware. */
+    const uint32_t rebias = (uint32_t)small_rebias(s) << 23, normal = rebias + (1u << 23);
+    const uint32_t magic = normal + ((uint32_t)dropped << 23), magnitude = u & 0x7fffffffu;
+    const uint32_t subnormal = f32_bits(f32_from_bits(magnitude) + f32_from_bits(magic)) - magic;
+    uint32_t r = (magnitude + half - rebias) >> dropped;
+    r = (int32_t)magnitude < (int32_t)normal ? subnormal : r;
+    r = (int32_t)r < (int32_t)s.top ? r : s.top;
+    const int is_nan = s.top == s.nan ? r == s.top : f != f;
+    return (is_nan ? s.nan << lift : r << lift | (u & 0x80000000u)) >> lift;
 }
 
 #endif
