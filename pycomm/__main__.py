@@ -10,7 +10,7 @@ import sys
 from pycomm import knobs
 from pycomm.errors import PycommError
 
-# Which module adds a command to the parser, by its `register(subparsers)`. Only that of the command in hand is imported.
+# Which module adds a command to the parser, by its `register(subparsers)`. Only the module that is needed is imported.
 _COMMANDS = {
     "run": "pycomm.launch",
     "info": "pycomm.info_cli",
@@ -38,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pycomm", description="Collective communication.", epilog="pycomm COMMAND --help tells more.")
+    parser = argparse.ArgumentParser(
+        prog="pycomm", description="Collective communication.", epilog="pycomm COMMAND --help tells more."
+    )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     asked = next((word for word in words if word in _COMMANDS), None)
     if asked:

@@ -12,22 +12,26 @@ import zmq
 
 from pycomm import host, publication
 from pycomm.environment import Job
+from pycomm.errors import LaunchError
 from pycomm.hub import REFUSALS, Hub, monitored_event, set_heartbeat
 from pycomm.keys import curve_pair
 
 # How often (ms) a rank tries to reach a hub that does not listen yet, at first and at most.
 _RETRY = (10, 200)
-# After so many refused handshakes a rank believes that the hub has another secret; one may be an accident of a dying hub.
+# After so many refused handshakes a rank believes that the hub has another secret; one may be an accident of a dying
+# hub.
 _REFUSALS_BELIEVED = 3
 _LINGER_MS = 1000
+_EVENTS = REFUSALS | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 
 class Control:
-    """A connection to the hub that joins, joins again where the hub was still an earlier one's, and notices the hub's death.
+    """A connection to the hub that joins, joins again if the hub was still an earlier one's, and notices its death.
 
-    `deliver` is called in the thread with every message from the hub: [b"all", exchange, blob...], [b"lost", rank, why],
-    [b"refused", why], [b"absent", exchange, ranks, note]; and with three of this class's own: [b"denied"] when the hub does not accept
-    the secret, [b"again"] when what was posted before is lost and must be posted again, [b"deaf"] when no more will come.
+    `deliver` is called in the thread with every message from the hub: [b"all", exchange, blob...], [b"lost", rank,
+    why], [b"refused", why], [b"absent", exchange, ranks, note]; and with three of this class's own: [b"denied"] when
+    the hub does not accept the secret, [b"again"] when what was posted before is lost and must be posted again,
+    [b"deaf"] when no more will come.
     """
 
     def __init__(self, job: Job, deliver: Callable[[list[bytes]], None]) -> None:
@@ -50,11 +54,19 @@ class Control:
         self._dealer.linger = 0
         self._dealer.ipv6 = True
         set_heartbeat(self._dealer, job.endpoint)
-        self._monitor = self._dealer.get_monitor_socket(REFUSALS | zmq.EVENT_DISCONNECTED)
-        self._dealer.connect(job.endpoint)
+        self._monitor = self._dealer.get_monitor_socket(_EVENTS)
+        try:
+            self._dealer.connect(job.endpoint)
+        except zmq.ZMQError as why:
+            self._close_dealer()
+            if self.hub:
+                self.hub.close()
+            self._context.term()
+            raise LaunchError(f"cannot use PYCOMM_RENDEZVOUS={job.endpoint}: {why.strerror}") from why
         self._dealer.send_multipart(self._hello())
-        # Joined: the hub has welcomed this rank. Met: an exchange has succeeded, so this is the job's hub for good.
-        self._joined = self._met = self._deaf = False
+        # Connected: what is sent may be lost if the connection ends. Joined: the hub has welcomed this rank. Met: an
+        # exchange has succeeded, so that this is the job's hub for good.
+        self._connected = self._joined = self._met = self._deaf = False
         self._refusals = 0
         self._posts: deque[list[bytes]] = deque()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -121,12 +133,19 @@ class Control:
         while not self._deaf and self._dealer.poll(0):
             self._hear(self._dealer.recv_multipart())
         while not self._deaf and self._monitor.poll(0):
-            if monitored_event(self._monitor) == zmq.EVENT_DISCONNECTED:
+            event = monitored_event(self._monitor)
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._connected = True
+            elif event == zmq.EVENT_DISCONNECTED:
                 self._disconnected()
-            elif not self._joined:
-                self._refusals += 1
-                if self._refusals == _REFUSALS_BELIEVED:
-                    self._deliver([b"denied"])
+            else:
+                self._refused()
+
+    def _refused(self) -> None:
+        self._refusals += 1
+        if self._refusals == _REFUSALS_BELIEVED:
+            self._deliver([b"denied"])
+            self._become_deaf()
 
     def _hear(self, message: list[bytes]) -> None:
         kind = message[0]
@@ -148,7 +167,8 @@ class Control:
             why = f"the connection to {who} ended: its process, its host or the link died"
             self._deliver([b"lost", b"%d" % self._job.hub, why.encode()])
             self._become_deaf()
-        else:
+        elif self._connected:
+            self._connected = False
             self._dealer.send_multipart(self._hello(), zmq.NOBLOCK)
             self._deliver([b"again"])
 

@@ -12,7 +12,9 @@ from pycomm import host, knobs, publication
 from pycomm.errors import InvalidArgument, LaunchError
 from pycomm.keys import derive
 
-_MAKE_SECRET = "head -c 32 /dev/urandom > FILE; chmod 600 FILE; export PYCOMM_SECRET_FILE=FILE, the same bytes on all hosts"
+_MAKE_SECRET = (
+    "head -c 32 /dev/urandom > FILE; chmod 600 FILE; set PYCOMM_SECRET_FILE=FILE, with the same bytes on every host"
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Placement:
 
     Attributes:
         rank, size: this process and how many there are.
-        local_rank, local_size: the same within the host, as the launcher sees it; hints only. A local_size of 0 is unknown.
+        local_rank, local_size: the same within the host, as the launcher sees it; hints only. A local_size of 0 is
+            unknown.
         launcher: who said so: "pycomm", "torchrun", "openmpi", "pmix", "pmi", "slurm", "pals", "arguments" or "none".
         job: texts that, with the launcher's process, tell this job from all others on the host.
         variable: the variable that holds the rank.
@@ -71,7 +74,7 @@ class _Launcher:
     local_rank: tuple[str, ...] = ()
     local_size: tuple[str, ...] = ()
     job: tuple[str, ...] = ()
-    # Whether a size without a rank means that something was lost, rather than that the variable is there for another reason.
+    # Whether a size without a rank means that something was lost; else the variable is there for another reason.
     strict: bool = True
 
 
@@ -96,7 +99,8 @@ _LAUNCHERS = (
         ("MPI_LOCALNRANKS", "PMI_LOCAL_SIZE", "PALS_LOCAL_SIZE"), ("PALS_APID", *_SLURM_JOB),
     ),
     _Launcher(
-        "slurm", "SLURM_PROCID", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"), ("SLURM_LOCALID",), (), _SLURM_JOB, strict=False
+        "slurm", "SLURM_PROCID", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"), ("SLURM_LOCALID",), (), _SLURM_JOB,
+        strict=False,
     ),
     _Launcher(
         "pals", "PALS_RANKID", ("PALS_SIZE", "PMI_SIZE"), ("PALS_LOCAL_RANKID",), ("PALS_LOCAL_SIZE",), ("PALS_APID",),
@@ -140,7 +144,7 @@ def _placement(launcher: _Launcher, env: Mapping[str, str]) -> Placement:
     if local_rank_name and local_size_name:
         _check_below(local_rank, local_rank_name, local_size, local_size_name)
     if local_size > size:
-        raise LaunchError(f"{local_size_name}={local_size} is more than {size_name}={size}: they belong to different jobs")
+        raise LaunchError(f"{local_size_name}={local_size} and {size_name}={size} contradict each other: set both anew")
     job = tuple(f"{name}={env[name]}" for name in launcher.job if name in env)
     return Placement(rank, size, local_rank, local_size, launcher.name, job, launcher.rank)
 
@@ -154,7 +158,7 @@ def _whole(env: Mapping[str, str], name: str) -> int:
 
 def _check_below(rank: int, rank_name: str, size: int, size_name: str) -> None:
     if rank >= size:
-        raise LaunchError(f"{rank_name}={rank} and {size_name}={size} contradict each other: a rank is less than the size")
+        raise LaunchError(f"{rank_name}={rank} and {size_name}={size} contradict each other: a rank is below the size")
 
 
 def _slurm_local_size(launcher: str, size: int, env: Mapping[str, str]) -> int:
@@ -182,10 +186,10 @@ def join(
 ) -> Job:
     """Return this process's Job, ready for a Rendezvous; the environment fills what is not given.
 
-    Call it once for each Rendezvous, on every rank: on one host and with nothing configured, rank 0 publishes a file that
-    the other ranks wait for, `timeout` seconds at most. On several hosts the secret must be given, and the endpoint too,
-    except that under torchrun it is tcp://MASTER_ADDR:P and under Slurm tcp://FIRST_NODE:P, where P is 20000 to 29999 and
-    follows from the job's identity. MASTER_PORT itself belongs to torch's store and is never bound.
+    Call it once for each Rendezvous, on every rank: on one host and with nothing configured, rank 0 publishes a file
+    that the others wait for, `timeout` seconds at most. On several hosts the secret must be given, and the endpoint too,
+    except that under torchrun it is tcp://MASTER_ADDR:P and under Slurm tcp://FIRST_NODE:P, where P is 20000 to 29999
+    and follows from the job's identity. MASTER_PORT itself belongs to torch's store and is never bound.
 
     Raises LaunchError naming the variable to set, InvalidArgument if only one of rank and size is given.
     """
@@ -210,13 +214,15 @@ def join(
             return _job(place, endpoint.removeprefix("hub+"), given, "", hub=-1)
         return _job(place, endpoint, given, label)
     if place.launcher in ("arguments", "pycomm"):
-        raise LaunchError("the rank and size are given but not where the ranks meet: set PYCOMM_RENDEZVOUS=tcp://HOST:PORT")
+        raise LaunchError("rank and size are given but not where the ranks meet: set PYCOMM_RENDEZVOUS=tcp://HOST:PORT")
     if not _on_one_host(place):
         return _job(place, _derived_endpoint(place, label, given), given or b"", label)
     return _meet_on_host(place, given, label, timeout)
 
 
-def _job(place: Placement, endpoint: str, secret: bytes, label: str, hub: int = 0, published: Path | None = None) -> Job:
+def _job(
+    place: Placement, endpoint: str, secret: bytes, label: str, hub: int = 0, published: Path | None = None
+) -> Job:
     return Job(
         place.rank, place.size, place.local_rank, place.local_size or 1, endpoint, secret,
         job_id_of(secret, endpoint, label), place.launcher, hub, published,
@@ -224,7 +230,7 @@ def _job(place: Placement, endpoint: str, secret: bytes, label: str, hub: int = 
 
 
 def job_id_of(secret: bytes, endpoint: str, label: str = "") -> int:
-    """Return the 64-bit identity of the job that has this secret and endpoint; the label tells apart jobs that share both."""
+    """Return the 64-bit identity of the job with this secret and endpoint; a label tells apart jobs that share both."""
     return int.from_bytes(derive(secret, f"job id: {label}|{endpoint}", 8), "big") or 1
 
 
@@ -290,7 +296,9 @@ def _read_secret(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_mode & 0o007:
-                raise LaunchError(f"PYCOMM_SECRET_FILE={path} is open to every user: chmod 600 it and make a new secret")
+                raise LaunchError(
+                    f"PYCOMM_SECRET_FILE={path} is open to every user: make a new secret and chmod 600 it"
+                )
             # An editor's last newline must not make two hosts disagree.
             return file.read().rstrip(b"\r\n")
     except OSError as why:

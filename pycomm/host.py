@@ -52,7 +52,8 @@ def launcher_of(variable: str) -> int:
     """Return the process id of the nearest ancestor that was started without this variable: the launcher.
 
     Shells and wrappers between the launcher and this process carry the variable too, so that all ranks of a job
-    find the same ancestor however each was wrapped. An ancestor of another user cannot be read and counts as the launcher.
+    find the same ancestor however each was wrapped. An ancestor of another user cannot be read and counts as the
+    launcher.
     """
     mark = variable.encode() + b"="
     pid = os.getppid()
@@ -84,7 +85,7 @@ def is_local(address: str) -> bool:
 
 
 def describe_status(status: int | None) -> str:
-    """Return how a process ended, from its wait status, as the end of a sentence: `was killed by signal 9 (SIGKILL)`."""
+    """Return how a process ended, from its wait status, as a predicate: `was killed by signal 9 (SIGKILL)`."""
     if status is None:
         return "ended"
     if os.WIFSIGNALED(status):

@@ -1,6 +1,7 @@
 """The hub of a job's control plane: it lets only the job's ranks in, gathers their blobs and tells them of losses.
 
-It has no thread of its own: whoever owns it, the launcher or rank 0's rendezvous thread, polls `pollables()` and calls `turn()`.
+It has no thread of its own: whoever owns it, the launcher or rank 0's rendezvous thread, polls `pollables()` and
+calls `turn()`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pycomm import host
 from pycomm.errors import LaunchError, SystemRefused
 from pycomm.keys import curve_pair
 
-# After a connection ended, the ranks are probed at these times (s): the router learns which of them it was a little later.
+# After a connection ended, the ranks are probed at these times (s): the router learns which of them it was a little
+# later.
 _PROBE_DELAYS = (0.0, 0.02, 0.1, 0.5)
 # How long (s) a lost connection waits for the process's own end to be seen, which explains it better.
 _UNTIL_EXPLAINED = 0.3
@@ -36,7 +38,8 @@ REFUSALS = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PRO
 def set_heartbeat(sock: zmq.Socket[bytes], endpoint: str) -> None:
     """Let the socket notice within seconds that the other host or the link is gone.
 
-    Only tcp needs it: on one host the kernel reports every death, and a stopped process (a debugger, Ctrl-Z) is not dead.
+    Only tcp needs it: on one host the kernel reports every death, and a stopped process (a debugger, Ctrl-Z) is not
+    dead.
     """
     if endpoint.startswith("tcp://"):
         sock.heartbeat_ivl = 1000
@@ -271,9 +274,13 @@ class Hub:
         rank, size, job_id, pid = (int(part) for part in message[1:5])
         name, node = message[5].decode(errors="replace"), message[6].decode(errors="replace")
         newcomer = _Member(rank, route, pid, name, here=node == self._node)
+        if route in self._routes:
+            return
         if job_id != self.job_id:
             # Perhaps a straggler of an earlier run with the same secret: it must not end this job.
-            self._refuse(newcomer, f"{newcomer} belongs to job {job_id:016x}, not to job {self.job_id:016x} that meets here")
+            self._refuse(
+                newcomer, f"{newcomer} belongs to job {job_id:016x}, not to job {self.job_id:016x} that meets here"
+            )
             return
         if size != self.size or not 0 <= rank < size:
             text = f"{newcomer} was told that there are {size} ranks, others that there are {self.size}"
@@ -305,7 +312,7 @@ class Hub:
                 self._ends.register(fd, select.EPOLLIN)
 
     def _session_of(self, newcomer: _Member) -> _Session:
-        """Return the first session that the newcomer's process has not been in; the newcomer may still be a false one there."""
+        """Return the first session that the newcomer's process has not been in; another of its rank may be there."""
         for session in self._sessions:
             known = session.members.get(newcomer.rank)
             if known is None or not (known.left or (known.pid, known.host) == (newcomer.pid, newcomer.host)):
@@ -338,7 +345,9 @@ class Hub:
         member = self._watched[fd]
         status = host.exit_status_of_zombie(member.pid)
         self._unwatch(fd)
-        self._suspect(member, _UNTIL_READ, f"its process {host.describe_status(status)} (pid {member.pid} on {member.host})")
+        self._suspect(
+            member, _UNTIL_READ, f"its process {host.describe_status(status)} (pid {member.pid} on {member.host})"
+        )
 
     def _suspect(self, member: _Member, patience: float, why: str) -> None:
         if member.route in self._routes:
@@ -370,7 +379,9 @@ class Hub:
                 why = f"its connection ended (pid {member.pid} on {member.host})"
                 self._suspect(member, _UNTIL_EXPLAINED if member.here else 0.0, why)
 
-    def _lose(self, session: _Session, rank: int, why: str, *, even_if_left: bool = False, teller: _Member | None = None) -> None:
+    def _lose(
+        self, session: _Session, rank: int, why: str, *, even_if_left: bool = False, teller: _Member | None = None
+    ) -> None:
         member = session.members.get(rank)
         if rank in session.lost or (member is not None and member.left and not even_if_left):
             return

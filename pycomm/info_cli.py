@@ -1,4 +1,4 @@
-"""The command `pycomm info`: versions, how this process was started, and every setting with where its value comes from."""
+"""The command `pycomm info`: versions, how this process was started, and every setting with its value's source."""
 
 from __future__ import annotations
 

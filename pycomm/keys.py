@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-# hashlib's own blake2b, taken from where hashlib takes it: `import hashlib` would also map OpenSSL, 3.6 MiB in every rank.
+# hashlib's own blake2b, taken from where hashlib takes it: `import hashlib` would also map OpenSSL, 3.6 MiB in every
+# rank.
 from _blake2 import blake2b
 
 

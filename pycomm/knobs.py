@@ -1,4 +1,4 @@
-"""Every environment variable of pycomm, each declared once with its type, default and help; `pycomm info` prints them."""
+"""Every environment variable of pycomm, declared once with its type, default and help; `pycomm info` prints them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Knob(Generic[T]):
 
 @dataclass(frozen=True)
 class InterfaceFilter:
-    """Which network interfaces may be used, in NCCL's syntax: `eth,ib` prefixes, `=eth0` exact, `^docker,lo` all but these."""
+    """Which network interfaces may be used, in NCCL's syntax: `eth,ib` prefixes, `=eth0` exact, `^docker,lo` others."""
 
     names: tuple[str, ...] = ()
     exact: bool = False
@@ -127,14 +127,21 @@ RANK = Knob("PYCOMM_RANK", _count, "", "this process's rank, 0 to size - 1; a la
 SIZE = Knob("PYCOMM_SIZE", _count, "", "the number of ranks; a launcher sets it")
 JOB = Knob("PYCOMM_JOB", str, "", "any text that tells this run from others that share its secret and rendezvous")
 RENDEZVOUS = Knob(
-    "PYCOMM_RENDEZVOUS", _endpoint, "", "tcp://HOST:PORT on rank 0's host, where ranks meet (hub+... if a hub already serves there)"
+    "PYCOMM_RENDEZVOUS",
+    _endpoint,
+    "",
+    "tcp://HOST:PORT on rank 0's host, where ranks meet (hub+... if a hub already serves there)",
 )
-SECRET_FILE = Knob("PYCOMM_SECRET_FILE", str, "", "file with the job's secret, 16 bytes or more, not readable by others")
+SECRET_FILE = Knob(
+    "PYCOMM_SECRET_FILE", str, "", "file with the job's secret, 16 bytes or more, not readable by others"
+)
 SECRET = Knob("PYCOMM_SECRET", str, "", "the job's secret itself; PYCOMM_SECRET_FILE is safer", private=True)
-TRANSPORTS = Knob("PYCOMM_TRANSPORTS", _names, "shm,tcp", "transports that may be used; the first that reaches a peer wins")
+TRANSPORTS = Knob(
+    "PYCOMM_TRANSPORTS", _names, "shm,tcp", "transports that may be used; the first that reaches a peer wins"
+)
 TIMEOUT = Knob("PYCOMM_TIMEOUT", _seconds, "300", "seconds that any call may take before it raises DeadlineExceeded")
 SOCKET_IFNAME = Knob(
-    "PYCOMM_SOCKET_IFNAME", _interfaces, "", "network interfaces: `eth,ib` prefixes, `=eth0` exact, `^docker,lo` all but these",
+    "PYCOMM_SOCKET_IFNAME", _interfaces, "", "network interfaces: `eth,ib` prefixes, `=eth0` exact, `^docker,lo` others",
     fallbacks=("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"),
 )  # fmt: skip
 ALGO = Knob("PYCOMM_ALGO", str, "", "algorithms to choose from, such as `ring` or `allreduce:ring,tree;broadcast:tree`")

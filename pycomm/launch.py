@@ -1,6 +1,6 @@
 """Starts the ranks of a job on this host: the command `pycomm run`, and `spawn` and `run_ranks` for programs and tests.
 
-A rank is a fork of the launcher, which has imported numpy and pycomm before: it costs milliseconds and shares that memory.
+A rank is a fork of the launcher, which has imported numpy and pycomm: it costs milliseconds and shares the memory.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Outcome:
     Attributes:
         rank: the rank.
         code: the exit code of its process, or minus the number of the signal that killed it.
-        value: what the function returned; None if it did not return, and for an executable.
-        error: what the function raised, with the rank's traceback as a note; None if it returned, and for an executable.
+        value: what the function returned; None if it did not return, or is an executable.
+        error: what the function raised, with the rank's traceback as a note; None if it returned, or is an executable.
     """
 
     rank: int
@@ -66,13 +66,14 @@ def spawn(
 
     Args:
         n: how many ranks.
-        program: a function, which runs in forks of this process as `program(*args)` and may be a closure; what it returns or raises
-            must be picklable. Or the words of a command.
+        program: a function, which runs in forks of this process as `program(*args)` and may be a closure; what it
+            returns or raises must be picklable. Or the words of a command.
         env: variables to set in every rank, besides those of the job.
         timeout: seconds that the job may take.
         grace: seconds that the other ranks have to end by themselves after one has failed.
 
-    Raises DeadlineExceeded naming the ranks that were still running after `timeout`; their stacks are then on standard error.
+    Raises DeadlineExceeded naming the ranks that were still running after `timeout`; their stacks are then on standard
+    error.
     """
     outcomes, _ = _spawn(n, program, args, env, timeout, grace)
     return outcomes
@@ -83,8 +84,8 @@ def run_ranks(
 ) -> list[Any]:
     """Run `function(*args)` in n ranks, as `spawn` does, and return what they returned, by rank.
 
-    If ranks fail, raises what the first of them raised, but a consequence of another's failure (PeerLost, Aborted) only if there is
-    no cause; raises PeerLost if a rank was killed, or exited by itself, with its signal or code.
+    If ranks fail, raises what the first of them raised, but a consequence of another's failure (PeerLost, Aborted) only
+    if there is no cause; raises PeerLost if a rank was killed, or exited by itself, with its signal or code.
     """
     outcomes, order = _spawn(n, function, args, env, timeout, grace=5.0)
     failed = [outcomes[rank] for rank in order if outcomes[rank].code]
@@ -92,8 +93,10 @@ def run_ranks(
     for outcome in causes or failed:
         if outcome.error is not None:
             raise outcome.error
-        how = f"was killed by {host.describe_signal(-outcome.code)}" if outcome.code < 0 else f"exited with code {outcome.code}"
-        raise PeerLost(f"rank {outcome.rank} {how}", outcome.rank)
+        killed = f"was killed by {host.describe_signal(-outcome.code)}"
+        raise PeerLost(
+            f"rank {outcome.rank} {killed if outcome.code < 0 else f'exited with code {outcome.code}'}", outcome.rank
+        )
     return [outcome.value for outcome in outcomes]
 
 
@@ -128,7 +131,7 @@ def _spawn(
             supervisor.close()
         if supervisor.stopped:
             late = ", ".join(map(str, supervisor.stragglers)) or "none was left"
-            raise DeadlineExceeded(f"the job of {n} ranks did not end within {timeout:g} s; ranks that had to be terminated: {late}")
+            raise DeadlineExceeded(f"{n} ranks did not end within {timeout:g} s; had to be terminated: {late}")
         codes = {ending.rank: ending.code for ending in supervisor.endings}
         outcomes = [_outcome(rank, codes[rank], results[rank]) for rank in range(n)]
         return outcomes, [ending.rank for ending in supervisor.endings]
@@ -139,7 +142,9 @@ def _spawn(
             os.close(fd)
 
 
-def _run_and_exit(rank: int, program: Callable[..., object] | Sequence[str], args: tuple[object, ...], result: int) -> NoReturn:
+def _run_and_exit(
+    rank: int, program: Callable[..., object] | Sequence[str], args: tuple[object, ...], result: int
+) -> NoReturn:
     """Be this rank, then end the process without returning into what the parent was doing."""
     code = 1
     try:
@@ -182,7 +187,9 @@ def _pickled(value: object, error: BaseException | None) -> bytes:
         return data
     except Exception as why:
         notes = "\n".join(getattr(error, "__notes__", []))
-        text = f"{type(error).__name__}: {error}\n{notes}" if error else f"the function's value cannot be pickled: {why}"
+        text = (
+            f"{type(error).__name__}: {error}\n{notes}" if error else f"the function's value cannot be pickled: {why}"
+        )
         return pickle.dumps((None, RuntimeError(text)))
 
 
@@ -202,19 +209,26 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "run",
         help="start the ranks of a job on this host",
-        description="Start N ranks of a Python script, a module (-m) or, after --, any executable. The exit code is that of the first "
-        "rank that fails, 128 + the number of its signal if it was killed, 124 after --timeout. OMP_NUM_THREADS, if it is not set, "
-        "becomes the number of cores divided by N.",
+        description="Start N ranks of a Python script, a module (-m) or, after --, any executable. The exit code is "
+        "that of the first rank that fails, 128 + the number of its signal if it was killed, 124 after --timeout. "
+        "OMP_NUM_THREADS, if it is not set, becomes the number of cores divided by N. When the job ends, everything "
+        "that its ranks have started is ended too.",
         usage="pycomm run -n N [options] (SCRIPT | -m MODULE | -- EXECUTABLE) [ARGUMENT ...]",
     )
     parser.add_argument("-n", type=int, required=True, metavar="N", help="how many ranks")
     parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
     parser.add_argument("--timeout", type=float, metavar="S", help="end the job after S seconds")
     parser.add_argument(
-        "--grace", type=float, default=5.0, metavar="S", help="terminate the other ranks S seconds after one has failed (default 5)"
+        "--grace",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="terminate the other ranks S seconds after one has failed (default 5)",
     )
     parser.add_argument("--tag", action="store_true", help="print the rank in front of every line")
-    parser.add_argument("--no-fork", action="store_true", help="start a new interpreter for each rank instead of forking this one")
+    parser.add_argument(
+        "--no-fork", action="store_true", help="start a new interpreter for each rank instead of forking this one"
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     parser.set_defaults(run=_run)
 
@@ -262,7 +276,8 @@ def _preload() -> None:
     """Import before forking what every rank needs; none of it may start a thread."""
     import numpy  # noqa: F401
 
-    import pycomm.control  # noqa: F401
+    import pycomm.control
+    import pycomm.rendezvous  # noqa: F401
 
     # The collector would otherwise write to, and so unshare, every page that holds an object.
     gc.collect()
@@ -272,8 +287,8 @@ def _preload() -> None:
 def _launch(args: argparse.Namespace) -> int | None:
     """Fork the ranks and watch over them; return the command's exit code, or None in a rank.
 
-    A rank returns through here and `main`, rather than exiting, so that the interpreter ends as it always does: nothing may be left to
-    do on the way, neither `finally` nor `with`.
+    A rank returns through here and `main`, rather than exiting, so that the interpreter ends as it always does: nothing
+    may be left to do on the way, neither `finally` nor `with`.
     """
     from pycomm.output import Tagger
     from pycomm.supervisor import Meeting
@@ -330,9 +345,7 @@ class _Signals:
         os.close(self._ringer)
 
 
-def _supervise(
-    args: argparse.Namespace, team: Team, meeting: Meeting, tagger: Tagger | None, signals: _Signals
-) -> int:  # fmt: skip
+def _supervise(args: argparse.Namespace, team: Team, meeting: Meeting, tagger: Tagger | None, signals: _Signals) -> int:
     from pycomm.supervisor import Supervisor
 
     taken: list[int] = []
@@ -403,7 +416,8 @@ def _be_python(command: list[str], module: bool) -> NoReturn:
         raise
     except BaseException as error:
         sys.last_value = error
-        sys.excepthook(type(error), error, _beyond_the_launcher(error.__traceback__))
+        trace = _beyond_the_launcher(error.__traceback__)
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
         sys.exit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1)
     sys.exit(0)
 

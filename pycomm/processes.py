@@ -32,6 +32,7 @@ class Ending:
         return os.waitstatus_to_exitcode(self.status)
 
     def __str__(self) -> str:
+        """Return the ending as a reason that the other ranks are told."""
         return f"its process {host.describe_status(self.status)} (pid {self.pid})"
 
 
@@ -44,7 +45,7 @@ class Team:
     """
 
     def __init__(self, *, grouped: bool) -> None:
-        """Fork nothing yet. With `grouped`, signals from a terminal, or to this process's group, do not reach the ranks."""
+        """Fork nothing yet. With `grouped`, signals to this process's group, as a terminal's, do not reach the ranks."""
         self.running: dict[int, int] = {}
         self.grouped = grouped
         self._parent = os.getpid()
@@ -55,8 +56,8 @@ class Team:
     def fork(self, rank: int) -> bool:
         """Fork the process of this rank; return True in it and False here.
 
-        In the child, signal handlers are the usual ones of Python, standard input is empty except in rank 0, and the kernel kills the
-        process when the launcher dies. No thread may run in the parent.
+        In the child, signal handlers are the usual ones of Python, standard input is empty except in rank 0, and the
+        kernel kills the process when the launcher dies. No thread may run in the parent.
         """
         # Blocked, so that no signal meets the launcher's handlers in the child.
         mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())

@@ -26,8 +26,9 @@ _open: set[Rendezvous] = set()
 class Rendezvous:
     """The meeting of all ranks of a job. Every rank makes one; the rank that the Job names also runs the hub.
 
-    One parked thread does all the work, so that every method may be called from any thread. A job of one rank needs neither
-    thread nor socket. When the interpreter ends, an open rendezvous is closed; after an unhandled exception the others are told of it.
+    One parked thread does all the work, so that every method may be called from any thread. A job of one rank needs
+    neither thread nor socket. When the interpreter ends, an open rendezvous is closed; after an unhandled exception
+    the others are told of it.
     """
 
     def __init__(self, job: Job, timeout: float = 60.0) -> None:
@@ -57,7 +58,7 @@ class Rendezvous:
 
     @property
     def refused(self) -> int:
-        """How many connections the hub in this process has refused because they could not prove to belong to the job."""
+        """How many connections the hub in this process refused because they did not prove to belong to the job."""
         return self._control.hub.refused if self._control and self._control.hub else 0
 
     def exchange(self, mine: bytes, timeout: float | None = None) -> list[bytes]:
@@ -67,9 +68,9 @@ class Rendezvous:
             mine: this rank's blob.
             timeout: seconds to wait; by default the rendezvous's own.
 
-        Raises DeadlineExceeded naming the ranks that have not arrived, PeerLost naming a rank that died, Aborted if the job is being
-        ended, AuthenticationError if the hub does not accept this process's secret, LaunchError if two processes contradict each
-        other about ranks or size.
+        Raises DeadlineExceeded naming the ranks that have not arrived, PeerLost naming a rank that died, Aborted if the
+        job is being ended, AuthenticationError if the hub does not accept this process's secret, LaunchError if two
+        processes contradict each other about ranks or size.
         """
         if self._closed:
             raise Aborted("this rendezvous is closed")
@@ -91,10 +92,11 @@ class Rendezvous:
             raise self._verdict(number, timeout)
 
     def watch(self, on_lost: Callable[[int, str], None]) -> None:
-        """From now on call `on_lost(rank, why)`, in the rendezvous's thread, once for each rank that dies or is aborted.
+        """From now on call `on_lost(rank, why)`, in a thread of its own, once for each rank that dies or is aborted.
 
-        Losses that are already known are told at once, in this thread. Rank -1 stands for the whole job: its launcher ends it, or died.
-        An orderly `close` is no loss. Once the rank that runs the hub has left in order, no more losses are told.
+        Losses that are already known are told at once, in this thread. Rank -1 stands for the whole job: its launcher
+        ends it, or died. An orderly `close` is no loss. Once the rank that runs the hub has left in order, no more
+        losses are told.
         """
         with self._changed:
             self._on_lost = on_lost
@@ -129,12 +131,13 @@ class Rendezvous:
         if number not in self._absent:
             who = "the launcher" if job.hub < 0 else f"rank {job.hub}"
             return DeadlineExceeded(
-                f"rank {job.rank} could not reach the job's hub, in {who} at {job.endpoint}, within {timeout:g} s: check that "
-                f"{who} runs and that nothing blocks the way", job.hub,
+                f"rank {job.rank} could not reach the job's hub, in {who} at {job.endpoint}, within {timeout:g} s: check "
+                f"that {who} runs and that nothing blocks the way", job.hub,
             )  # fmt: skip
         absent, note = self._absent[number]
         ranks = absent.split(",")
-        text = f"{'ranks' if len(ranks) > 1 else 'rank'} {', '.join(ranks)} of {job.size} did not arrive within {timeout:g} s"
+        noun = "ranks" if len(ranks) > 1 else "rank"
+        text = f"{noun} {', '.join(ranks)} of {job.size} did not arrive within {timeout:g} s"
         return DeadlineExceeded(f"{text} ({note})" if note else text, int(ranks[0]))
 
     def _deliver(self, message: list[bytes]) -> None:
@@ -153,13 +156,13 @@ class Rendezvous:
                 self._failure = LaunchError(message[1].decode())
             elif kind == b"denied":
                 self._failure = AuthenticationError(
-                    f"the hub at {self._job.endpoint} does not accept rank {self._job.rank}'s secret: give every rank the same "
-                    "PYCOMM_SECRET_FILE, and this job a PYCOMM_RENDEZVOUS of its own"
+                    f"the hub at {self._job.endpoint} does not accept rank {self._job.rank}'s secret: give every rank "
+                    "the same PYCOMM_SECRET_FILE, and this job a PYCOMM_RENDEZVOUS of its own"
                 )
             elif kind == b"again" and self._control is not None:
                 for number, blob in self._pending.items():
                     self._control.post([b"blob", b"%d" % number, blob])
-            elif kind == b"deaf" and not self._lost:
+            elif kind == b"deaf" and not self._lost and not self._failure:
                 self._failure = PeerLost(f"rank {self._job.hub}, which ran the job's hub, has left", self._job.hub)
             self._changed.notify_all()
         self._tell()
@@ -170,11 +173,15 @@ class Rendezvous:
                 rank, why = self._untold.popleft()
             except IndexError:
                 return
-            self._on_lost(rank, why)
+            try:
+                self._on_lost(rank, why)
+            except Exception:
+                # The callback is the program's: its mistake must not end the thread that hears of the next loss.
+                sys.excepthook(*sys.exc_info())
 
 
 def close_all() -> None:
-    """Close every rendezvous of this process that is still open; after an unhandled exception, tell the others of it."""
+    """Close every open rendezvous of this process; after an unhandled exception, tell the others of it."""
     failure = getattr(sys, "last_value", None)
     for rendezvous in list(_open):
         if failure is not None:

@@ -1,4 +1,4 @@
-"""Watches over a team of ranks: runs their hub, tells the others when one fails, and ends what does not end by itself."""
+"""Watches over a team of ranks: runs their hub, tells the others when one fails, ends what does not end by itself."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Meeting:
         self.endpoint = endpoint
         self.listener: socket.socket | None = None
         self.secret = os.urandom(32).hex().encode()
-        # In memory, so that no file outlives the launcher; the user's processes, and no others, can open it through /proc.
+        # In memory, so that no file outlives the launcher; the user's processes, and no others, can open it through
+        # /proc.
         self._memory = os.memfd_create("pycomm-secret")
         os.fchmod(self._memory, 0o600)
         os.write(self._memory, self.secret)
@@ -88,7 +89,8 @@ class Supervisor:
         """Begin to serve.
 
         Args:
-            team: the ranks, all forked already: this starts threads (of zmq), and forking a process with threads is unsafe.
+            team: the ranks, all forked already: this starts threads (of zmq), and forking a process with threads is
+                unsafe.
             meeting: what the ranks were told.
             grace: seconds that the other ranks have to end by themselves after one has failed.
             limit: seconds that the job may run.
