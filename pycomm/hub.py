@@ -1,0 +1,410 @@
+"""The hub of a job's control plane: it lets only the job's ranks in, gathers their blobs and tells them of losses.
+
+It has no thread of its own: whoever owns it, the launcher or rank 0's rendezvous thread, polls `pollables()` and
+calls `turn()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import zmq
+from zmq.utils import z85
+
+from pycomm import host
+from pycomm.errors import LaunchError, SystemRefused
+from pycomm.keys import curve_pair
+
+# After a connection ended, the ranks are probed at these times (s): the router learns which of them it was a little
+# later.
+_PROBE_DELAYS = (0.0, 0.02, 0.1, 0.5)
+# How long (s) a lost connection waits for the process's own end to be seen, which explains it better.
+_UNTIL_EXPLAINED = 0.3
+# How long (s) the end of a process waits for what it said last: the kernel tells of the end before the socket is read.
+_UNTIL_READ = 0.1
+_LARGEST_MESSAGE = 1 << 20
+# What the monitor reports when a connection could not prove that it belongs to the job.
+REFUSALS = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+
+
+def set_heartbeat(sock: zmq.Socket[bytes], endpoint: str) -> None:
+    """Let the socket notice within seconds that the other host or the link is gone.
+
+    Only tcp needs it: on one host the kernel reports every death, and a stopped process (a debugger, Ctrl-Z) is not
+    dead.
+    """
+    if endpoint.startswith("tcp://"):
+        sock.heartbeat_ivl = 1000
+        sock.heartbeat_timeout = 4000
+        sock.heartbeat_ttl = 4000
+
+
+def monitored_event(monitor: zmq.Socket[bytes]) -> int:
+    """Receive the next event of a socket's monitor. (pyzmq's own parser would load asyncio and ssl into every rank.)"""
+    event: int = struct.unpack("=hi", monitor.recv_multipart()[0])[0]
+    return event
+
+
+@dataclass
+class _Member:
+    """One rank of a session, as its hello described it."""
+
+    rank: int
+    route: bytes
+    pid: int
+    host: str
+    here: bool
+    left: bool = False
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} (pid {self.pid} on {self.host})"
+
+
+@dataclass
+class _Session:
+    """The ranks that met once: the k-th rendezvous of each rank belong to the k-th session."""
+
+    members: dict[int, _Member] = field(default_factory=dict)
+    blobs: dict[int, dict[int, bytes]] = field(default_factory=dict)
+    lost: dict[int, str] = field(default_factory=dict)
+    met: bool = False
+    failure: str = ""
+
+
+class Hub:
+    """The server side of the control plane.
+
+    Attributes:
+        refused: how many connections could not prove that they belong to the job.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        size: int,
+        job_id: int,
+        secret: bytes,
+        *,
+        listener: socket.socket | None = None,
+        children: Callable[[], set[int]] = set,
+        on_met: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Listen at the endpoint.
+
+        Args:
+            listener: an already listening socket at the endpoint, which the hub takes over.
+            children: returns the processes whose ends the owner reports by `lose`; the hub watches only the others.
+            on_met: called when all ranks of a session have met for the first time.
+
+        Raises SystemRefused if the address cannot be had.
+        """
+        self.size = size
+        self.job_id = job_id
+        self.refused = 0
+        self._children = children
+        self._on_met = on_met
+        self._node = host.node_identity()
+        self._sessions: list[_Session] = []
+        self._routes: dict[bytes, tuple[_Session, _Member]] = {}
+        # Ranks that will be lost unless they turn out to have left: when (time.monotonic()), and why.
+        self._suspects: dict[bytes, tuple[float, str]] = {}
+        # Ranks' processes on this host, by descriptors (pidfd) that become readable when the process ends.
+        self._watched: dict[int, _Member] = {}
+        self._ends = select.epoll()
+        # Ranks whose processes ended, for the sessions that are still to come.
+        self._gone: dict[int, str] = {}
+        self._probes: list[float] = []
+        self._strangers: list[str] = []
+        public, private = curve_pair(secret, "hub")
+        self._rank_key: bytes = z85.decode(curve_pair(secret, "rank")[0])
+        # ZAP: the context asks this socket about every key that a client shows.
+        self._door = context.socket(zmq.REP)
+        self._door.bind("inproc://zeromq.zap.01")
+        self._router = context.socket(zmq.ROUTER)
+        self._router.curve_server = True
+        self._router.curve_secretkey = private
+        self._router.curve_publickey = public
+        self._router.router_mandatory = True
+        self._router.maxmsgsize = _LARGEST_MESSAGE
+        self._router.linger = 1000
+        self._router.ipv6 = True
+        self._router.backlog = 4096
+        set_heartbeat(self._router, endpoint)
+        self._monitor = self._router.get_monitor_socket(REFUSALS | zmq.EVENT_DISCONNECTED)
+        try:
+            self._listen(endpoint, listener)
+        except zmq.ZMQError as why:
+            self.close()
+            raise SystemRefused(
+                why.errno, f"cannot listen at {endpoint}: {why.strerror}. Choose another port in PYCOMM_RENDEZVOUS."
+            ) from why  # fmt: skip
+
+    def _listen(self, endpoint: str, listener: socket.socket | None) -> None:
+        if listener is not None:
+            self._router.use_fd = listener.detach()
+            self._router.bind(endpoint)
+            return
+        if not endpoint.startswith("tcp://"):
+            self._router.bind(endpoint)
+            return
+        name, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+        try:
+            address = socket.getaddrinfo(name.strip("[]"), int(port), type=socket.SOCK_STREAM)[0][4][0]
+        except OSError as why:
+            raise LaunchError(f"cannot resolve the host of PYCOMM_RENDEZVOUS={endpoint}: {why.strerror}") from why
+        try:
+            self._router.bind(f"tcp://[{address}]:{port}" if ":" in str(address) else f"tcp://{address}:{port}")
+        except zmq.ZMQError as why:
+            # The name may be that of a forwarder in front of this host (containers, cloud machines).
+            if why.errno not in (zmq.EADDRNOTAVAIL, errno.ENODEV):
+                raise
+            self._router.bind(f"tcp://*:{port}")
+
+    # What the owner does.
+
+    def pollables(self) -> list[zmq.Socket[bytes] | int]:
+        """Return the sockets and descriptors that become readable when `turn` has work."""
+        return [self._router, self._door, self._monitor, self._ends.fileno()]
+
+    def patience(self) -> float | None:
+        """Return after how many seconds `turn` has work even if nothing becomes readable, None if never."""
+        due = [*(due for due, _ in self._suspects.values()), *self._probes[:1]]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def turn(self) -> None:
+        """Do all that can be done without waiting."""
+        while self._door.poll(0):
+            self._admit(self._door.recv_multipart())
+        while self._monitor.poll(0):
+            self._observe(monitored_event(self._monitor))
+        while self._router.poll(0):
+            route, *message = self._router.recv_multipart()
+            # The ranks are authenticated, so a malformed message is a bug of theirs; it must not end everybody's hub.
+            with contextlib.suppress(ValueError, IndexError):
+                self._handle(route, message)
+        for fd, _ in self._ends.poll(0):
+            self._process_ended(fd)
+        self._probe()
+        now = time.monotonic()
+        for route, (due, why) in list(self._suspects.items()):
+            if due <= now:
+                session, member = self._routes[route]
+                self._lose(session, member.rank, why)
+
+    def lose(self, rank: int, why: str) -> None:
+        """Tell all ranks that this one is lost: its process failed."""
+        self._gone[rank] = why
+        for session in self._sessions:
+            self._lose(session, rank, why, even_if_left=True)
+
+    def ended(self, rank: int, why: str) -> None:
+        """Tell all ranks that this one is lost if it has not left: its process ended without an error."""
+        self._gone[rank] = why
+        for session in self._sessions:
+            member = session.members.get(rank)
+            if member is None:
+                self._lose(session, rank, why)
+            else:
+                self._suspect(member, _UNTIL_READ, why)
+
+    def stop(self, why: str) -> None:
+        """Tell all ranks that the whole job is being ended: they see the loss of rank -1."""
+        self.lose(-1, why)
+
+    def close(self) -> None:
+        """Tell the ranks that no more notices will come, and stop listening."""
+        for session, member in list(self._routes.values()):
+            if not member.left and member.rank not in session.lost:
+                self._send(member.route, [b"closing"])
+        for fd in list(self._watched):
+            self._unwatch(fd)
+        self._ends.close()
+        with contextlib.suppress(zmq.ZMQError):
+            self._router.disable_monitor()
+        self._monitor.close(0)
+        self._router.close()
+        self._door.close(0)
+
+    # Who may come in.
+
+    def _admit(self, request: list[bytes]) -> None:
+        ours = len(request) > 6 and request[5] == b"CURVE" and request[6] == self._rank_key
+        verdict = [b"200", b"OK"] if ours else [b"400", b"this key does not belong to the job"]
+        self._door.send_multipart([request[0], request[1], *verdict, b"", b""])
+
+    def _observe(self, event: int) -> None:
+        if event & REFUSALS:
+            self.refused += 1
+        elif event == zmq.EVENT_DISCONNECTED and self._routes:
+            now = time.monotonic()
+            self._probes = [now + delay for delay in _PROBE_DELAYS]
+
+    # What the ranks say.
+
+    def _handle(self, route: bytes, message: list[bytes]) -> None:
+        kind = message[0]
+        if kind == b"hello":
+            self._hello(route, message)
+            return
+        if route not in self._routes:
+            return
+        session, member = self._routes[route]
+        if kind == b"blob":
+            self._gather(session, member.rank, int(message[1]), message[2])
+        elif kind == b"who":
+            arrived = session.blobs.get(int(message[1]), {})
+            absent = [str(rank) for rank in range(self.size) if rank not in arrived]
+            note = "; ".join(self._strangers)
+            self._send(route, [b"absent", message[1], ",".join(absent).encode(), note.encode()])
+        elif kind == b"abort":
+            self._lose(session, int(message[1]), message[2].decode(errors="replace"), even_if_left=True, teller=member)
+        elif kind == b"bye":
+            self._leave(session, member)
+
+    def _hello(self, route: bytes, message: list[bytes]) -> None:
+        rank, size, job_id, pid = (int(part) for part in message[1:5])
+        name, node = message[5].decode(errors="replace"), message[6].decode(errors="replace")
+        newcomer = _Member(rank, route, pid, name, here=node == self._node)
+        if route in self._routes:
+            return
+        if job_id != self.job_id:
+            # Perhaps a straggler of an earlier run with the same secret: it must not end this job.
+            self._refuse(
+                newcomer, f"{newcomer} belongs to job {job_id:016x}, not to job {self.job_id:016x} that meets here"
+            )
+            return
+        if size != self.size or not 0 <= rank < size:
+            text = f"{newcomer} was told that there are {size} ranks, others that there are {self.size}"
+            if self._sessions and self._sessions[-1].met:
+                self._refuse(newcomer, text)
+            else:
+                self._fail(self._session_of(newcomer), text, newcomer)
+            return
+        session = self._session_of(newcomer)
+        known = session.members.get(rank)
+        if known is not None:
+            text = f"two processes claim to be rank {rank}: pid {known.pid} on {known.host} and pid {pid} on {name}"
+            if session.met:
+                self._refuse(newcomer, text)
+            else:
+                self._fail(session, text, newcomer)
+            return
+        session.members[rank] = newcomer
+        self._routes[route] = (session, newcomer)
+        self._send(route, [b"welcome"])
+        if session.failure:
+            self._send(route, [b"refused", session.failure.encode()])
+        for gone, why in session.lost.items():
+            self._send(route, [b"lost", b"%d" % gone, why.encode()])
+        if newcomer.here and pid not in self._children():
+            with contextlib.suppress(OSError):
+                fd = os.pidfd_open(pid)
+                self._watched[fd] = newcomer
+                self._ends.register(fd, select.EPOLLIN)
+
+    def _session_of(self, newcomer: _Member) -> _Session:
+        """Return the first session that the newcomer's process has not been in; another of its rank may be there."""
+        for session in self._sessions:
+            known = session.members.get(newcomer.rank)
+            if known is None or not (known.left or (known.pid, known.host) == (newcomer.pid, newcomer.host)):
+                return session
+        self._sessions.append(_Session(lost=dict(self._gone)))
+        return self._sessions[-1]
+
+    def _gather(self, session: _Session, rank: int, number: int, blob: bytes) -> None:
+        arrived = session.blobs.setdefault(number, {})
+        arrived[rank] = blob
+        if len(arrived) < self.size:
+            return
+        del session.blobs[number]
+        if not session.met:
+            session.met = True
+            self._on_met()
+        reply = [b"all", b"%d" % number, *(arrived[rank] for rank in range(self.size))]
+        for member in list(session.members.values()):
+            self._send(member.route, reply)
+
+    def _leave(self, session: _Session, member: _Member) -> None:
+        member.left = True
+        self._forget(member)
+        if len(session.members) == self.size and all(known.left for known in session.members.values()):
+            self._sessions.remove(session)
+
+    # How ranks are lost.
+
+    def _process_ended(self, fd: int) -> None:
+        member = self._watched[fd]
+        status = host.exit_status_of_zombie(member.pid)
+        self._unwatch(fd)
+        self._suspect(
+            member, _UNTIL_READ, f"its process {host.describe_status(status)} (pid {member.pid} on {member.host})"
+        )
+
+    def _suspect(self, member: _Member, patience: float, why: str) -> None:
+        if member.route in self._routes:
+            self._suspects[member.route] = (time.monotonic() + patience, why)
+
+    def _unwatch(self, fd: int) -> None:
+        del self._watched[fd]
+        self._ends.unregister(fd)
+        os.close(fd)
+
+    def _probe(self) -> None:
+        if not self._probes or self._probes[0] > time.monotonic():
+            return
+        self._probes.pop(0)
+        for _, member in list(self._routes.values()):
+            self._send(member.route, [b"probe"])
+
+    def _send(self, route: bytes, message: list[bytes]) -> None:
+        try:
+            self._router.send_multipart([route, *message], zmq.NOBLOCK)
+        except zmq.Again:
+            # A stopped process whose queue is full: it has been told enough, and its deadline will tell the rest.
+            return
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            if route in self._routes and route not in self._suspects:
+                _, member = self._routes[route]
+                why = f"its connection ended (pid {member.pid} on {member.host})"
+                self._suspect(member, _UNTIL_EXPLAINED if member.here else 0.0, why)
+
+    def _lose(
+        self, session: _Session, rank: int, why: str, *, even_if_left: bool = False, teller: _Member | None = None
+    ) -> None:
+        member = session.members.get(rank)
+        if rank in session.lost or (member is not None and member.left and not even_if_left):
+            return
+        listeners = [known for known in session.members.values() if not known.left and known.rank not in session.lost]
+        session.lost[rank] = why
+        if member is not None and teller is None:
+            self._forget(member)
+            listeners = [known for known in listeners if known is not member]
+        for other in listeners:
+            if other is not teller:
+                self._send(other.route, [b"lost", b"%d" % rank, why.encode()])
+
+    def _forget(self, member: _Member) -> None:
+        self._routes.pop(member.route, None)
+        self._suspects.pop(member.route, None)
+
+    def _refuse(self, newcomer: _Member, text: str) -> None:
+        self._strangers.append(text)
+        self._send(newcomer.route, [b"refused", text.encode()])
+
+    def _fail(self, session: _Session, text: str, newcomer: _Member | None = None) -> None:
+        session.failure = text
+        members = [*session.members.values(), *([newcomer] if newcomer else [])]
+        for member in members:
+            if not member.left:
+                self._send(member.route, [b"refused", text.encode()])

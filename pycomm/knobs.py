@@ -1,0 +1,152 @@
+"""Every environment variable of pycomm, declared once with its type, default and help; `pycomm info` prints them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pycomm.errors import LaunchError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Knob(Generic[T]):
+    """One setting, read from the environment at every call, so that a test or a program may change it.
+
+    Attributes:
+        name: the variable.
+        parse: turns its text into a value, or raises ValueError with a sentence that says what is expected.
+        default: the text that an absent or empty variable stands for.
+        help: one line for `pycomm info`.
+        fallbacks: variables of other libraries that are honoured when `name` is not set, best first.
+        private: the value is never printed.
+    """
+
+    name: str
+    parse: Callable[[str], T]
+    default: str
+    help: str
+    fallbacks: tuple[str, ...] = ()
+    private: bool = False
+
+    def source(self, env: Mapping[str, str] | None = None) -> str:
+        """Return the variable that decides the value, or "default"."""
+        env = os.environ if env is None else env
+        return next((name for name in (self.name, *self.fallbacks) if env.get(name)), "default")
+
+    def value(self, env: Mapping[str, str] | None = None) -> T:
+        """Return the value; raise LaunchError naming the variable if its text is malformed."""
+        env = os.environ if env is None else env
+        source = self.source(env)
+        text = self.default if source == "default" else env[source]
+        try:
+            return self.parse(text)
+        except ValueError as why:
+            raise LaunchError(f"{source}={text!r} is not usable: {why}") from None
+
+    def text(self, env: Mapping[str, str] | None = None) -> str:
+        """Return the value's text as `pycomm info` prints it."""
+        env = os.environ if env is None else env
+        source = self.source(env)
+        if source == "default":
+            return self.default
+        return "(set)" if self.private else env[source]
+
+
+@dataclass(frozen=True)
+class InterfaceFilter:
+    """Which network interfaces may be used, in NCCL's syntax: `eth,ib` prefixes, `=eth0` exact, `^docker,lo` others."""
+
+    names: tuple[str, ...] = ()
+    exact: bool = False
+    exclude: bool = False
+
+    def allows(self, interface: str) -> bool:
+        """Return whether the interface of this name may be used."""
+        if not self.names:
+            return True
+        hit = interface in self.names if self.exact else interface.startswith(self.names)
+        return hit != self.exclude
+
+
+def _interfaces(text: str) -> InterfaceFilter:
+    names = text.lstrip("^=")
+    marks = text[: len(text) - len(names)]
+    chosen = tuple(name.strip() for name in names.split(",") if name.strip())
+    if marks not in ("", "^", "=", "^=") or (marks and not chosen):
+        raise ValueError("expected names such as `eth,ib`, `=eth0` or `^docker,lo`")
+    return InterfaceFilter(chosen, exact="=" in marks, exclude="^" in marks)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise ValueError("expected names with one comma between them")
+    return names
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e9:
+        raise ValueError("expected a positive number of seconds")
+    return seconds
+
+
+def _count(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("expected a whole number, 0 or more")
+    return int(text)
+
+
+def _level(text: str) -> str:
+    levels = ("NONE", "VERSION", "WARN", "INFO", "TRACE")
+    if text.upper() not in levels:
+        raise ValueError(f"expected one of {', '.join(levels)}")
+    return text.upper()
+
+
+def _endpoint(text: str) -> str:
+    bare = text.removeprefix("hub+")
+    if not text or (bare.startswith("ipc://") and len(bare) > 6):
+        return text
+    host, _, port = bare.removeprefix("tcp://").rpartition(":")
+    if not bare.startswith("tcp://") or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError("expected tcp://HOST:PORT")
+    return text
+
+
+RANK = Knob("PYCOMM_RANK", _count, "", "this process's rank, 0 to size - 1; a launcher sets it")
+SIZE = Knob("PYCOMM_SIZE", _count, "", "the number of ranks; a launcher sets it")
+JOB = Knob("PYCOMM_JOB", str, "", "any text that tells this run from others that share its secret and rendezvous")
+RENDEZVOUS = Knob(
+    "PYCOMM_RENDEZVOUS",
+    _endpoint,
+    "",
+    "tcp://HOST:PORT on rank 0's host, where ranks meet (hub+... if a hub already serves there)",
+)
+SECRET_FILE = Knob(
+    "PYCOMM_SECRET_FILE", str, "", "file with the job's secret, 16 bytes or more, not readable by others"
+)
+SECRET = Knob("PYCOMM_SECRET", str, "", "the job's secret itself; PYCOMM_SECRET_FILE is safer", private=True)
+TRANSPORTS = Knob(
+    "PYCOMM_TRANSPORTS", _names, "shm,tcp", "transports that may be used; the first that reaches a peer wins"
+)
+TIMEOUT = Knob("PYCOMM_TIMEOUT", _seconds, "300", "seconds that any call may take before it raises DeadlineExceeded")
+SOCKET_IFNAME = Knob(
+    "PYCOMM_SOCKET_IFNAME", _interfaces, "", "network interfaces: `eth,ib` prefixes, `=eth0` exact, `^docker,lo` others",
+    fallbacks=("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"),
+)  # fmt: skip
+ALGO = Knob("PYCOMM_ALGO", str, "", "algorithms to choose from, such as `ring` or `allreduce:ring,tree;broadcast:tree`")
+DEBUG = Knob("PYCOMM_DEBUG", _level, "WARN", "how much to say: NONE, VERSION, WARN, INFO or TRACE")
+
+KNOBS: tuple[Knob[Any], ...] = (
+    RANK, SIZE, JOB, RENDEZVOUS, SECRET_FILE, SECRET, TRANSPORTS, TIMEOUT, SOCKET_IFNAME, ALGO, DEBUG,
+)  # fmt: skip
