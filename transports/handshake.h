@@ -20,7 +20,7 @@
 #ifndef PYCOMM_HANDSHAKE_H
 #define PYCOMM_HANDSHAKE_H
 
-#include "transport.h"
+#include "../csrc/transport.h"
 
 enum {
     PCM_HELLO_PAYLOAD = 64,  /* bytes a transport may add to its hello */

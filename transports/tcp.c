@@ -1,10 +1,11 @@
 /* tcp.c: the endpoint and its channels: who connects to whom, the transport's slots, closing. See tcp.h for the picture. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/sockios.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@ enum {
     SHUT_MS = 1000,      /* ... when the world ends */
     HEALTH_MS = 5000,    /* between looks at the connections, while something is under way */
     MOST_UNCLAIMED = 1024, /* channels that peers opened and this side has not asked for yet */
+    SWEEP = 64,            /* among so many of them, some may be stale */
 };
 
 static struct tcp_endpoint *endpoint_of(const struct tcp_channel *channel)
@@ -242,24 +244,32 @@ static struct tcp_channel *find_claimed(struct tcp_endpoint *endpoint, int peer,
     return NULL;
 }
 
-/* A waiting channel whose caller has gone without sending anything. */
+/* A waiting channel whose caller has gone, or said goodbye, without sending anything. */
 static bool stale(const struct tcp_channel *channel)
 {
-    char byte;
-    ssize_t there = recv(channel->streams[0]->watch.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    struct tcp_frame first;
+    ssize_t there = recv(channel->streams[0]->watch.fd, &first, sizeof first, MSG_PEEK | MSG_DONTWAIT);
+    if (there == sizeof first) return first.kind == TCP_BYE;
     return there == 0 || (there < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
-/* The oldest channel that a peer has opened and this side has not asked for; drops stale ones on its way. */
-static struct tcp_channel *find_unclaimed(struct tcp_endpoint *endpoint, int peer, uint64_t id)
+/* Drops the stale ones among the channels that wait. */
+static void sweep(struct tcp_endpoint *endpoint)
 {
-    struct tcp_channel *channel, *next, *oldest = NULL;
+    struct tcp_channel *channel, *next;
     for (channel = LIST_FIRST(&endpoint->channels); channel; channel = next) {
         next = LIST_NEXT(channel, link);
-        if (channel->claimed || channel->base.peer != peer || channel->base.id != id) continue;
-        if (stale(channel)) free_channel(channel);
-        else oldest = channel; /* the list is newest first */
+        if (!channel->claimed && stale(channel)) free_channel(channel);
     }
+}
+
+/* The oldest channel that a peer has opened and this side has not asked for. */
+static struct tcp_channel *find_unclaimed(struct tcp_endpoint *endpoint, int peer, uint64_t id)
+{
+    struct tcp_channel *channel, *oldest = NULL;
+    LIST_FOREACH(channel, &endpoint->channels, link) /* the list is newest first */
+        if (!channel->claimed && channel->base.peer == peer && channel->base.id == id && !stale(channel))
+            oldest = channel;
     return oldest;
 }
 
@@ -308,6 +318,7 @@ static void enter(void *user, int fd, const struct pcm_hello *hello)
         came_up(channel, fd);
         return;
     }
+    if (endpoint->unclaimed % SWEEP == SWEEP - 1) sweep(endpoint);
     channel = new_channel(endpoint, (int)hello->from, hello->channel);
     if (!channel || !new_stream(channel, 0)) {
         close(fd);
@@ -322,22 +333,32 @@ static void enter(void *user, int fd, const struct pcm_hello *hello)
 
 /* ---- time --------------------------------------------------------------------------------------------------------- */
 
-/* Looks at every connection while anything is unacknowledged; false: nothing is. */
-static void check_health(struct tcp_channel *channel)
+/* Looks after a channel that has had traffic: is the peer's host alive, and has it all credit that it is due? True if
+ * anything is still under way. */
+static bool look_after(struct tcp_channel *channel)
 {
-    for (int i = 0; i < TCP_MOST_STREAMS; i++)
-        if (channel->streams[i] && channel->streams[i]->watched && tcp_stream_silent(channel->streams[i])) {
+    bool busy = false;
+    for (int i = 0; i < TCP_MOST_STREAMS; i++) {
+        if (!channel->streams[i] || !channel->streams[i]->watched) continue;
+        enum tcp_health health = tcp_stream_health(channel->streams[i]);
+        busy |= health != TCP_IDLE;
+        if (health == TCP_SILENT) {
             tcp_lost(channel, "its host has not answered for 15 s");
-            return;
+            return true;
         }
+    }
+    for (unsigned lane = 0; lane < PCM_LANES; lane++) /* so that the peer can free what it keeps until then */
+        if (channel->lanes[lane].released != channel->lanes[lane].announced) channel->due |= 1u << lane;
+    if (channel->due) tcp_pump(channel);
+    return busy;
 }
 
-static bool under_way(const struct tcp_channel *channel)
+/* There is traffic: look after it from time to time. */
+static void stir(struct tcp_endpoint *endpoint)
 {
-    if (channel->base.state != PCM_CHANNEL_UP || channel->closing) return false;
-    for (unsigned lane = 0; lane < PCM_LANES; lane++)
-        if (channel->lanes[lane].committed != channel->lanes[lane].credited) return true;
-    return false;
+    if (endpoint->health) return;
+    endpoint->health = pcm_clock_ms() + HEALTH_MS;
+    arm_timer(endpoint, endpoint->health);
 }
 
 static void on_timer(struct pcm_watch *watch, uint32_t events)
@@ -355,9 +376,8 @@ static void on_timer(struct pcm_watch *watch, uint32_t events)
             channel->retry = 0;
             if (channel->base.state == PCM_CHANNEL_CONNECTING && !channel->streams[0]->visit) try_next(channel);
         }
-        if (look) check_health(channel);
+        if (look) busy |= look_after(channel);
         if (channel->closing && channel->linger <= now) free_channel(channel);
-        busy |= under_way(channel);
         next = LIST_NEXT(channel, link);
         tcp_leave(channel);
     }
@@ -420,7 +440,7 @@ static struct pcm_channel *tcp_connect(struct pcm_endpoint *base, int peer, uint
         channel->claimed = true;
         endpoint->unclaimed--;
         for (int i = 0; i < TCP_MOST_STREAMS; i++)
-            if (channel->streams[i] && tcp_stream_watch(channel->streams[i])) {
+            if (channel->streams[i] && channel->streams[i]->watch.fd >= 0 && tcp_stream_watch(channel->streams[i])) {
                 free_channel(channel);
                 return NULL;
             }
@@ -465,7 +485,6 @@ static void *tcp_reserve(struct pcm_channel *base, unsigned number, size_t want,
 static void tcp_commit(struct pcm_channel *base, unsigned number, const struct pcm_head *head, size_t bytes)
 {
     struct tcp_channel *channel = (struct tcp_channel *)base;
-    struct tcp_endpoint *endpoint = endpoint_of(channel);
     struct tcp_lane *lane = &channel->lanes[number];
     struct tcp_slot *slot = &lane->out[lane->committed % TCP_SLOTS];
     if (base->state != PCM_CHANNEL_UP) return; /* it went down after the reservation */
@@ -475,10 +494,7 @@ static void tcp_commit(struct pcm_channel *base, unsigned number, const struct p
     channel->queue[channel->queue_tail++] = (uint8_t)number;
     if (bytes >= TCP_BULK) tcp_bulk(channel);
     tcp_pump(channel);
-    if (!endpoint->health) {
-        endpoint->health = pcm_clock_ms() + HEALTH_MS;
-        arm_timer(endpoint, endpoint->health);
-    }
+    stir(endpoint_of(channel));
 }
 
 static const struct pcm_head *tcp_peek(struct pcm_channel *base, unsigned number, const void **payload, size_t *bytes)
@@ -497,6 +513,7 @@ static void tcp_release(struct pcm_channel *base, unsigned number)
     struct tcp_lane *lane = &channel->lanes[number];
     tcp_give_back(endpoint_of(channel), &lane->in[lane->released % TCP_SLOTS]);
     lane->released++;
+    stir(endpoint_of(channel));
     if (lane->released - lane->announced < TCP_SLOTS / 4) return;
     channel->due |= 1u << number;
     tcp_pump(channel);
@@ -531,6 +548,18 @@ static void tcp_close(struct pcm_channel *base)
     tcp_pump(channel);
 }
 
+/* All that a closed channel had to say lies in the peer's kernel: no need to wait until the peer has read it. */
+static bool delivered(const struct tcp_channel *channel)
+{
+    for (int i = 0; i < TCP_MOST_STREAMS; i++) {
+        const struct tcp_stream *stream = channel->streams[i];
+        int left = 0;
+        if (!stream || stream->watch.fd < 0) continue;
+        if (!stream->parted || stream->count || ioctl(stream->watch.fd, SIOCOUTQ, &left) || left) return false;
+    }
+    return true;
+}
+
 static void tcp_shut(struct pcm_endpoint *base)
 {
     struct tcp_endpoint *endpoint = (struct tcp_endpoint *)base;
@@ -540,9 +569,14 @@ static void tcp_shut(struct pcm_endpoint *base)
         if (!channel->claimed) free_channel(channel);
         else if (!channel->closing) tcp_close(&channel->base);
     }
-    int64_t until = pcm_clock_ms() + SHUT_MS;
-    while (!LIST_EMPTY(&endpoint->channels) && pcm_clock_ms() < until)
-        pcm_reactor_poll(pcm_world_reactor(base->world), 10);
+    for (int64_t until = pcm_clock_ms() + SHUT_MS; pcm_clock_ms() < until;) {
+        for (channel = LIST_FIRST(&endpoint->channels); channel; channel = next) {
+            next = LIST_NEXT(channel, link);
+            if (delivered(channel)) free_channel(channel);
+        }
+        if (LIST_EMPTY(&endpoint->channels)) break;
+        pcm_reactor_poll(pcm_world_reactor(base->world), 1);
+    }
     while (!LIST_EMPTY(&endpoint->channels)) free_channel(LIST_FIRST(&endpoint->channels));
     pcm_door_close(endpoint->door);
     if (endpoint->timer.fd >= 0) {

@@ -165,8 +165,8 @@ void tcp_stream_attach(struct tcp_stream *stream, int fd); /* a connection is th
 int tcp_stream_watch(struct tcp_stream *stream);           /* begins to read it */
 void tcp_stream_receive(struct tcp_stream *stream);        /* reads what is there, a turn's worth */
 void tcp_stream_close(struct tcp_stream *stream);
-bool tcp_stream_silent(const struct tcp_stream *stream); /* its host has answered nothing for long */
-void tcp_pump(struct tcp_channel *channel);              /* sends what there is */
+enum tcp_health { TCP_IDLE, TCP_BUSY, TCP_SILENT } tcp_stream_health(const struct tcp_stream *stream);
+void tcp_pump(struct tcp_channel *channel); /* sends what there is */
 void tcp_give_back(struct tcp_endpoint *endpoint, struct tcp_slot *slot);
 bool tcp_take_buffer(struct tcp_endpoint *endpoint, struct tcp_slot *slot);
 

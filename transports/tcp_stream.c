@@ -1,8 +1,7 @@
 /* tcp_stream.c: frames, out of the lanes into the streams that take them, and from the streams back into the lanes. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -87,15 +86,16 @@ void tcp_stream_close(struct tcp_stream *stream)
     stream->watch.fd = -1;
 }
 
-bool tcp_stream_silent(const struct tcp_stream *stream)
+enum tcp_health tcp_stream_health(const struct tcp_stream *stream)
 {
     /* TCP_USER_TIMEOUT would also end a connection whose peer lives but is stopped or busy: it counts the time that a
      * full receive window is probed, though the probes are answered. So look at what is unanswered. */
     struct tcp_info info;
     socklen_t length = sizeof info;
-    if (stream->watch.fd < 0 || getsockopt(stream->watch.fd, IPPROTO_TCP, TCP_INFO, &info, &length)) return false;
-    return (info.tcpi_retransmits >= ASK_TIMES || info.tcpi_probes >= ASK_TIMES) &&
-           info.tcpi_last_ack_recv >= SILENT_MS;
+    if (getsockopt(stream->watch.fd, IPPROTO_TCP, TCP_INFO, &info, &length)) return TCP_IDLE;
+    bool asked = info.tcpi_retransmits >= ASK_TIMES || info.tcpi_probes >= ASK_TIMES;
+    if (asked && info.tcpi_last_ack_recv >= SILENT_MS) return TCP_SILENT;
+    return info.tcpi_unacked || info.tcpi_notsent_bytes || stream->count ? TCP_BUSY : TCP_IDLE;
 }
 
 /* ---- out ---------------------------------------------------------------------------------------------------------- */
