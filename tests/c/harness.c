@@ -171,6 +171,7 @@ bool harness_send(struct pcm_channel *channel, unsigned lane, uint32_t mark, siz
     struct pcm_head head = {.seq = mark, .collective = 1, .dtype = 2, .op = 3, .part = 4, .root = -5, .slice = lane,
                             .count = bytes, .bytes = (uint64_t)mark << 20};
     size_t room = 0;
+    if (channel->state != PCM_CHANNEL_UP) return false;
     unsigned char *to = ops->reserve(channel, lane, bytes, &room);
     if (!to) return false;
     expect(room >= bytes, "less room than was asked for", mark);
@@ -185,6 +186,7 @@ bool harness_receive(struct pcm_channel *channel, unsigned lane, uint32_t mark, 
     static _Thread_local unsigned char wanted[PCM_FRAGMENT];
     const void *payload = NULL;
     size_t got = 0;
+    if (channel->state == PCM_CHANNEL_CONNECTING) return false;
     const struct pcm_head *head = channel->ops->peek(channel, lane, &payload, &got);
     if (!head) return false;
     expect(head->seq == mark, "another one has come: lanes are first in, first out", mark);
