@@ -195,8 +195,8 @@ int pcm_handshake_step(struct pcm_handshake *shake)
         ssize_t passed = sending(shake) ? send(shake->fd, from, left, MSG_NOSIGNAL) : recv(shake->fd, from, left, 0);
         if (passed < 0 && errno == EINTR) continue;
         if (passed < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return PCM_AGAIN;
-        if (passed < 0) return refuse(shake, PCM_ERR_PEER_LOST, "%m");
-        if (passed == 0) return refuse(shake, PCM_ERR_PEER_LOST, "it closed the connection during the handshake");
+        if (passed < 0) return refuse(shake, errno == ECONNREFUSED ? PCM_ERR_PEER_LOST : PCM_ERR_SYSTEM, "%m");
+        if (passed == 0) return refuse(shake, PCM_ERR_SYSTEM, "it closed the connection during the handshake");
         shake->at += (uint32_t)passed;
         /* A stranger who talks another language is sent away at the first wrong byte. */
         bool greeting = !sending(shake) && shake->stage <= ANSWER;
@@ -206,7 +206,7 @@ int pcm_handshake_step(struct pcm_handshake *shake)
         int status = advance(shake);
         if (status) return status;
     }
-    return shake->verdict ? PCM_OK : PCM_ERR_PEER_LOST;
+    return shake->verdict ? PCM_OK : PCM_ERR_SYSTEM;
 }
 
 /* ---- the door ------------------------------------------------------------------------------------------------ */

@@ -20,6 +20,7 @@ static void wake(struct ring_channel *c)
 void *ring_reserve(struct pcm_channel *channel, unsigned lane, size_t want, size_t *room)
 {
     struct ring_channel *c = of(channel);
+    if (channel->state != PCM_CHANNEL_UP) return NULL;
     struct ring_lane *l = &c->pair->lanes[c->side][lane];
     if (c->sent[lane] - c->tail_seen[lane] == PCM_SLOTS) {
         c->tail_seen[lane] = atomic_load_explicit(&l->tail, memory_order_acquire);
@@ -106,4 +107,5 @@ void ring_read_signal(struct ring_channel *c)
 void ring_arm(struct ring_channel *c, bool asleep)
 {
     atomic_exchange_explicit(&mine(c)->asleep, asleep, memory_order_seq_cst);
+    ring_read_signal(c); /* this rank may wait for another peer, and look at none of this one's lanes */
 }

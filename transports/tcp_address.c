@@ -1,0 +1,190 @@
+/* tcp_address.c: where a rank listens, which addresses it publishes, and how they are dialled. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tcp.h"
+
+static const char MARK[4] = {'t', 'c', 'p', 1}; /* before the places in a published address */
+
+static bool place_from(const struct sockaddr *address, struct tcp_place *place)
+{
+    *place = (struct tcp_place){0};
+    if (address && address->sa_family == AF_INET) {
+        const struct sockaddr_in *four = (const void *)address;
+        place->family = 4;
+        memcpy(place->bytes, &four->sin_addr, 4);
+        return true;
+    }
+    if (address && address->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *six = (const void *)address;
+        place->family = 6;
+        memcpy(place->bytes, &six->sin6_addr, 16);
+        return !IN6_IS_ADDR_LINKLOCAL(&six->sin6_addr); /* means nothing on another host */
+    }
+    return false;
+}
+
+static socklen_t place_to(const struct tcp_place *place, struct sockaddr_storage *address)
+{
+    memset(address, 0, sizeof *address);
+    if (place->family == 4) {
+        struct sockaddr_in *four = (void *)address;
+        four->sin_family = AF_INET;
+        four->sin_port = htons(place->port);
+        memcpy(&four->sin_addr, place->bytes, 4);
+        return sizeof *four;
+    }
+    struct sockaddr_in6 *six = (void *)address;
+    six->sin6_family = AF_INET6;
+    six->sin6_port = htons(place->port);
+    memcpy(&six->sin6_addr, place->bytes, 16);
+    return sizeof *six;
+}
+
+void tcp_place_name(const struct tcp_place *place, char *text, size_t capacity)
+{
+    char host[INET6_ADDRSTRLEN] = "?";
+    inet_ntop(place->family == 4 ? AF_INET : AF_INET6, place->bytes, host, sizeof host);
+    snprintf(text, capacity, place->family == 4 ? "%s:%u" : "[%s]:%u", host, place->port);
+}
+
+static void add(struct tcp_place *places, int *count, const struct tcp_place *place)
+{
+    for (int i = 0; i < *count; i++)
+        if (!memcmp(&places[i], place, sizeof *place)) return;
+    if (*count < TCP_PLACES) places[(*count)++] = *place;
+}
+
+/* Adds the addresses of an interface, or (NULL) of all that lead out of this host; family 0: any. */
+static int add_interfaces(const char *name, int family, struct tcp_place *places, int *count)
+{
+    struct ifaddrs *all, *each;
+    int before = *count;
+    if (getifaddrs(&all)) return 0;
+    for (each = all; each; each = each->ifa_next) {
+        struct tcp_place place;
+        if (name ? strcmp(name, each->ifa_name) != 0 : each->ifa_flags & IFF_LOOPBACK || !(each->ifa_flags & IFF_UP))
+            continue;
+        if (place_from(each->ifa_addr, &place) && (!family || place.family == family)) add(places, count, &place);
+    }
+    freeifaddrs(all);
+    return *count - before;
+}
+
+/* Adds the places that a word means: an address, an interface's name or a host's name. */
+static int add_word(const char *word, struct tcp_place *places, int *count)
+{
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM}, *found = NULL, *each;
+    int before = *count;
+    if (getaddrinfo(word, NULL, &hints, &found)) {
+        if (add_interfaces(word, 0, places, count)) return *count - before;
+        hints.ai_flags = AI_ADDRCONFIG;
+        if (getaddrinfo(word, NULL, &hints, &found)) return 0;
+    }
+    for (each = found; each; each = each->ai_next) {
+        struct tcp_place place;
+        if (place_from(each->ai_addr, &place)) add(places, count, &place);
+    }
+    freeaddrinfo(found);
+    return *count - before;
+}
+
+static bool is_wildcard(const struct tcp_place *place)
+{
+    static const uint8_t zeros[16];
+    return !memcmp(place->bytes, zeros, sizeof zeros);
+}
+
+/* Fills in what to publish: `advertise`, or where we listen, or every way into this host if that is everywhere. */
+static int publish(const struct pcm_world_config *config, const struct tcp_place *bound, struct tcp_place *places,
+                   int *count)
+{
+    *count = 0;
+    if (config->advertise) {
+        char words[512];
+        if (strlen(config->advertise) >= sizeof words)
+            return pcm_fail(PCM_ERR_ARGUMENT, -1, "`advertise` is longer than %zu characters", sizeof words - 1);
+        strcpy(words, config->advertise);
+        char *rest = words, *word;
+        while ((word = strtok_r(rest, ", ", &rest)))
+            if (!add_word(word, places, count))
+                return pcm_fail(PCM_ERR_ARGUMENT, -1, "`advertise` names %s, which is no address, interface or host",
+                                word);
+    } else if (!is_wildcard(bound)) {
+        add(places, count, bound);
+    } else if (!add_interfaces(NULL, bound->family == 4 ? 4 : 0, places, count)) {
+        add_word(bound->family == 4 ? "127.0.0.1" : "::1", places, count);
+    }
+    if (!*count) return pcm_fail(PCM_ERR_ARGUMENT, -1, "`advertise` is empty: name an address that peers can reach");
+    for (int i = 0; i < *count; i++) places[i].port = bound->port;
+    return PCM_OK;
+}
+
+int tcp_listen(const struct pcm_world_config *config, int *listening, struct tcp_place *places, int *count)
+{
+    const char *where = config->listen ? config->listen : "127.0.0.1";
+    struct tcp_place bound;
+    *count = 0;
+    if (!add_word(where, places, count))
+        return pcm_fail(PCM_ERR_ARGUMENT, -1, "`listen` is %s, which is no address, interface or host", where);
+    bound = places[0];
+    struct sockaddr_storage address;
+    socklen_t length = place_to(&bound, &address);
+    int off = 0, fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && bound.family == 6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    if (fd < 0 || bind(fd, (void *)&address, length) || listen(fd, SOMAXCONN) ||
+        getsockname(fd, (void *)&address, &length)) {
+        int status = pcm_fail(PCM_ERR_SYSTEM, -1, "cannot listen on %s: %m", where);
+        if (fd >= 0) close(fd);
+        return status;
+    }
+    bound.port = ntohs(bound.family == 4 ? ((struct sockaddr_in *)&address)->sin_port
+                                         : ((struct sockaddr_in6 *)&address)->sin6_port);
+    int status = publish(config, &bound, places, count);
+    if (status) close(fd);
+    else *listening = fd;
+    return status;
+}
+
+int tcp_write_address(const struct tcp_place *places, int count, void *address, size_t *bytes)
+{
+    size_t needed = sizeof MARK + (size_t)count * sizeof *places, given = *bytes;
+    *bytes = needed;
+    if (given < needed) return pcm_fail(PCM_ERR_ARGUMENT, -1, "the tcp address needs %zu bytes, not %zu", needed, given);
+    memcpy(address, MARK, sizeof MARK);
+    memcpy((char *)address + sizeof MARK, places, (size_t)count * sizeof *places);
+    return PCM_OK;
+}
+
+int tcp_read_address(const void *address, size_t bytes, struct tcp_place *places)
+{
+    size_t count = (bytes - sizeof MARK) / sizeof *places;
+    if (bytes <= sizeof MARK || (bytes - sizeof MARK) % sizeof *places || count > TCP_PLACES) return 0;
+    if (memcmp(address, MARK, sizeof MARK)) return 0;
+    memcpy(places, (const char *)address + sizeof MARK, count * sizeof *places);
+    for (size_t i = 0; i < count; i++)
+        if (places[i].family != 4 && places[i].family != 6) return 0;
+    return (int)count;
+}
+
+int tcp_dial(const struct tcp_place *place)
+{
+    struct sockaddr_storage address;
+    socklen_t length = place_to(place, &address);
+    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -1;
+    if (connect(fd, (void *)&address, length) && errno != EINPROGRESS && errno != EINTR) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    return fd;
+}
