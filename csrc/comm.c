@@ -333,7 +333,7 @@ static int make_message(pcm_comm *comm, int kind, void *buffer, uint64_t bytes, 
 int pcm_send_start(pcm_comm *comm, const void *buf, uint64_t bytes, int dtype, int dest, int tag, double timeout,
                    pcm_request **request)
 {
-    struct pcm_request *r;
+    struct pcm_request *r = NULL;
     int rc = make_message(comm, PCM_REQUEST_SEND, (void *)buf, bytes, dtype, dest, tag, timeout, &r);
     return rc ? rc : start_message(r, request);
 }
@@ -341,7 +341,7 @@ int pcm_send_start(pcm_comm *comm, const void *buf, uint64_t bytes, int dtype, i
 int pcm_recv_start(pcm_comm *comm, void *buf, uint64_t capacity, int dtype, int source, int tag, double timeout,
                    pcm_request **request)
 {
-    struct pcm_request *r;
+    struct pcm_request *r = NULL;
     int rc = make_message(comm, PCM_REQUEST_RECV, buf, capacity, dtype, source, tag, timeout, &r);
     return rc ? rc : start_message(r, request);
 }

@@ -93,7 +93,6 @@ struct pcm_world_config {
     const char *transports;  /* names in order of preference, for example "shm,tcp"; NULL: that */
     pcm_mac_fn *mac;         /* NULL: connections are not authenticated (inproc and tests) */
     void *mac_user;
-    int local_ranks;         /* ranks that share this host's CPUs, to decide how long waiting may spin; 0: size */
     const char *listen;      /* tcp: the address to listen on, "0.0.0.0" or "::"; NULL: loopback only */
     const char *advertise;   /* tcp: comma-separated addresses that peers may reach this rank at; NULL: `listen` */
     int streams;             /* tcp: connections a peer; 0: the default */
@@ -106,6 +105,8 @@ PCM_API void pcm_world_destroy(pcm_world *world);
 PCM_API int pcm_world_address(pcm_world *world, void *address, size_t *bytes);
 /* Tells where a peer is: the bytes that its pcm_world_address gave. Needed before the first message to it. */
 PCM_API int pcm_world_set_peer(pcm_world *world, int rank, const void *address, size_t bytes);
+/* How many ranks share this host's processors, which decides how long waiting may spin; until told: all of them. */
+PCM_API void pcm_world_set_local_ranks(pcm_world *world, int ranks);
 /* A trusted control plane says that a rank has died: every operation that involves it fails with PCM_ERR_PEER_LOST. */
 PCM_API void pcm_world_peer_lost(pcm_world *world, int rank, const char *why);
 /* How a peer is reached: the transport's name, or "" before the first connection. */

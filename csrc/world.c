@@ -50,6 +50,12 @@ static int processors(void)
     return (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
+void pcm_world_set_local_ranks(pcm_world *world, int ranks)
+{
+    /* With a processor for each rank, spinning costs nobody anything; without, it is the peer that needs it. */
+    world->spin = ranks <= processors() ? 2000 : 20;
+}
+
 int pcm_world_create(const struct pcm_world_config *config, pcm_world **out)
 {
     if (config->size < 1 || config->rank < 0 || config->rank >= config->size)
@@ -65,9 +71,7 @@ int pcm_world_create(const struct pcm_world_config *config, pcm_world **out)
     pthread_cond_init(&world->parked, NULL);
     world->polled = true;
     world->tick0 = pcm_ticks(), world->time0 = pcm_now();
-    int local = config->local_ranks ? config->local_ranks : config->size;
-    /* With a core for each rank, waiting costs nobody anything; without, the core is the peer's to use. */
-    world->spin = local <= processors() ? 2000 : 20;
+    pcm_world_set_local_ranks(world, config->size);
     int rc = pcm_reactor_create(&world->reactor);
     if (!rc) rc = open_endpoints(world, config->transports ? config->transports : "shm,tcp");
     world->config.transports = world->config.listen = world->config.advertise = NULL; /* the caller's memory */

@@ -1,1 +1,41 @@
-"""pycomm: collective communication for machine learning and supercomputing."""
+"""pycomm: collective communication for machine learning and supercomputing.
+
+    import numpy as np, pycomm
+    comm = pycomm.init()
+    total = np.empty(3)
+    comm.Allreduce(np.full(3, comm.rank, dtype=float), total)
+
+Run it with `pycomm run -n 4 script.py`, or under torchrun, mpiexec or srun.
+"""
+
+from __future__ import annotations
+
+from .buffer import IN_PLACE
+from .comm import ANY_SOURCE, ANY_TAG, AVG, BAND, BOR, BXOR, LAND, LOR, LXOR, MAX, MIN, PROD, SUM, Comm
+from .core import VERSION as __version__
+from .errors import (
+    Aborted,
+    AuthenticationError,
+    DeadlineExceeded,
+    InvalidArgument,
+    LaunchError,
+    Mismatch,
+    Misuse,
+    PeerLost,
+    PycommError,
+    Recoverable,
+    ScheduleError,
+    SystemRefused,
+    Truncated,
+)
+from .registry import algorithm
+from .request import Request, Status
+from .start import init
+from .threads import run_threads
+
+__all__ = [
+    "ANY_SOURCE", "ANY_TAG", "AVG", "BAND", "BOR", "BXOR", "IN_PLACE", "LAND", "LOR", "LXOR", "MAX", "MIN", "PROD", "SUM",
+    "Aborted", "AuthenticationError", "Comm", "DeadlineExceeded", "InvalidArgument", "LaunchError", "Mismatch", "Misuse",
+    "PeerLost", "PycommError", "Recoverable", "Request", "ScheduleError", "Status", "SystemRefused", "Truncated",
+    "__version__", "algorithm", "init", "run_threads",
+]  # fmt: skip

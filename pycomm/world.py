@@ -21,7 +21,6 @@ class World:
         job: 64-bit number that is the same on all ranks and different for each job.
         transports: names in order of preference, e.g. "shm,tcp".
         secret: key that authenticates every connection; None: connections are not authenticated.
-        local_ranks: ranks that share this host's processors, to decide how long waiting spins; 0: all.
         listen: address that tcp listens on; None: loopback.
         advertise: addresses at which peers may reach this rank over tcp, comma-separated; None: `listen`.
         streams: tcp connections a peer; 0: the default.
@@ -35,7 +34,6 @@ class World:
         job: int = 0,
         transports: str = "shm,tcp",
         secret: bytes | None = None,
-        local_ranks: int = 0,
         listen: str | None = None,
         advertise: str | None = None,
         streams: int = 0,
@@ -48,7 +46,7 @@ class World:
         config = ffi.new(
             "struct pcm_world_config *",
             {
-                "rank": rank, "size": size, "job": job, "local_ranks": local_ranks, "streams": streams,
+                "rank": rank, "size": size, "job": job, "streams": streams,
                 "mac": lib.pycomm_mac if secret is not None else ffi.NULL, "mac_user": self._secret, **texts,
             },
         )  # fmt: skip
@@ -68,6 +66,10 @@ class World:
         """Tell where every rank can be reached, in rank order."""
         for rank, address in enumerate(addresses):
             check(lib.pcm_world_set_peer(self.handle, rank, address, len(address)))
+
+    def set_local_ranks(self, ranks: int) -> None:
+        """Tell how many ranks share this host's processors, which decides how long waiting spins."""
+        lib.pcm_world_set_local_ranks(self.handle, ranks)
 
     def peer_lost(self, rank: int, why: str) -> None:
         """Declare a rank dead: every operation that involves it raises PeerLost."""
