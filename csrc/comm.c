@@ -271,8 +271,8 @@ static int detach(struct pcm_request *r)
     activate(r);
     world->detached++;
     if (r->kind != PCM_REQUEST_COLLECTIVE) pcm_p2p_begin(r);
-    pcm_comm_progress(r->comm);
-    pcm_world_wake_thread(world);
+    pcm_comm_progress(r->comm); /* much is done by now, and then nobody need be woken */
+    if (world->detached) pcm_world_wake_thread(world);
     return PCM_OK;
 }
 

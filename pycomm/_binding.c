@@ -46,19 +46,24 @@ static int look(uintptr_t object, int writes, struct array *array)
     return 0;
 }
 
-int pycomm_run_arrays(pcm_comm *comm, int collective, uintptr_t in, uintptr_t out, int op, int root, int variant)
+int pycomm_run_arrays(pcm_comm *comm, int collective, uintptr_t in, uintptr_t out, int op, int root, uintptr_t none)
 {
-    struct array i, o;
-    if (look(out, 1, &o) || look(in, 0, &i) || i.dtype != o.dtype) return PYCOMM_LOOK;
+    struct array i = {0}, o = {0};
+    if ((out != none && look(out, 1, &o)) || (in != none && look(in, 0, &i))) return PYCOMM_LOOK;
+    if (in == none) i = o, i.data = NULL;
+    if (out == none) o = i, o.data = NULL;
     uint64_t size = (uint64_t)pcm_comm_size(comm), in_blocks = 1, out_blocks = 1;
     switch (collective) {
     case PCM_ALLGATHER: out_blocks = size; break;
     case PCM_REDUCE_SCATTER: in_blocks = size; break;
     case PCM_ALLTOALL: in_blocks = out_blocks = size; break;
+    case PCM_BARRIER: i.dtype = o.dtype = PCM_UINT8; break;
+    case PCM_EXSCAN:
+        if (pcm_comm_rank(comm) == 0) o.data = NULL; /* there is nothing before it */
     }
     uint64_t count = i.count / in_blocks;
-    if (count * in_blocks != i.count || count * out_blocks != o.count) return PYCOMM_LOOK;
+    if (i.dtype != o.dtype || count * in_blocks != i.count || count * out_blocks != o.count) return PYCOMM_LOOK;
     struct pcm_call call = {.collective = (uint8_t)collective, .dtype = (uint8_t)i.dtype, .op = (uint8_t)op,
-                            .variant = (uint8_t)variant, .root = root, .in = i.data, .out = o.data, .count = count};
+                            .root = root, .in = i.data, .out = o.data, .count = count};
     return pcm_run(comm, &call, 0.2);
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
@@ -25,9 +25,10 @@ ANY_SOURCE, ANY_TAG = lib.PCM_ANY_SOURCE, lib.PCM_ANY_TAG
 Algorithm = str | Callable[[View], None]
 Groups = Sequence[Any]
 
-_ALLREDUCE, _REDUCE_SCATTER = lib.PCM_ALLREDUCE, lib.PCM_REDUCE_SCATTER
-_ALLGATHER, _ALLTOALL = lib.PCM_ALLGATHER, lib.PCM_ALLTOALL
-_run_arrays, _ndarray = lib.pycomm_run_arrays, np.ndarray
+_ALLREDUCE, _REDUCE, _BROADCAST, _ALLGATHER = lib.PCM_ALLREDUCE, lib.PCM_REDUCE, lib.PCM_BROADCAST, lib.PCM_ALLGATHER
+_REDUCE_SCATTER, _ALLTOALL, _BARRIER = lib.PCM_REDUCE_SCATTER, lib.PCM_ALLTOALL, lib.PCM_BARRIER
+_SCAN, _EXSCAN = lib.PCM_SCAN, lib.PCM_EXSCAN
+_run_arrays, _ndarray, _NONE = lib.pycomm_run_arrays, np.ndarray, id(None)
 _AGAIN, _NO_PLAN = lib.PCM_AGAIN, lib.PCM_NO_PLAN
 _TURN = 0.2  # seconds in the core before Python may handle a signal
 
@@ -39,6 +40,17 @@ class How(TypedDict, total=False):
     slices: int | None
     timeout: float | None
 
+
+
+class _Prepared(NamedTuple):
+    """A call as the core takes it, and what choosing a schedule for it needs to know."""
+
+    call: Any
+    keep: Any  # buffers and counts, alive as long as the call
+    collective: str
+    nbytes: int
+    uneven: bool
+    how: How
 
 
 class Comm:
@@ -73,12 +85,12 @@ class Comm:
         check(lib.pcm_comm_create(world.handle, ident, list(ranks), len(ranks), handle))
         self._handle = handle[0]
         self._world, self._ident, self._ranks = world, ident, tuple(ranks)
-        self.rank, self.size = lib.pcm_comm_rank(self._handle), lib.pcm_comm_size(self._handle)
+        self.rank: int = lib.pcm_comm_rank(self._handle)
+        self.size: int = lib.pcm_comm_size(self._handle)
         self.groups = groups
         self._splits = 0
         self._schedules: dict[Any, Any] = {}
         self._variants: dict[Any, int] = {}
-        self._barrier = ffi.new("struct pcm_call *", {"collective": lib.PCM_BARRIER, "dtype": lib.PCM_UINT8})
         world.at_close(self._forget)
 
     def _forget(self) -> None:
@@ -97,28 +109,30 @@ class Comm:
             recvbuf: n elements of the same dtype.
             op: SUM, PROD, MIN, MAX, AVG, LAND, LOR, LXOR, BAND, BOR or BXOR.
         """
-        if how or not self._quick(_ALLREDUCE, sendbuf, recvbuf, op):
-            self.Iallreduce(sendbuf, recvbuf, op, **how).Wait()
+        if how or not self._quick(_ALLREDUCE, sendbuf, recvbuf, op, 0):
+            self._run(self._prefix("allreduce", sendbuf, recvbuf, op, how))
 
     def Iallreduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
         """Start an Allreduce."""
-        return self._prefix("allreduce", sendbuf, recvbuf, op, how)
+        return self._start(self._prefix("allreduce", sendbuf, recvbuf, op, how))
 
     def Scan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
         """Reduce over the ranks up to and including this one. Buffers as in Allreduce."""
-        self.Iscan(sendbuf, recvbuf, op, **how).Wait()
+        if how or not self._quick(_SCAN, sendbuf, recvbuf, op, 0):
+            self._run(self._prefix("scan", sendbuf, recvbuf, op, how))
 
     def Iscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
         """Start a Scan."""
-        return self._prefix("scan", sendbuf, recvbuf, op, how)
+        return self._start(self._prefix("scan", sendbuf, recvbuf, op, how))
 
     def Exscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
         """Reduce over the ranks before this one. Buffers as in Allreduce; rank 0's recvbuf is left as it is."""
-        self.Iexscan(sendbuf, recvbuf, op, **how).Wait()
+        if how or not self._quick(_EXSCAN, sendbuf, recvbuf, op, 0):
+            self._run(self._prefix("exscan", sendbuf, recvbuf, op, how))
 
     def Iexscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
         """Start an Exscan."""
-        return self._prefix("exscan", sendbuf, recvbuf, op, how)
+        return self._start(self._prefix("exscan", sendbuf, recvbuf, op, how))
 
     def Reduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, root: int = 0, **how: Unpack[How]) -> None:
         """Reduce over all ranks; the root gets the result.
@@ -129,17 +143,22 @@ class Comm:
             op: as in Allreduce.
             root: the rank that gets the result.
         """
-        self.Ireduce(sendbuf, recvbuf, op, root, **how).Wait()
+        out = recvbuf if root == self.rank else None
+        if how or not self._quick(_REDUCE, sendbuf, out, op, root):
+            self._run(self._reduce(sendbuf, recvbuf, op, root, how))
 
     def Ireduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, root: int = 0, **how: Unpack[How]) -> Request:
         """Start a Reduce."""
+        return self._start(self._reduce(sendbuf, recvbuf, op, root, how))
+
+    def _reduce(self, sendbuf: Any, recvbuf: Any, op: int, root: int, how: How) -> _Prepared:
         here = self._check_root(root)
         out = as_array(recvbuf, "recvbuf", writes=True) if here else None
         own = out if sendbuf is IN_PLACE and here else as_array(sendbuf, "sendbuf")
         assert own is not None
         if out is not None:
             _check_sizes(own, out, 1, 1)
-        return self._start("reduce", own, out, own.size, how, op=op, root=root)
+        return self._prepare("reduce", own, out, own.size, how, op=op, root=root)
 
     def Reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
         """Reduce over all ranks; rank r gets the r-th of `size` equal blocks.
@@ -149,18 +168,21 @@ class Comm:
             recvbuf: n elements.
             op: as in Allreduce.
         """
-        if how or not self._quick(_REDUCE_SCATTER, sendbuf, recvbuf, op):
-            self.Ireduce_scatter_block(sendbuf, recvbuf, op, **how).Wait()
+        if how or not self._quick(_REDUCE_SCATTER, sendbuf, recvbuf, op, 0):
+            self._run(self._reduce_scatter_block(sendbuf, recvbuf, op, how))
 
     def Ireduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
         """Start a Reduce_scatter_block."""
+        return self._start(self._reduce_scatter_block(sendbuf, recvbuf, op, how))
+
+    def _reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int, how: How) -> _Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         if sendbuf is IN_PLACE:
             own, out = out.copy(), out.reshape(-1)[: out.size // self.size]
         else:
             own = as_array(sendbuf, "sendbuf")
         _check_sizes(own, out, self.size, 1)
-        return self._start("reduce_scatter", own, out, out.size, how, op=op)
+        return self._prepare("reduce_scatter", own, out, out.size, how, op=op)
 
     def Reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int = SUM,
                        **how: Unpack[How]) -> None:  # fmt: skip
@@ -172,14 +194,16 @@ class Comm:
             recvcounts: one count a rank, the same on all ranks.
             op: as in Allreduce.
         """
-        self.Ireduce_scatter(sendbuf, recvbuf, recvcounts, op, **how).Wait()
+        self._run(self._reduce_scatter(sendbuf, recvbuf, recvcounts, op, how))
 
-    def Ireduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int = SUM,
-                        **how: Unpack[How]) -> Request:  # fmt: skip
+    def Ireduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int = SUM, **how: Unpack[How]) -> Request:
         """Start a Reduce_scatter."""
+        return self._start(self._reduce_scatter(sendbuf, recvbuf, recvcounts, op, how))
+
+    def _reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int, how: How) -> _Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         blocks = as_blocks([sendbuf, recvcounts], self.size, "sendbuf")
-        return self._start("reduce_scatter", blocks, _whole(out, int(blocks.counts[self.rank]), "recvbuf"), 0, how, op=op)
+        return self._prepare("reduce_scatter", blocks, _whole(out, int(blocks.counts[self.rank]), "recvbuf"), 0, how, op=op)
 
     # ---- movement -----------------------------------------------------------------------------------------------
 
@@ -190,13 +214,18 @@ class Comm:
             buf: n elements: read on the root, written elsewhere.
             root: whose buffer.
         """
-        self.Ibcast(buf, root, **how).Wait()
+        own = buf if root == self.rank else None
+        if how or not self._quick(_BROADCAST, own, buf, 0, root):
+            self._run(self._bcast(buf, root, how))
 
     def Ibcast(self, buf: Any, root: int = 0, **how: Unpack[How]) -> Request:
         """Start a Bcast."""
+        return self._start(self._bcast(buf, root, how))
+
+    def _bcast(self, buf: Any, root: int, how: How) -> _Prepared:
         here = self._check_root(root)
         array = as_array(buf, "buf", writes=not here)
-        return self._start("broadcast", array if here else None, array, array.size, how, root=root)
+        return self._prepare("broadcast", array if here else None, array, array.size, how, root=root)
 
     def Allgather(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
         """Give everybody's block to everybody.
@@ -205,15 +234,18 @@ class Comm:
             sendbuf: n elements, or IN_PLACE: they are at their place in recvbuf.
             recvbuf: size * n elements: rank r's block is the r-th.
         """
-        if how or not self._quick(_ALLGATHER, sendbuf, recvbuf, 0):
-            self.Iallgather(sendbuf, recvbuf, **how).Wait()
+        if how or not self._quick(_ALLGATHER, sendbuf, recvbuf, 0, 0):
+            self._run(self._allgather(sendbuf, recvbuf, how))
 
     def Iallgather(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
         """Start an Allgather."""
+        return self._start(self._allgather(sendbuf, recvbuf, how))
+
+    def _allgather(self, sendbuf: Any, recvbuf: Any, how: How) -> _Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
         _check_sizes(own, out, self.size if sendbuf is IN_PLACE else 1, self.size)
-        return self._start("allgather", own, out, out.size // self.size, how)
+        return self._prepare("allgather", own, out, out.size // self.size, how)
 
     def Allgatherv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
         """Give everybody's block to everybody, where blocks differ in length.
@@ -222,16 +254,19 @@ class Comm:
             sendbuf: this rank's block, or IN_PLACE.
             recvbuf: [data, counts] or [data, (counts, displs)], the same counts on all ranks.
         """
-        self.Iallgatherv(sendbuf, recvbuf, **how).Wait()
+        self._run(self._allgatherv(sendbuf, recvbuf, how))
 
     def Iallgatherv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
         """Start an Allgatherv."""
+        return self._start(self._allgatherv(sendbuf, recvbuf, how))
+
+    def _allgatherv(self, sendbuf: Any, recvbuf: Any, how: How) -> _Prepared:
         out = as_blocks(recvbuf, self.size, "recvbuf", writes=True)
         if sendbuf is IN_PLACE:
             own = Blocks(out.data, out.counts[self.rank : self.rank + 1], out.displs[self.rank : self.rank + 1])
         else:
             own = _whole(as_array(sendbuf, "sendbuf"), int(out.counts[self.rank]), "sendbuf")
-        return self._start("allgather", own, out, 0, how)
+        return self._prepare("allgather", own, out, 0, how)
 
     def Gather(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
         """Give everybody's block to the root.
@@ -241,17 +276,20 @@ class Comm:
             recvbuf: size * n elements on the root, ignored elsewhere.
             root: the rank that gets the blocks.
         """
-        self.Igather(sendbuf, recvbuf, root, **how).Wait()
+        self._run(self._gather(sendbuf, recvbuf, root, how))
 
     def Igather(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> Request:
         """Start a Gather."""
+        return self._start(self._gather(sendbuf, recvbuf, root, how))
+
+    def _gather(self, sendbuf: Any, recvbuf: Any, root: int, how: How) -> _Prepared:
         if not self._check_root(root):
             own = as_array(sendbuf, "sendbuf")
-            return self._start("gather", own, None, own.size, how, root=root)
+            return self._prepare("gather", own, None, own.size, how, root=root)
         out = as_array(recvbuf, "recvbuf", writes=True)
         own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
         _check_sizes(own, out, self.size if sendbuf is IN_PLACE else 1, self.size)
-        return self._start("gather", own, out, out.size // self.size, how, root=root)
+        return self._prepare("gather", own, out, out.size // self.size, how, root=root)
 
     def Gatherv(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
         """Give everybody's block to the root, where blocks differ in length.
@@ -261,16 +299,19 @@ class Comm:
             recvbuf: [data, counts] or [data, (counts, displs)] on the root, ignored elsewhere.
             root: the rank that gets the blocks.
         """
-        self.Igatherv(sendbuf, recvbuf, root, **how).Wait()
+        self._run(self._gatherv(sendbuf, recvbuf, root, how))
 
     def Igatherv(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> Request:
         """Start a Gatherv."""
+        return self._start(self._gatherv(sendbuf, recvbuf, root, how))
+
+    def _gatherv(self, sendbuf: Any, recvbuf: Any, root: int, how: How) -> _Prepared:
         own = as_array(sendbuf, "sendbuf")
         if not self._check_root(root):
-            return self._start("gather", _whole(own, own.size, "sendbuf"), None, 0, how, root=root)
+            return self._prepare("gather", _whole(own, own.size, "sendbuf"), None, 0, how, root=root)
         out = as_blocks(recvbuf, self.size, "recvbuf", writes=True)
         own_block = _whole(own, int(out.counts[self.rank]), "sendbuf")
-        return self._start("gather", own_block, out, 0, how, root=root)
+        return self._prepare("gather", own_block, out, 0, how, root=root)
 
     def Scatter(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
         """Give each rank its block of the root's buffer.
@@ -280,18 +321,21 @@ class Comm:
             recvbuf: n elements, or (on the root) IN_PLACE: its block stays where it is.
             root: whose buffer.
         """
-        self.Iscatter(sendbuf, recvbuf, root, **how).Wait()
+        self._run(self._scatter(sendbuf, recvbuf, root, how))
 
     def Iscatter(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> Request:
         """Start a Scatter."""
+        return self._start(self._scatter(sendbuf, recvbuf, root, how))
+
+    def _scatter(self, sendbuf: Any, recvbuf: Any, root: int, how: How) -> _Prepared:
         if not self._check_root(root):
             out = as_array(recvbuf, "recvbuf", writes=True)
-            return self._start("scatter", None, out, out.size, how, root=root)
+            return self._prepare("scatter", None, out, out.size, how, root=root)
         own = as_array(sendbuf, "sendbuf")
         stays = recvbuf is IN_PLACE
         out = np.empty(own.size // self.size, own.dtype) if stays else as_array(recvbuf, "recvbuf", writes=True)
         _check_sizes(own, out, self.size, 1)
-        return self._start("scatter", own, out, out.size, how, root=root)
+        return self._prepare("scatter", own, out, out.size, how, root=root)
 
     def Scatterv(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
         """Give each rank its block of the root's buffer, where blocks differ in length.
@@ -301,15 +345,18 @@ class Comm:
             recvbuf: this rank's block.
             root: whose buffer.
         """
-        self.Iscatterv(sendbuf, recvbuf, root, **how).Wait()
+        self._run(self._scatterv(sendbuf, recvbuf, root, how))
 
     def Iscatterv(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> Request:
         """Start a Scatterv."""
+        return self._start(self._scatterv(sendbuf, recvbuf, root, how))
+
+    def _scatterv(self, sendbuf: Any, recvbuf: Any, root: int, how: How) -> _Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         if not self._check_root(root):
-            return self._start("scatter", None, _whole(out, out.size, "recvbuf"), 0, how, root=root)
+            return self._prepare("scatter", None, _whole(out, out.size, "recvbuf"), 0, how, root=root)
         own = as_blocks(sendbuf, self.size, "sendbuf")
-        return self._start("scatter", own, _whole(out, int(own.counts[self.rank]), "recvbuf"), 0, how, root=root)
+        return self._prepare("scatter", own, _whole(out, int(own.counts[self.rank]), "recvbuf"), 0, how, root=root)
 
     def Alltoall(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
         """Give the r-th block to rank r, and get rank r's as the r-th.
@@ -318,15 +365,18 @@ class Comm:
             sendbuf: size * n elements, or IN_PLACE: they are in recvbuf.
             recvbuf: size * n elements.
         """
-        if how or not self._quick(_ALLTOALL, sendbuf, recvbuf, 0):
-            self.Ialltoall(sendbuf, recvbuf, **how).Wait()
+        if how or not self._quick(_ALLTOALL, sendbuf, recvbuf, 0, 0):
+            self._run(self._alltoall(sendbuf, recvbuf, how))
 
     def Ialltoall(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
         """Start an Alltoall."""
+        return self._start(self._alltoall(sendbuf, recvbuf, how))
+
+    def _alltoall(self, sendbuf: Any, recvbuf: Any, how: How) -> _Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         own = out.copy() if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
         _check_sizes(own, out, self.size, self.size)
-        return self._start("alltoall", own, out, out.size // self.size, how)
+        return self._prepare("alltoall", own, out, out.size // self.size, how)
 
     def Alltoallv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
         """Give each rank its block, and get one from each, where blocks differ in length (and may be empty).
@@ -335,26 +385,24 @@ class Comm:
             sendbuf: [data, counts] or [data, (counts, displs)]: what goes to each rank.
             recvbuf: [data, counts] or [data, (counts, displs)]: what comes from each.
         """
-        self.Ialltoallv(sendbuf, recvbuf, **how).Wait()
+        self._run(self._alltoallv(sendbuf, recvbuf, how))
 
     def Ialltoallv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
         """Start an Alltoallv."""
+        return self._start(self._alltoallv(sendbuf, recvbuf, how))
+
+    def _alltoallv(self, sendbuf: Any, recvbuf: Any, how: How) -> _Prepared:
         own = as_blocks(sendbuf, self.size, "sendbuf")
-        return self._start("alltoall", own, as_blocks(recvbuf, self.size, "recvbuf", writes=True), 0, how)
+        return self._prepare("alltoall", own, as_blocks(recvbuf, self.size, "recvbuf", writes=True), 0, how)
 
     def Barrier(self, **how: Unpack[How]) -> None:
         """Wait until all ranks have come here."""
-        if how:
-            return self.Ibarrier(**how).Wait()
-        status = lib.pcm_run(self._handle, self._barrier, _TURN)
-        if status == _NO_PLAN:
-            self.Ibarrier().Wait()
-        elif status:
-            self._finish(status)
+        if how or not self._quick(_BARRIER, None, None, 0, 0):
+            self._run(self._prepare("barrier", None, None, 0, how))
 
     def Ibarrier(self, **how: Unpack[How]) -> Request:
         """Start a Barrier."""
-        return self._start("barrier", None, None, 0, how)
+        return self._start(self._prepare("barrier", None, None, 0, how))
 
     # ---- messages -----------------------------------------------------------------------------------------------
 
@@ -444,45 +492,46 @@ class Comm:
 
     # ---- how calls are made -------------------------------------------------------------------------------------
 
-    def _quick(self, collective: int, sendbuf: Any, recvbuf: Any, op: int) -> bool:
-        """Try to run a call on plain arrays in one crossing; False if it needs a closer look."""
-        if type(recvbuf) is not _ndarray:
-            return False
+    def _quick(self, collective: int, sendbuf: Any, recvbuf: Any, op: int, root: int) -> bool:
+        """Try to run a call on plain arrays (None: not on this rank) in one crossing; False if it needs a closer look."""
         if type(sendbuf) is not _ndarray:
-            if sendbuf is not IN_PLACE or collective != _ALLREDUCE:
+            if sendbuf is IN_PLACE and collective == _ALLREDUCE:
+                sendbuf = recvbuf
+            elif sendbuf is not None:
                 return False
-            sendbuf = recvbuf
-        status = _run_arrays(self._handle, collective, id(sendbuf), id(recvbuf), op, 0, 0)
+        if type(recvbuf) is not _ndarray and recvbuf is not None:
+            return False
+        status = _run_arrays(self._handle, collective, id(sendbuf), id(recvbuf), op, root, _NONE)
         if not status:
             return True
         if status < 0 or status == _NO_PLAN:
             return False
-        self._finish(status)
+        self._finish(status, (sendbuf, recvbuf))
         return True
 
-    def _finish(self, status: int) -> None:
+    def _finish(self, status: int, keep: Any) -> None:
         """Wait for a call that takes longer than a moment, or raise its error."""
         if status != _AGAIN:
             fail(status)
-        Request(lib.pcm_late_request(), None).Wait()
+        Request(lib.pcm_late_request(), keep).Wait()
 
     def _check_root(self, root: int) -> bool:
         if not 0 <= root < self.size:
             raise InvalidArgument(f"root is {root} and must be a rank of the communicator, 0 to {self.size - 1}")
         return root == self.rank
 
-    def _prefix(self, collective: str, sendbuf: Any, recvbuf: Any, op: int, how: How) -> Request:
+    def _prefix(self, collective: str, sendbuf: Any, recvbuf: Any, op: int, how: How) -> _Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
         _check_sizes(own, out, 1, 1)
         nothing = collective == "exscan" and self.rank == 0
-        return self._start(collective, own, None if nothing else out, own.size, how, op=op)
+        return self._prepare(collective, own, None if nothing else out, own.size, how, op=op)
 
-    def _start(self, collective: str, own: Array | Blocks | None, out: Array | Blocks | None, count: int, how: How, *,
-               op: int = 0, root: int = 0) -> Request:  # fmt: skip
+    def _prepare(self, collective: str, own: Array | Blocks | None, out: Array | Blocks | None, count: int, how: How, *,
+                 op: int = 0, root: int = 0) -> _Prepared:  # fmt: skip
+        """Check two buffers against each other and describe the call to the core."""
         if self._handle is None:
             raise InvalidArgument("the communicator was freed")
-        uneven = isinstance(own, Blocks) or isinstance(out, Blocks)
         sample = out if own is None else own
         dtype = np.dtype(np.uint8) if sample is None else _data(sample).dtype
         if own is not None and out is not None and _data(own).dtype != _data(out).dtype:
@@ -492,14 +541,28 @@ class Comm:
             "variant": self._variant(how), "timeout": how.get("timeout") or 0,
         })  # fmt: skip
         keep = [own, out, _describe(call, "in", own), _describe(call, "out", out)]
-        handle = ffi.new("pcm_request **")
-        status = lib.pcm_start(self._handle, call, handle)
+        nbytes = max((_data(x).nbytes for x in (own, out) if x is not None), default=0)
+        uneven = isinstance(own, Blocks) or isinstance(out, Blocks)
+        return _Prepared(call, keep, collective, nbytes, uneven, how)
+
+    def _run(self, prepared: _Prepared) -> None:
+        """Run a call to its end."""
+        status = lib.pcm_run(self._handle, prepared.call, _TURN)
         if status == _NO_PLAN:
-            nbytes = max((_data(x).nbytes for x in (own, out) if x is not None), default=0)
-            self._plan(collective, call, nbytes, uneven, how)
-            status = lib.pcm_start(self._handle, call, handle)
+            self._plan(prepared)
+            status = lib.pcm_run(self._handle, prepared.call, _TURN)
+        if status:
+            self._finish(status, prepared.keep)
+
+    def _start(self, prepared: _Prepared) -> Request:
+        """Start a call."""
+        handle = ffi.new("pcm_request **")
+        status = lib.pcm_start(self._handle, prepared.call, handle)
+        if status == _NO_PLAN:
+            self._plan(prepared)
+            status = lib.pcm_start(self._handle, prepared.call, handle)
         check(status)
-        return Request(handle[0], keep)
+        return Request(handle[0], prepared.keep)
 
     def _variant(self, how: How) -> int:
         """Return a small number that tells a caller's choice of algorithm and slices from all others."""
@@ -511,13 +574,14 @@ class Comm:
             raise InvalidArgument("more than 255 different (algorithm, slices) pairs were used on one communicator")
         return number
 
-    def _plan(self, collective: str, call: Any, nbytes: int, uneven: bool, how: How) -> None:
+    def _plan(self, prepared: _Prepared) -> None:
         """Choose a schedule for calls like this one and tell the core."""
-        choice = select.choose(collective, nbytes, self.size, uneven)
+        collective, how = prepared.collective, prepared.how
+        choice = select.choose(collective, prepared.nbytes, self.size, prepared.uneven)
         algorithm = how.get("algorithm") or choice.algorithm
         slices = how.get("slices") or choice.slices
-        schedule = self._schedule(collective, algorithm, call.root, uneven)
-        check(lib.pcm_comm_plan(self._handle, call, schedule, slices, min(choice.window, slices)))
+        schedule = self._schedule(collective, algorithm, prepared.call.root, prepared.uneven)
+        check(lib.pcm_comm_plan(self._handle, prepared.call, schedule, slices, min(choice.window, slices)))
 
     def _schedule(self, collective: str, algorithm: Algorithm, root: int, uneven: bool) -> Any:
         groups = None if self.groups is None else _frozen(self.groups)
@@ -568,7 +632,7 @@ def _describe(call: Any, side: str, buffer: Array | Blocks | None) -> Any:
 
 
 def _data(buffer: Array | Blocks) -> Array:
-    return buffer.data if isinstance(buffer, Blocks) else buffer  # type: ignore[return-value]
+    return buffer.data if isinstance(buffer, Blocks) else buffer
 
 
 def _whole(array: Array, count: int, what: str) -> Blocks:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import errors
-from ._pycomm import ffi, lib
+from ._pycomm import ffi as ffi
+from ._pycomm import lib as lib
 
 COLLECTIVES = {
     "allreduce": lib.PCM_ALLREDUCE,
@@ -50,7 +51,7 @@ def fail(status: int) -> NoReturn:
     kind = _EXCEPTIONS.get(status, errors.PycommError)
     sentence = text(last.text)
     if kind in _WITH_RANK:
-        raise kind(sentence, last.rank)  # type: ignore[call-arg]
+        raise kind(sentence, last.rank)
     raise kind(sentence)
 
 
