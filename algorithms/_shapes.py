@@ -26,10 +26,10 @@ def farthest_first(size: int) -> Iterator[tuple[int, range]]:
 
 
 def binomial_parent(node: int) -> int:
-    """Return the parent of a node other than 0 in the binomial tree: the node without its lowest set bit.
+    r"""Return the parent of a node other than 0 in the binomial tree: the node without its lowest set bit.
 
          0                     7 = 111 -> 110 = 6
-       / | \\                   6 = 110 -> 100 = 4
+       / | \                   6 = 110 -> 100 = 4
       4  2  1                  5 = 101 -> 100 = 4
      /|  |                     3 = 011 -> 010 = 2
     6 5  3
@@ -50,15 +50,15 @@ def binomial_children(node: int, size: int) -> list[tuple[int, int]]:
 
 
 def inorder_parent(node: int, size: int) -> int:
-    """Return the parent of `node` in the in-order tree over 1..size, or 0 for its top.
+    r"""Return the parent of `node` in the in-order tree over 1..size, or 0 for its top.
 
     The height of a node is the number of zeros at its end, so that every odd node is a leaf; where the right half
     is cut short, its top moves down to a node that exists. For 7 and for 6:
 
             4                     4
-          /   \\                 /   \\
+          /   \                 /   \
          2     6               2     6
-        / \\   / \\             / \\   /
+        / \   / \             / \   /
         1  3  5  7            1  3  5
     """
     bit = node & -node
@@ -77,7 +77,7 @@ def inorder_children(node: int, size: int) -> list[int]:
 
 
 def two_trees(node: int, size: int) -> list[tuple[int, list[int]]]:
-    """Return (parent, children) of `node` in each of two trees over range(size) under node 0; 0's own parent is -1.
+    r"""Return (parent, children) of `node` in each of two trees over range(size) under node 0; 0's own parent is -1.
 
     Both are in-order trees over the other nodes. The second is the first mirrored, or, when their number is odd,
     shifted by one: no node other than 0 has children in both, so that all can send with all of their bandwidth
@@ -86,9 +86,9 @@ def two_trees(node: int, size: int) -> list[tuple[int, list[int]]]:
             0                 0
             |                 |
             4                 3
-          /   \\             /   \\
+          /   \             /   \
          2     6           5     1
-        / \\   /           / \\   /
+        / \   /           / \   /
        1   3 5           6   4 2
     """
     others = size - 1

@@ -34,19 +34,20 @@ def two_shot(v: View) -> None:
 @algorithm("allreduce", name="direct", cite=CITE)
 def allreduce(v: View) -> None:
     """Send everything to everybody and add up in the order of the ranks: one round, (p-1) n bytes a rank."""
-    if v.size == 1:
-        return
-    total = v.temp(like=0)
+    parts = [0 if rank == v.rank else v.temp(like=0) for rank in range(v.size)]
     with v.round():
         for k in range(1, v.size):
             v.send(0, to=v.rank + k)
-        for rank in range(v.size):
+        for k in range(1, v.size):
+            v.recv(parts[v.rank - k], frm=v.rank - k)
+    total = parts[0]
+    for rank in range(1, v.size):
+        with v.round():
             if rank == v.rank:
-                (v.combine if rank else v.copy)(0, total)
+                v.combine(total, 0)
+                total = 0
             else:
-                (v.reduce if rank else v.recv)(total, frm=rank)
-    with v.round():
-        v.copy(total, 0)
+                v.combine(parts[rank], total)
 
 
 @algorithm("broadcast", name="direct", cite=CITE)

@@ -30,3 +30,10 @@ def allgather(v: View) -> None:
 def reduce_scatter(v: View) -> None:
     """Send each rank its block in turn, and add up the own one: the reversal of the all-gather."""
     v.backwards(lambda: allgather(v))
+
+
+@algorithm("allreduce", name="pairwise", chunks="size", cite=CITE)
+def allreduce(v: View) -> None:
+    """Reduce-scatter, then all-gather: 2(p-1) rounds, 2(p-1)/p n bytes a rank, each pair of ranks directly."""
+    reduce_scatter(v)
+    allgather(v)

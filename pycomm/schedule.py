@@ -5,7 +5,7 @@ It holds no address, no byte count and no transport, so that the same object is 
 The meaning of a round, which the verifier and the executor share:
   * its steps are posted together, and it ends when all of them are done;
   * reads come before writes: what a step sends, copies or reduces is what the chunk held when the round began;
-  * the writes to one chunk happen in the order of the steps.
+  * it writes no chunk twice, so that the order of its steps matters only between the messages from, or to, one peer.
 There are no tags: the k-th message to a peer is the k-th that the peer receives from this rank.
 """
 
@@ -40,7 +40,7 @@ Ids = npt.NDArray[np.uint32]
 
 
 class Op(NamedTuple):
-    """One message, or one local operation: the steps `first` to `first + len(chunks) - 1` of a schedule."""
+    """One message, or a row of local operations of one kind: steps `first` to `first + len(chunks) - 1`."""
 
     kind: int
     peer: int  # -1 for COPY and REDUCE
@@ -171,17 +171,19 @@ class Schedule:
         steps = self.steps
         _check(self)
         swap = (steps["flags"] & SWAP) != 0
-        chunk, src = steps["chunk"], steps["src"]
-        kinds, flags, peers = steps["kind"].tolist(), steps["flags"].tolist(), steps["peer"].tolist()
+        chunk, src, kind = steps["chunk"], steps["src"], steps["kind"]
+        goes_on = (steps["flags"] & MORE) != 0
+        goes_on[:-1] |= (kind[:-1] >= COPY) & (kind[:-1] == kind[1:]) & ((steps["flags"][:-1] & END) == 0)
+        kinds, ends, peers = kind.tolist(), ((steps["flags"] & END) != 0).tolist(), steps["peer"].tolist()
         ops: list[Op] = []
         first = 0
-        for i, flag in enumerate(flags):
-            if flag & MORE:
+        for i, more in enumerate(goes_on.tolist()):
+            if more:
                 continue
             peer = peers[i] if peers[i] != NONE else -1
             ops.append(Op(kinds[i], peer, chunk[first : i + 1], src[first : i + 1], swap[first : i + 1], first))
             first = i + 1
-            if flag & END:
+            if ends[i]:
                 yield ops
                 ops = []
 

@@ -79,7 +79,7 @@ class _Pen:
             self.rounds = kept
 
     def steps(self) -> Steps:
-        rounds = [messages for messages in self.rounds if messages]
+        rounds = list(self.one_write_each())
         messages = list(chain.from_iterable(rounds))
         lengths = np.array([len(m.chunks) for m in messages], np.int64)
         steps = np.zeros(int(lengths.sum()), STEP)
@@ -98,6 +98,36 @@ class _Pen:
         steps["flags"][np.concatenate(list(self.swaps(messages)))] |= SWAP
         return steps
 
+    def one_write_each(self) -> Iterator[list[_Message]]:
+        """Yield the rounds that are not empty, each of which writes a chunk at most once.
+
+        Where several messages are reduced into one chunk in one round, the first still is; the others are received
+        into temporaries, which are combined one after the other in local rounds behind.
+        """
+        for messages in self.rounds:
+            writes: dict[int, int] = {}
+            first: list[_Message] = []
+            behind: list[list[_Message]] = []
+            several = sum(m.kind != SEND for m in messages) > 1
+            for m in messages:
+                if several and m.kind != SEND:
+                    chunks = m.chunks.tolist()
+                    before = max(writes.get(chunk, 0) for chunk in chunks)
+                    writes.update((chunk, before + 1) for chunk in chunks)
+                    if before and m.kind == REDUCE_FROM:
+                        temps = self.temporaries(m.chunks)
+                        if len(behind) < before:
+                            behind.append([])
+                        behind[before - 1].append(_Message(REDUCE, NONE, m.chunks, temps, m.rank, m.rank))
+                        m = m._replace(kind=RECV, chunks=temps)
+                first.append(m)
+            yield from (round_ for round_ in [first, *behind] if round_)
+
+    def temporaries(self, like: Ids) -> Ids:
+        first = self.nplaced + len(self.temps)
+        self.temps += [self.temps[i - self.nplaced] if i >= self.nplaced else i for i in like.tolist()]
+        return np.arange(first, self.nplaced + len(self.temps), dtype=np.uint32)
+
     def swaps(self, messages: list[_Message]) -> Iterator[npt.NDArray[np.bool_]]:
         """Yield for each message which of its steps carry SWAP, so that ranks which exchange compute the same.
 
@@ -107,10 +137,11 @@ class _Pen:
         foreign: dict[int, int] = {}  # temporaries with nothing of this rank's own: the rank that stands for them
         for m in messages:
             swap = np.full(len(m.chunks), m.kind == REDUCE_FROM and m.other < m.rank)
-            if m.kind != SEND and self.temps:
+            local = m.kind in (COPY, REDUCE)
+            if m.kind != SEND and (m.chunks.max() >= self.nplaced or (local and m.srcs.max() >= self.nplaced)):
                 for i, (chunk, src) in enumerate(zip(m.chunks.tolist(), m.srcs.tolist(), strict=True)):
                     stands = foreign.get(chunk, m.rank)
-                    comes = m.other if src == NONE else foreign.get(src, m.rank)
+                    comes = foreign.get(src, m.rank) if local else m.other
                     if m.kind in (REDUCE_FROM, REDUCE):
                         swap[i] = comes < stands
                         comes = m.rank if m.rank in (stands, comes) else min(stands, comes)
@@ -133,6 +164,7 @@ class View:
     def __init__(
         self, pen: _Pen, rank: int, size: int, root: int, chunks: int, paired: bool, groups: Groups | None = None
     ) -> None:
+        """Make the first view of an emission, which is what `emit` does; algorithms make more with `sub`."""
         self.rank = rank
         self.size = size
         self.root = root
@@ -165,7 +197,7 @@ class View:
         self._message(RECV, chunk, frm)
 
     def reduce(self, chunk: Chunk, frm: int) -> None:
-        """Receive and combine with what the chunk holds."""
+        """Receive and combine with what the chunk holds; several of one round into one chunk are combined in order."""
         self._message(REDUCE_FROM, chunk, frm)
 
     def copy(self, src: Chunk, dst: Chunk) -> None:
@@ -178,10 +210,7 @@ class View:
 
     def temp(self, like: Chunk) -> Temp:
         """Return a temporary as long as `like`; it holds nothing yet."""
-        pen = self._pen
-        first = pen.nplaced + len(pen.temps)
-        pen.temps += [pen.temps[i - pen.nplaced] if i >= pen.nplaced else i for i in self._ids(like).tolist()]
-        return Temp(np.arange(first, pen.nplaced + len(pen.temps), dtype=np.uint32))
+        return Temp(self._pen.temporaries(self._ids(like)))
 
     def sub(self, ranks: Sequence[int], chunks: Sequence[Sequence[int]] | None = None, root: int = 0) -> View:
         """Return a view of some of the ranks (this one among them), renumbered 0, 1, ...
