@@ -1,1 +1,1 @@
-"""pycomm.perf: measures collectives, in nccl-tests' spelling and columns, over pycomm and over other libraries side by side."""
+"""pycomm.perf: measures collectives with nccl-tests' flags and columns, pycomm and other libraries side by side."""

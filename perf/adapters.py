@@ -1,11 +1,11 @@
-"""What a measured rank needs of each library: joining the job, its calls made ready to be timed, and what it cannot do."""
+"""What a measured rank needs of each library: joining the job, calls made ready to be timed, and what it cannot do."""
 
 from __future__ import annotations
 
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -112,7 +112,7 @@ class Mpi(_Mpi4pyLike):
         InvalidArgument: mpi4py found another MPI than the one that was asked for.
     """
 
-    _SAYS = {"openmpi": "Open MPI", "mpich": "MPICH", "impi": "Intel(R) MPI", "mpi": ""}
+    _SAYS: ClassVar = {"openmpi": "Open MPI", "mpich": "MPICH", "impi": "Intel(R) MPI", "mpi": ""}
     _NO_DTYPE = frozenset({"half", "bfloat16", "f8e4m3", "f8e5m2"})
 
     def __init__(self, name: str) -> None:
@@ -120,7 +120,8 @@ class Mpi(_Mpi4pyLike):
 
         super().__init__(MPI.COMM_WORLD)
         self.name = name
-        self.version = MPI.Get_library_version().split("\n")[0].split(", package")[0].strip(" \t\0")
+        first_line = MPI.Get_library_version().strip("\0").splitlines()[0]
+        self.version = " ".join(first_line.partition(", package")[0].split())
         if self._SAYS[name] not in self.version:
             raise InvalidArgument(
                 f"mpi4py loaded {self.version!r} for {name}: MPI wheels overwrite each other in one environment, "
@@ -155,9 +156,7 @@ class Gloo(_Adapter):
     name = "gloo"
     in_place = object()
     _NO_DTYPE = frozenset({"uint32", "uint64", "f8e4m3", "f8e5m2"})
-    _METHODS = frozenset(
-        "allreduce reduce broadcast allgather reduce_scatter gather scatter alltoall alltoallv barrier sendrecv".split()
-    )
+    _LACKS = frozenset({"allgatherv", "scan", "exscan"})
     _NOT_IN_PLACE = frozenset({"alltoall"})
 
     def __init__(self, store: str | None) -> None:
@@ -176,7 +175,7 @@ class Gloo(_Adapter):
 
     def unsupported(self, case: Case, dtype: str, op: str, in_place: bool) -> str | None:
         """What torch's Gloo backend does not offer."""
-        if case.name not in self._METHODS:
+        if case.name in self._LACKS:
             return f"torch's gloo has no {case.name}"
         if in_place and case.name in self._NOT_IN_PLACE:
             return f"torch's gloo has no {case.name} in place"

@@ -74,7 +74,7 @@ class Outcome:
 
     Attributes:
         times: nanoseconds of each timed call; shape (iterations,).
-        wall: nanoseconds that one iteration took with its barrier and rewriting, on average.
+        wall: nanoseconds that one iteration takes with its barrier and rewriting, the median.
         wrong: wrong elements of this rank's output, or None if it was not looked at.
     """
 
@@ -90,7 +90,7 @@ def last_level_cache() -> int:
 
 
 def copies(nbytes: int, ranks: int, memory: int) -> int:
-    """How many copies of buffers of `nbytes` to rotate among: twice the last-level cache over all ranks, if memory allows."""
+    """Copies of buffers of `nbytes` to rotate among: over all ranks, twice the last-level cache, if memory allows."""
     nbytes = max(nbytes, 64)
     wanted = -(-2 * last_level_cache() // (nbytes * ranks))
     return max(1, min(max(2, wanted), _MOST_COPIES, memory // nbytes))
@@ -107,7 +107,7 @@ class Bench:
         sends, receives = case.sends(shape), case.receives(shape)
         self._library = library
         self._pattern = inputs.of(library.rank, 0, sends)
-        self._expect = lambda: case.expect(shape, inputs)
+        self._expect: Callable[[], Array] = lambda: case.expect(shape, inputs)
         self._sends: list[Array] = []
         self._receives: list[Array] = []
         self._calls: list[Callable[[], Any]] = []
@@ -131,11 +131,12 @@ class Bench:
         """Call `warmup` times unmeasured, `iterations` times measured, then once more checked if `check`."""
         barrier, calls, now = self._library.barrier, self._calls, perf_counter_ns
         times = np.empty(iterations, np.int64)
+        ends = np.empty(iterations + 1, np.int64)
         for i in range(warmup):
             self._call_once(i % len(calls))
         gc_was_on = gc.isenabled()
         gc.disable()
-        start = now()
+        ends[0] = now()
         for i in range(iterations):
             k = i % len(calls)
             call = calls[k]
@@ -144,10 +145,10 @@ class Bench:
             call()
             times[i] = now() - before
             self._sends[k][...] = self._pattern
-        wall = (now() - start) / max(1, iterations)
+            ends[i + 1] = now()
         if gc_was_on:
             gc.enable()
-        return Outcome(times, wall, self._wrong() if check else None)
+        return Outcome(times, float(np.median(np.diff(ends))), self._wrong() if check else None)
 
     def _call_once(self, k: int) -> None:
         self._library.barrier()
@@ -162,7 +163,7 @@ class Bench:
         self._library.barrier()
         self._calls[-1]()
         expected = self._expect()
-        bits = np.dtype(f"u{recv.dtype.itemsize}")
+        bits = getattr(np, f"uint{8 * recv.dtype.itemsize}")
         wrong = int(np.count_nonzero(recv.view(bits) != expected.view(bits)))
         send[...] = self._pattern
         return wrong

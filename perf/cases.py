@@ -1,4 +1,4 @@
-"""The collectives that perf measures, one record each: who sends and receives how much, what must come out, and the call.
+"""The collectives that perf measures, one record each: who sends and receives how much, what must come out, the call.
 
 To add a collective, add a record to `CASES`. A record never sees a library: `bind` is given one whose methods are
 spelled as mpi4py's upper-case methods on numpy arrays, which is also how pycomm spells them.

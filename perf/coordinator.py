@@ -18,18 +18,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import zmq
 
 from pycomm.errors import DeadlineExceeded, PeerLost
 
-from .bench import Cell
+from .bench import Cell, Library
 from .rivals import Rival
 from .worker import Server
 
 Reply = dict[str, Any]
+
+_TRIAL = 5  # calls in the first round, which only checks and tells how long a call takes
 
 
 class Job(Protocol):
@@ -94,7 +96,7 @@ class LaunchedJob:
             "endpoint": board.endpoint,
             "coordinator": os.getpid(),
         }
-        worker = [sys.executable, "-m", f"{__package__}.worker", json.dumps(settings)]
+        worker = [sys.executable, "-P", "-m", f"{__package__}.worker", json.dumps(settings)]
         with self._log.open("wb") as log:
             self._processes = [
                 subprocess.Popen(
@@ -108,7 +110,7 @@ class LaunchedJob:
                 for command, extra in rival.launch(place, ranks, worker)
             ]
         try:
-            hellos = [reply["hello"] for reply in self._replies()]
+            hellos = self._replies()
         except Exception:
             self.close()
             raise
@@ -165,39 +167,44 @@ class LaunchedJob:
 
 
 class CooperatingJob:
-    """The job that this process itself is rank 0 of: requests and replies go through the measured library."""
+    """A job that this process itself is rank 0 of, launched by somebody else.
 
-    def __init__(self, server: Server) -> None:
-        library = server.library
-        self.name, self.version = library.name, library.version
-        self._server = server
+    Requests and replies travel through `control`, the first library that was joined; `server` measures this one.
+    """
+
+    def __init__(self, control: Library, server: Server) -> None:
+        self.name, self.version = server.library.name, server.library.version
+        self._control, self._server = control, server
         self.hosts = [(int(r["pid"]), str(r["host"])) for r in self.ask({"do": "hello"})]
 
     def ask(self, request: dict[str, Any]) -> list[Reply]:
-        """See `Job.ask`; an error of rank 0 is raised as it is, and one of another rank ends the job's own way."""
-        self._server.library.broadcast(json.dumps(request).encode())
-        return exchange(self._server.library, self._server.answer(request))
+        """See `Job.ask`; whatever goes wrong is raised as it is and ends the job in its launcher's way."""
+        self._control.broadcast(json.dumps({**request, "library": self.name}).encode())
+        return _exchange(self._control, self._server.answer(request))
 
     def close(self) -> None:
-        """Let the other ranks go, and leave."""
-        self._server.library.broadcast(b'{"do": "stop"}')
+        """Leave, with the other ranks."""
+        self.ask({"do": "stop"})
         self._server.library.close()
 
 
-def exchange(library: Any, reply: Reply) -> list[Reply]:
+def cooperate(servers: dict[str, Server]) -> None:
+    """What every rank but 0 of a cooperating job does: answer rank 0's requests until it has closed every library."""
+    control = next(iter(servers.values())).library
+    while servers:
+        request = json.loads(control.broadcast(None))
+        _exchange(control, servers[request["library"]].answer(request))
+        if request["do"] == "stop":
+            servers.pop(request["library"]).library.close()
+
+
+def _exchange(control: Library, reply: Reply) -> list[Reply]:
     """Every rank's reply, on every rank."""
     data = json.dumps(reply).encode()
-    longest = int(library.allgather(np.array([len(data)], np.float64)).max())
+    longest = int(control.allgather(np.array([len(data)], np.float64)).max())
     padded = data.ljust(-(-longest // 8) * 8)
-    everybody = library.allgather(np.frombuffer(padded, np.float64).copy())
-    return [cast(Reply, json.loads(row.tobytes())) for row in everybody]
-
-
-def cooperate(server: Server) -> None:
-    """What every rank but 0 of a cooperating job does: answer rank 0's requests until it says stop."""
-    while (request := json.loads(server.library.broadcast(None)))["do"] != "stop":
-        exchange(server.library, server.answer(request))
-    server.library.close()
+    everybody = control.allgather(np.frombuffer(padded, np.float64).copy())
+    return [json.loads(row.tobytes()) for row in everybody]
 
 
 # ---- measuring ----
@@ -269,7 +276,7 @@ _COMBINE: dict[str, Callable[[Any], Any]] = {
 def measure(jobs: list[Job], cell: Cell, effort: Effort, failed: Callable[[Job, Exception], None]) -> dict[str, Sample]:
     """Each job's sample of one cell, the jobs taking turns. A job that fails is reported to `failed` and left out."""
     samples = {job.name: Sample() for job in jobs}
-    iterations: dict[str, int] = {}
+    walls: dict[str, float] = {}
     for turn in range(-1, effort.rounds):
         for job in jobs:
             sample = samples.get(job.name)
@@ -280,7 +287,7 @@ def measure(jobs: list[Job], cell: Cell, effort: Effort, failed: Callable[[Job, 
                 "do": "measure",
                 "cell": cell.__dict__,
                 "warmup": effort.warmup,
-                "iterations": 3 if trial else iterations[job.name],
+                "iterations": _TRIAL if trial else _iterations(effort, walls[job.name]),
                 "check": effort.check and (trial or turn == effort.rounds - 1),
             }
             try:
@@ -291,9 +298,10 @@ def measure(jobs: list[Job], cell: Cell, effort: Effort, failed: Callable[[Job, 
                 continue
             if "unsupported" in replies[0]:
                 sample.unsupported = replies[0]["unsupported"]
-            elif trial:
-                iterations[job.name] = _iterations(effort, max(reply["wall"] for reply in replies))
-            else:
+                continue
+            wall = max(reply["wall"] for reply in replies)
+            walls[job.name] = min(wall, walls.get(job.name, wall))
+            if not trial:
                 times = np.array([reply["times"] for reply in replies]) / 1e3
                 sample.times.extend(_COMBINE[effort.average](times).tolist())
             wrong = [reply["wrong"] for reply in replies if reply.get("wrong") is not None]
@@ -303,7 +311,7 @@ def measure(jobs: list[Job], cell: Cell, effort: Effort, failed: Callable[[Job, 
 
 
 def _iterations(effort: Effort, wall: float) -> int:
-    """Timed calls a round, given the nanoseconds that one took with all around it in the trial round."""
+    """Timed calls a round, given the nanoseconds that one took with all around it in the rounds so far."""
     if effort.iterations is not None:
         return -(-effort.iterations // effort.rounds)
     wanted = effort.seconds * 1e9 / max(wall, 1.0)
@@ -316,5 +324,5 @@ def closing(jobs: list[Job]) -> Iterator[list[Job]]:
     try:
         yield jobs
     finally:
-        for job in jobs:
+        for job in reversed(jobs):  # the first one carries the others' control messages
             job.close()

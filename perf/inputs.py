@@ -1,4 +1,4 @@
-"""Inputs whose every reduction is exact in any order, so that one wrong element is always counted and a right one never.
+"""Inputs whose every reduction is exact in any order, so that a wrong element is always counted and a right one never.
 
 The values of a rank are small integers drawn once from a seeded generator and repeated with a period that is prime, so
 that a chunk put in the wrong place, left out or counted twice changes the result (after nccl-tests' verifiable.h).
@@ -51,7 +51,8 @@ def dtype_of(name: str) -> np.dtype[Any]:
             import ml_dtypes
         except ImportError as error:
             raise InvalidArgument(f"type {name} needs the package ml_dtypes: pip install ml_dtypes") from error
-        return np.dtype(getattr(ml_dtypes, spelling))
+        narrow: np.dtype[Any] = np.dtype(getattr(ml_dtypes, spelling))
+        return narrow
     return np.dtype(spelling)
 
 

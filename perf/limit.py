@@ -34,7 +34,7 @@ def memory_rate(library: Library) -> float:
 
 
 def socket_rate(library: Library) -> float:
-    """Bytes that this rank sends a second while all ranks send to their right and receive from their left over loopback."""
+    """Bytes that this rank sends a second while all send to their right and receive from their left over loopback."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_STREAMS))
         listener.settimeout(_PATIENCE)

@@ -1,4 +1,4 @@
-"""The libraries that perf can start on this machine: how each is found, how its job is launched, what to say if it is not there."""
+"""The libraries that perf can start on this machine: how each is found and launched, what to say if it is not there."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _find_pycomm() -> str | None:
 
 
 def _launch_pycomm(place: str, ranks: int, worker: list[str]) -> Launch:
-    return [([place, "-m", "pycomm", "run", "-n", str(ranks), *worker], {})]
+    return [([place, "-P", "-m", "pycomm", "run", "-n", str(ranks), *worker], {})]
 
 
 def _find_gloo() -> str | None:
@@ -133,16 +133,16 @@ RIVALS: dict[str, Rival] = {
 
 
 def choose(names: list[str]) -> tuple[list[tuple[Rival, str]], list[str]]:
-    """The rivals of those names that are installed, each with its place, and a line about each that is not.
+    """The libraries of those names that are installed, each with its place, and a line about each that is not.
 
     Raises:
-        InvalidArgument: a name is none of `RIVALS`.
+        InvalidArgument: a name is neither pycomm nor one of `RIVALS`.
     """
     found, lines = [], []
     for name in names:
-        if name not in RIVALS:
-            raise InvalidArgument(f"perf knows no library {name!r} to compare with: choose from {', '.join(RIVALS)}, all")
-        rival = RIVALS[name]
+        rival = PYCOMM if name == PYCOMM.name else RIVALS.get(name)
+        if rival is None:
+            raise InvalidArgument(f"perf can start no library {name!r}: choose from {', '.join(RIVALS)}, all")
         place = rival.find()
         if place is None:
             lines.append(rival.missing)

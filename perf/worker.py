@@ -1,7 +1,7 @@
 """The entry of one measured rank: joins its library's job, then sleeps on its channel until it is its job's turn.
 
-Started as `python -m pycomm.perf.worker SETTINGS`, by the library's own launcher; SETTINGS is JSON. Requests and replies
-are JSON over a ZeroMQ socket of this rank's own, in a directory that only this user can open.
+Started as `python -m pycomm.perf.worker SETTINGS` by the library's own launcher; SETTINGS is JSON. Requests and
+replies are JSON over a ZeroMQ socket of this rank's own, in a directory that only this user can open.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ class Server:
         self._benches: dict[Cell, Bench] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The reply to a request: `{"do": "measure" | "memory" | "socket", ...}`."""
+        """The reply to a request: `{"do": "hello" | "memory" | "socket" | "measure" | "stop", ...}`."""
+        if request["do"] == "hello":
+            library = self.library
+            return {"size": library.size, "version": library.version, "pid": os.getpid(), "host": os.uname().nodename}
+        if request["do"] == "stop":
+            return {}
         if request["do"] == "memory":
             return {"rate": limit.memory_rate(self.library)}
         if request["do"] == "socket":
@@ -67,8 +72,7 @@ def main(settings: dict[str, Any]) -> int:
     channel.setsockopt(zmq.IDENTITY, f"{settings['job']}:{library.rank}".encode())
     channel.setsockopt(zmq.LINGER, 1000)
     channel.connect(settings["endpoint"])
-    hello = {"size": library.size, "version": library.version, "pid": os.getpid(), "host": os.uname().nodename}
-    channel.send_json({"hello": hello})
+    channel.send_json(server.answer({"do": "hello"}))
     try:
         while True:
             while not channel.poll(_LOOK_AROUND_MS):
