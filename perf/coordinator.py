@@ -121,7 +121,10 @@ class LaunchedJob:
         """See `Job.ask`."""
         message = json.dumps(request).encode()
         for rank in range(self._ranks):
-            self._board.socket.send_multipart([f"{self.name}:{rank}".encode(), message])
+            try:
+                self._board.socket.send_multipart([f"{self.name}:{rank}".encode(), message])
+            except zmq.ZMQError as error:
+                raise PeerLost(f"{self.name}: rank {rank} is gone: {error}{self._last_words()}", rank) from error
         return self._replies()
 
     def _replies(self) -> list[Reply]:
