@@ -88,8 +88,17 @@ class Pycomm(_Mpi4pyLike):
 
     def bind(self, method: str, *args: Any, **keywords: Any) -> Callable[[], Any]:
         """`comm.method(*args, **keywords)` with the algorithm and slices that the user asked for, ready to be made."""
-        extras = self._extras if method not in ("Barrier", "Sendrecv") else {}
-        return self.ready(method, *args, **keywords, **extras)
+        if method == "Sendrecv":
+            return self._sendrecv(*args, **keywords)
+        return self.ready(method, *args, **keywords, **self._extras)
+
+    def _sendrecv(self, send: Array, dest: int, recvbuf: Array, source: int) -> Callable[[], Any]:
+        def exchange() -> None:
+            incoming = self._comm.Irecv(recvbuf, source)
+            self._comm.Send(send, dest)
+            incoming.Wait()
+
+        return exchange
 
     def unsupported(self, case: Case, dtype: str, op: str, in_place: bool) -> str | None:
         """A prefix has no average; anything else pycomm can do."""

@@ -25,6 +25,7 @@ import zmq
 
 from pycomm.errors import DeadlineExceeded, PeerLost
 
+from . import machine
 from .bench import Cell, Library
 from .rivals import Rival
 from .worker import Server
@@ -96,12 +97,14 @@ class LaunchedJob:
             "endpoint": board.endpoint,
             "coordinator": os.getpid(),
         }
+        # Fair to all: a library that computes in threads of its own gets its share of the cores, and no more.
+        threads = {"OMP_NUM_THREADS": str(max(1, machine.cores() // ranks))}
         worker = [sys.executable, "-P", "-m", f"{__package__}.worker", json.dumps(settings)]
         with self._log.open("wb") as log:
             self._processes = [
                 subprocess.Popen(
                     command,
-                    env=os.environ | extra,
+                    env=threads | os.environ | extra,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -70,15 +70,12 @@ def _drain(stream: socket.socket) -> None:
         pass
 
 
-def least_seconds(case: Case, count: int, itemsize: int, ranks: int, medium: str, rate: float) -> float | None:
-    """The least time that a call can take on this machine, out of place; None for a call that moves no bytes.
+def least_bytes(case: Case, count: int, itemsize: int, ranks: int, over_sockets: bool) -> float:
+    """The least bytes that a call must move, out of place; derived in perf/README.md.
 
-    Args:
-        medium: `memory`, where `rate` is the sum of `memory_rate` over all ranks, or `socket`, where it is the mean of
-            `socket_rate`. The formulas are derived in perf/README.md.
+    Over sockets: through each rank's port, to be held against the mean of `socket_rate`. Otherwise: through memory for
+    all ranks together, to be held against the sum of `memory_rate`.
     """
-    if medium == "memory":
-        traffic = float(case.least_traffic(count, itemsize, ranks))
-    else:
-        traffic = case.busbw(ranks) * case.nbytes(count, itemsize, ranks)
-    return traffic / rate if traffic and rate else None
+    if over_sockets:
+        return case.busbw(ranks) * case.nbytes(count, itemsize, ranks)
+    return float(case.least_traffic(count, itemsize, ranks))

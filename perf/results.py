@@ -63,7 +63,7 @@ def make_row(sample: Sample, case: Case, nbytes: int, ranks: int, least_seconds:
         cv_percent=sample.variation,
         algbw_gbs=algbw,
         busbw_gbs=algbw * case.busbw(ranks),
-        limit_fraction=None if least_seconds is None else least_seconds * 1e6 / sample.median,
+        limit_fraction=least_seconds * 1e6 / sample.median if least_seconds else None,
         wrong=sample.wrong,
         **labels,
     )

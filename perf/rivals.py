@@ -55,7 +55,7 @@ def _find_pycomm() -> str | None:
 
 
 def _launch_pycomm(place: str, ranks: int, worker: list[str]) -> Launch:
-    return [([place, "-P", "-m", "pycomm", "run", "-n", str(ranks), *worker], {})]
+    return [([place, "-P", "-m", "pycomm", "run", "-n", str(ranks), "--", *worker], {})]
 
 
 def _find_gloo() -> str | None:

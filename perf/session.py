@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from pycomm.errors import InvalidArgument
 
 from . import limit, machine, report, rivals
 from .bench import Cell
@@ -20,6 +22,7 @@ from .worker import Server
 Say = Callable[[str], None]
 
 _LIMIT_TRIES = 3
+_BUFFERS = 6  # of the largest size, that a rank holds while it checks a call
 
 
 @dataclass(frozen=True)
@@ -75,161 +78,177 @@ def run(request: Request, say: Say, servers: dict[str, Server] | None = None) ->
     Raises:
         InvalidArgument: a library has no such name, or the buffers do not fit into memory.
     """
-    results = Results()
+    session = _Session(request, say)
     warning = machine.busy() if servers is None else None
     with contextlib.ExitStack() as stack:
         if servers is None:
-            jobs = _launch(request, stack.enter_context(Switchboard()), say, results)
+            session.launch(stack.enter_context(Switchboard()))
         else:
-            control = next(iter(servers.values())).library
-            jobs = [CooperatingJob(control, server) for server in servers.values()]
-        stack.enter_context(closing(jobs))
-        results.machine = machine.describe({job.name: job.version for job in jobs})
+            session.cooperate(servers)
+        stack.enter_context(closing(session.jobs))
+        session.results.machine = machine.describe({job.name: job.version for job in session.jobs})
         if warning:
             say(f"# WARNING: {warning}")
-        if not jobs:
-            return results
-        medium, rate = _limit(request, jobs, say, results)
-        for case in request.cases:
-            _run_case(request, case, jobs, medium, rate, say, results)
-        if len(request.cases) > 1:
-            say("# Over everything:")
-            for line in report.verdict_lines(results.rows, request.libraries[0]):
-                say(line)
-    return results
+        if session.jobs:
+            session.check_memory()
+            session.find_limit()
+            for case in request.cases:
+                session.measure(case)
+            if len(request.cases) > 1:
+                session.conclude()
+    return session.results
 
 
-def _launch(request: Request, board: Switchboard, say: Say, results: Results) -> list[Job]:
-    found, lines = rivals.choose(request.libraries)
-    for line in lines:
-        say(f"# {line}")
-    jobs: list[Job] = []
-    for rival, place in found:
-        own = request.join if rival.name == "pycomm" else {}
-        try:
-            jobs.append(LaunchedJob(board, rival, place, request.ranks, request.patience, own))
-        except Exception as error:
-            _give_up(rival.name, error, say, results)
-    return jobs
+class _Session:
+    """What the steps of one invocation share."""
+
+    def __init__(self, request: Request, say: Say) -> None:
+        self.request, self.say = request, say
+        self.jobs: list[Job] = []
+        self.results = Results()
+        self._reference = request.libraries[0]
+        self._over_sockets = request.join.get("transport") == "tcp"
+        self._rate = 0.0
+        self._introduced = False
+
+    def launch(self, board: Switchboard) -> None:
+        """Start every library that is installed; say which are not, and which did not start."""
+        found, lines = rivals.choose(self.request.libraries)
+        for line in lines:
+            self.say(f"# {line}")
+        for rival, place in found:
+            own = self.request.join if rival.name == "pycomm" else {}
+            try:
+                self.jobs.append(LaunchedJob(board, rival, place, self.request.ranks, self.request.patience, own))
+            except Exception as error:
+                self._give_up(rival.name, error)
+
+    def cooperate(self, servers: dict[str, Server]) -> None:
+        """Use the libraries that this process has joined."""
+        control = next(iter(servers.values())).library
+        self.jobs += [CooperatingJob(control, server) for server in servers.values()]
+
+    def check_memory(self) -> None:
+        """Refuse, before anything is measured, sizes whose buffers do not fit for all ranks of all libraries at once."""
+        largest, available = max(self.request.sizes), machine.available_memory()
+        needed = _BUFFERS * largest * self.request.ranks * len(self.jobs)
+        if needed > available:
+            raise InvalidArgument(
+                f"{format_size(largest)} needs {needed >> 20} MiB over {self.request.ranks} ranks of {len(self.jobs)} "
+                f"libraries, and {available >> 20} MiB are free: lower -e, -n, or the number of libraries"
+            )
+
+    def find_limit(self) -> None:
+        """Measure what bounds this run, in bytes a second; 0 where nothing can be said (ranks on several hosts)."""
+        if len({host for _, host in self.jobs[0].hosts}) > 1:
+            return
+        request = {"do": "socket" if self._over_sockets else "memory"}
+        self._rate = max(sum(reply["rate"] for reply in self.jobs[0].ask(request)) for _ in range(_LIMIT_TRIES))
+        meaning = "read and written by all ranks copying at once"
+        if self._over_sockets:
+            self._rate /= self.request.ranks
+            meaning = "sent by each rank, while all send and receive over loopback sockets"
+        self.say(f"# Limit: {self._rate / 1e9:.1f} GB/s {meaning}")
+        self.results.machine["limit_gbs"] = self._rate / 1e9
+
+    def measure(self, case: Case) -> None:
+        """One collective's table, from its header to its ratios."""
+        self._say_header(case)
+        rows: list[Row] = []
+        refusals: dict[str, None] = {}
+        for cell in _progress(list(self._cells(case)), case.name):
+            samples = {cell: measure(list(self.jobs), cell, self.request.effort, self._drop)}
+            if case.input_at is not None:
+                in_place = replace(cell, in_place=True)
+                samples[in_place] = measure(list(self.jobs), in_place, self.request.effort, self._drop)
+            for job in self.jobs:
+                pair: dict[bool, Row] = {}
+                for form, by_name in samples.items():
+                    sample = by_name.get(job.name, Sample())
+                    if sample.unsupported:
+                        refusals[f"{job.name}: {sample.unsupported}"] = None
+                    elif sample.times:
+                        pair[form.in_place] = self._row(case, job.name, form, sample)
+                if pair:
+                    rows += pair.values()
+                    columns = (case.reduces, case.rooted, self.request.per_call)
+                    self.say(report.table_row(pair.get(False), pair.get(True), *columns))
+        for refusal in refusals:
+            self.say(f"# {refusal}")
+        self.results.rows += rows
+        for line in report.footer(case.program, rows, self._reference):
+            self.say(line)
+        for line in report.ratio_lines(rows, self._reference) + report.verdict_lines(rows, self._reference):
+            self.say(line)
+        self.say("#")
+
+    def conclude(self) -> None:
+        """The verdicts over all collectives."""
+        lines = report.verdict_lines(self.results.rows, self._reference)
+        for line in ["# Over everything:", *lines] if lines else []:
+            self.say(line)
+
+    def _say_header(self, case: Case) -> None:
+        self.say(f"# Collective test starting: {case.program}")
+        self.say(self.request.header)
+        self.say("#")
+        if not self._introduced:
+            self.say("# Using devices")
+            for group, job in enumerate(self.jobs):
+                for rank, (pid, host) in enumerate(job.hosts):
+                    place = f"Rank {rank:2d} Group {group:2d} Pid {pid:6d} on {host:>10} device {rank:2d}"
+                    self.say(f"#  {place} [cpu] {job.version}")
+            self._introduced = True
+        for line in report.header(self.request.per_call):
+            self.say(line)
+
+    def _drop(self, job: Job, error: Exception) -> None:
+        self.jobs.remove(job)
+        with contextlib.suppress(Exception):
+            job.close()
+        self._give_up(job.name, error)
+
+    def _give_up(self, name: str, error: Exception) -> None:
+        self.results.failed.append(name)
+        for line in f"FAILED: {name} is left out from here on: {error}".splitlines():
+            self.say(f"# {line}")
+
+    def _cells(self, case: Case) -> Iterator[Cell]:
+        """What to measure of a collective, out of place; sizes that round to the same count once."""
+        request = self.request
+        memory = machine.available_memory() // 3 // (len(self.jobs) * request.ranks)
+        for dtype in request.dtypes:
+            itemsize = dtype_of(dtype).itemsize
+            counts = dict.fromkeys(case.count(nbytes, itemsize, request.ranks) for nbytes in request.sizes)
+            for op in request.ops if case.reduces else request.ops[:1]:
+                for root in request.roots if case.rooted else request.roots[:1]:
+                    for count in counts:
+                        yield Cell(case.name, count, dtype, op, root, False, memory)
+
+    def _row(self, case: Case, library: str, cell: Cell, sample: Sample) -> Row:
+        request, itemsize = self.request, dtype_of(cell.dtype).itemsize
+        least = None
+        if not cell.in_place and self._rate:
+            least = limit.least_bytes(case, cell.count, itemsize, request.ranks, self._over_sockets) / self._rate
+        ours = library == "pycomm"
+        return make_row(
+            sample,
+            case,
+            case.nbytes(cell.count, itemsize, request.ranks),
+            request.ranks,
+            least,
+            library=library,
+            transport=(request.join.get("transport") or "auto") if ours else None,
+            algorithm=(request.join.get("algorithm") or "auto") if ours else None,
+            count=cell.count,
+            dtype=cell.dtype,
+            op=cell.op,
+            root=cell.root,
+            in_place=cell.in_place,
+        )
 
 
-def _give_up(name: str, error: Exception, say: Say, results: Results) -> None:
-    results.failed.append(name)
-    for line in f"FAILED: {name} is left out from here on: {error}".splitlines():
-        say(f"# {line}")
-
-
-def _limit(request: Request, jobs: list[Job], say: Say, results: Results) -> tuple[str, float]:
-    """The medium that bounds this run and its bytes a second; 0 where nothing can be said (ranks on several hosts)."""
-    if len({host for _, host in jobs[0].hosts}) > 1:
-        return "memory", 0.0
-    medium = "socket" if request.join.get("transport") == "tcp" else "memory"
-    rate = max(sum(reply["rate"] for reply in jobs[0].ask({"do": medium})) for _ in range(_LIMIT_TRIES))
-    meaning = "read and written by all ranks copying at once"
-    if medium == "socket":
-        rate /= request.ranks
-        meaning = "sent by each rank, while all send and receive over loopback sockets"
-    say(f"# Limit: {rate / 1e9:.1f} GB/s {meaning}")
-    results.machine["limit"] = {"medium": medium, "gbs": rate / 1e9}
-    return medium, rate
-
-
-def _run_case(
-    request: Request, case: Case, jobs: list[Job], medium: str, rate: float, say: Say, results: Results
-) -> None:
-    say(f"# Collective test starting: {case.program}")
-    say(request.header)
-    say("#")
-    if case is request.cases[0]:
-        say("# Using devices")
-        for group, job in enumerate(jobs):
-            for rank, (pid, host) in enumerate(job.hosts):
-                place = f"Rank {rank:2d} Group {group:2d} Pid {pid:6d} on {host:>10} device {rank:2d}"
-                say(f"#  {place} [cpu] {job.version}")
-    for line in report.header(request.per_call):
-        say(line)
-    rows: list[Row] = []
-    refusals: dict[str, None] = {}
-    cells = list(_cells(request, case, len(jobs)))
-    for cell, itemsize in _progress(cells, case.name):
-        samples: dict[bool, dict[str, Sample]] = {}
-        for in_place in (False, True) if case.input_at is not None else (False,):
-
-            def failed(job: Job, error: Exception) -> None:
-                jobs.remove(job)
-                with contextlib.suppress(Exception):
-                    job.close()
-                _give_up(job.name, error, say, results)
-
-            samples[in_place] = measure(list(jobs), _in_place(cell, in_place), request.effort, failed)
-        for job in jobs:
-            pair: dict[bool, Row] = {}
-            for in_place, by_name in samples.items():
-                sample = by_name.get(job.name)
-                if sample is not None and sample.unsupported:
-                    refusals[f"{job.name}: {sample.unsupported}"] = None
-                elif sample is not None and sample.times:
-                    pair[in_place] = _row(request, case, job, cell, itemsize, in_place, sample, medium, rate)
-            if pair:
-                rows += pair.values()
-                say(report.table_row(pair.get(False), pair.get(True), case.reduces, case.rooted, request.per_call))
-    for refusal in refusals:
-        say(f"# {refusal}")
-    results.rows += rows
-    for line in report.footer(case.program, rows, request.libraries[0]):
-        say(line)
-    for line in report.ratio_lines(rows, request.libraries[0]) + report.verdict_lines(rows, request.libraries[0]):
-        say(line)
-    say("#")
-
-
-def _in_place(cell: Cell, in_place: bool) -> Cell:
-    return Cell(**{**cell.__dict__, "in_place": in_place})
-
-
-def _row(
-    request: Request,
-    case: Case,
-    job: Job,
-    cell: Cell,
-    itemsize: int,
-    in_place: bool,
-    sample: Sample,
-    medium: str,
-    rate: float,
-) -> Row:
-    least = None if in_place else limit.least_seconds(case, cell.count, itemsize, request.ranks, medium, rate)
-    ours = job.name == "pycomm"
-    return make_row(
-        sample,
-        case,
-        case.nbytes(cell.count, itemsize, request.ranks),
-        request.ranks,
-        least,
-        library=job.name,
-        transport=(request.join.get("transport") or "auto") if ours else None,
-        algorithm=(request.join.get("algorithm") or "auto") if ours else None,
-        count=cell.count,
-        dtype=cell.dtype,
-        op=cell.op,
-        root=cell.root,
-        in_place=in_place,
-    )
-
-
-def _cells(request: Request, case: Case, jobs: int) -> Iterator[tuple[Cell, int]]:
-    """What to measure of one collective, out of place; sizes that round to the same count once."""
-    memory = machine.available_memory() // 3 // max(1, jobs * request.ranks)
-    for dtype in request.dtypes:
-        itemsize = dtype_of(dtype).itemsize
-        counts = dict.fromkeys(case.count(nbytes, itemsize, request.ranks) for nbytes in request.sizes)
-        for op in request.ops if case.reduces else request.ops[:1]:
-            for root in request.roots if case.rooted else request.roots[:1]:
-                for count in counts if case.moves_data else [0]:
-                    yield Cell(case.name, count, dtype, op, root, False, memory), itemsize
-
-
-def _progress(cells: list[tuple[Cell, int]], name: str) -> Iterator[tuple[Cell, int]]:
+def _progress(cells: list[Cell], name: str) -> Iterator[Cell]:
     """The cells, with a bar on a terminal's standard error while they are measured, if rich is installed."""
     try:
         from rich.console import Console
@@ -243,7 +262,7 @@ def _progress(cells: list[tuple[Cell, int]], name: str) -> Iterator[tuple[Cell, 
         return
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task(name, total=len(cells))
-        for cell, itemsize in cells:
-            bar.update(task, description=f"{name} {format_size(cell.count * itemsize)}")
-            yield cell, itemsize
+        for cell in cells:
+            bar.update(task, description=f"{name} {cell.count} {cell.dtype}")
+            yield cell
             bar.advance(task)

@@ -103,9 +103,8 @@ def test_the_machine_has_a_memory_rate():
     assert all(rate > 1e8 for rate in on_ranks(2, limit.memory_rate))
 
 
-def test_least_seconds():
-    case = CASES["allreduce"]
-    assert limit.least_seconds(case, 1000, 4, 2, "memory", 16e9) == 16000 / 16e9
-    assert limit.least_seconds(case, 1000, 4, 4, "socket", 6e9) == 1.5 * 4000 / 6e9
-    assert limit.least_seconds(CASES["barrier"], 0, 4, 2, "memory", 16e9) is None
-    assert limit.least_seconds(case, 1000, 4, 2, "memory", 0.0) is None
+def test_least_bytes():
+    assert limit.least_bytes(CASES["allreduce"], 1000, 4, 2, over_sockets=False) == 16000
+    assert limit.least_bytes(CASES["allreduce"], 1000, 4, 4, over_sockets=True) == 1.5 * 4000
+    assert limit.least_bytes(CASES["alltoall"], 1000, 4, 4, over_sockets=True) == 3 * 4000
+    assert limit.least_bytes(CASES["barrier"], 0, 4, 2, over_sockets=False) == 0
