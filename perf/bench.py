@@ -74,7 +74,7 @@ class Outcome:
 
     Attributes:
         times: nanoseconds of each timed call; shape (iterations,).
-        wall: nanoseconds that one iteration takes with its barrier and rewriting, the median.
+        wall: nanoseconds that one iteration takes with its barrier and rewriting, on average.
         wrong: wrong elements of this rank's output, or None if it was not looked at.
     """
 
@@ -148,7 +148,7 @@ class Bench:
             ends[i + 1] = now()
         if gc_was_on:
             gc.enable()
-        return Outcome(times, float(np.median(np.diff(ends))), self._wrong() if check else None)
+        return Outcome(times, float(np.diff(ends).mean()), self._wrong() if check else None)
 
     def _call_once(self, k: int) -> None:
         self._library.barrier()

@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         about = results.machine
         plot.save(results.rows, arguments.plot, f"{request.ranks} ranks on {about['cores']} cores of {about['cpu']}")
     if arguments.markdown:
-        _say(report.markdown(results.rows, reference))
+        _say(report.markdown(results.rows, reference) or "# there is nothing to compare: --markdown needs --vs")
     if results.wrong or reference in results.failed or not results.rows:
         _say("# FAILED")
         return 1

@@ -120,8 +120,13 @@ def verdict_lines(rows: Sequence[Row], reference: str) -> list[str]:
 
 
 def markdown(rows: Sequence[Row], reference: str) -> str:
-    """A table for a README: a line a collective, a column a rival, each with geometric mean and worst cell."""
+    """A table for a README: a line a collective, a column a rival, each with geometric mean and worst cell.
+
+    Empty when there is nothing to compare with.
+    """
     compared = {name: by for name, by in ratios(rows, reference).items() if by}
+    if not compared:
+        return ""
     collectives = list(dict.fromkeys(row.collective for row in rows))
     ranks = max((row.ranks for row in rows), default=0)
     title = f"{reference}, {ranks} ranks"

@@ -126,6 +126,7 @@ def test_geometric_mean_and_worst_cell(row):
 
 def test_alone_there_is_nothing_to_compare(row):
     assert report.ratio_lines([row()], "pycomm") == [] == report.verdict_lines([row()], "pycomm")
+    assert report.markdown([row()], "pycomm") == ""
 
 
 def test_a_sample_becomes_a_row():
