@@ -18,18 +18,10 @@ static inline void stream_line(char *dst, const char *src)
 #define STREAM_END _mm_sfence
 
 #define HALF_LANES 8
-
-static inline __m256 half_load(const void *x)
-{
-    return _mm256_cvtph_ps(_mm_loadu_si128(x));
-}
-
-static inline void half_store(void *d, __m256 r)
-{
-    const __m256 nan = _mm256_set1_ps(__builtin_nanf(""));
-    r = _mm256_blendv_ps(r, nan, _mm256_cmp_ps(r, r, _CMP_UNORD_Q));
-    _mm_storeu_si128(d, _mm256_cvtps_ph(r, _MM_FROUND_TO_NEAREST_INT));
-}
+typedef __m256 half_floats;
+#define half_load_bytes(X) ((half_bits)_mm_cvtepu8_epi16(_mm_loadl_epi64(X)))
+#define half_widen(H) _mm256_cvtph_ps((__m128i)(H))
+#define half_narrow(F) ((half_bits)_mm256_cvtps_ph(F, _MM_FROUND_TO_NEAREST_INT))
 
 #include "loops.h"
 

@@ -18,18 +18,10 @@ static inline void stream_line(char *dst, const char *src)
 #define STREAM_END _mm_sfence
 
 #define HALF_LANES 16
-
-static inline __m512 half_load(const void *x)
-{
-    return _mm512_cvtph_ps(_mm256_loadu_si256(x));
-}
-
-static inline void half_store(void *d, __m512 r)
-{
-    const __m512 nan = _mm512_set1_ps(__builtin_nanf(""));
-    r = _mm512_mask_mov_ps(r, _mm512_cmp_ps_mask(r, r, _CMP_UNORD_Q), nan);
-    _mm256_storeu_si256(d, _mm512_cvtps_ph(r, _MM_FROUND_TO_NEAREST_INT));
-}
+typedef __m512 half_floats;
+#define half_load_bytes(X) ((half_bits)_mm256_cvtepu8_epi16(_mm_loadu_si128(X)))
+#define half_widen(H) _mm512_cvtph_ps((__m256i)(H))
+#define half_narrow(F) ((half_bits)_mm512_cvtps_ph(F, _MM_FROUND_TO_NEAREST_INT))
 
 #include "loops.h"
 

@@ -3,7 +3,7 @@
  *
  * The includer may define, before it:
  *   STREAM_LINE(dst, src)  copies 64 bytes to an aligned dst past the caches; STREAM_END() orders those stores.
- *   HALF_LANES             with the type half_vector, half_load and half_store: float16 in hardware.
+ *   HALF_LANES             float16 in hardware: see half.h.
  *
  * The loops below are plain C that the compiler vectorises. They touch their operands in place (no stride, no overlap
  * but dst == a or dst == b), which is why they may be declared independent.
@@ -14,6 +14,9 @@
 
 #include "kernels.h"
 #include "small_float.h"
+#if defined(HALF_LANES)
+#include "half.h"
+#endif
 
 #if defined(__clang__)
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
@@ -221,9 +224,8 @@ REAL_KERNELS(f64, double)
 
 /* ---- complex: pairs of reals ------------------------------------------------------------------ */
 
-/* The products are settled too, for the sake of what a settled number is not: a product that could be fused with the
- * addition (gcc 12 makes vfmaddsub of these lines, whatever -ffp-contract says). */
-
+/* The products are settled as well, so that no compiler can fuse them with the addition and skip a rounding: gcc 12
+ * would make vfmaddsub of the plain lines, whatever -ffp-contract says. */
 #define COMPLEX_KERNELS(N, REAL, T)                                                                                    \
     static void N##_SUM_loop(void *dst, const void *a, const void *b, size_t n)                                        \
     {                                                                                                                  \
@@ -285,29 +287,31 @@ SMALL_KERNELS(e5m2, 8)
 
 KERNEL(bf16_SUM, uint16_t, SMALL_RESULT(bf16, +))
 KERNEL(bf16_PROD, uint16_t, SMALL_RESULT(bf16, *))
-KERNEL(e4m3_SUM, uint8_t, SMALL_RESULT(e4m3, +))
-KERNEL(e4m3_PROD, uint8_t, SMALL_RESULT(e4m3, *))
-KERNEL(e5m2_SUM, uint8_t, SMALL_RESULT(e5m2, +))
-KERNEL(e5m2_PROD, uint8_t, SMALL_RESULT(e5m2, *))
 
+/* Where the CPU converts float16: whole vectors with its help, and what remains one by one. */
 #if defined(HALF_LANES)
-#define HALF_KERNEL(NAME, SIGN)                                                                                        \
-    LOOP(NAME##_rest, uint16_t, SMALL_RESULT(f16, SIGN))                                                               \
+#define HALF_KERNEL(NAME, N, T, SIGN)                                                                                  \
+    LOOP(NAME##_rest, T, SMALL_RESULT(N, SIGN))                                                                        \
     static __attribute__((noinline)) void NAME##_loop(void *dst, const void *a, const void *b, size_t n)               \
     {                                                                                                                  \
+        const size_t step = HALF_LANES * sizeof(T);                                                                    \
         char *d = dst;                                                                                                 \
         const char *x = a, *y = b;                                                                                     \
-        for (; n >= HALF_LANES; n -= HALF_LANES, d += 2 * HALF_LANES, x += 2 * HALF_LANES, y += 2 * HALF_LANES)        \
-            half_store(d, half_load(x) SIGN half_load(y));                                                             \
+        for (; n >= HALF_LANES; n -= HALF_LANES, d += step, x += step, y += step)                                      \
+            N##_store(d, N##_load(x) SIGN N##_load(y));                                                                \
         if (n) NAME##_rest_loop(d, x, y, n);                                                                           \
     }                                                                                                                  \
-    ENTRY(NAME, sizeof(uint16_t))
+    ENTRY(NAME, sizeof(T))
 #else
-#define HALF_KERNEL(NAME, SIGN) KERNEL(NAME, uint16_t, SMALL_RESULT(f16, SIGN))
+#define HALF_KERNEL(NAME, N, T, SIGN) KERNEL(NAME, T, SMALL_RESULT(N, SIGN))
 #endif
 
-HALF_KERNEL(f16_SUM, +)
-HALF_KERNEL(f16_PROD, *)
+HALF_KERNEL(f16_SUM, f16, uint16_t, +)
+HALF_KERNEL(f16_PROD, f16, uint16_t, *)
+HALF_KERNEL(e4m3_SUM, e4m3, uint8_t, +)
+HALF_KERNEL(e4m3_PROD, e4m3, uint8_t, *)
+HALF_KERNEL(e5m2_SUM, e5m2, uint8_t, +)
+HALF_KERNEL(e5m2_PROD, e5m2, uint8_t, *)
 
 /* ---- the table -------------------------------------------------------------------------------- */
 
