@@ -87,7 +87,8 @@ struct pcm_handshake {
 int pcm_handshake_call(struct pcm_handshake *shake, pcm_world *world, int fd, const struct pcm_hello *hello);
 int pcm_handshake_answer(struct pcm_handshake *shake, pcm_world *world, int fd, pcm_admit_fn *admit, void *user);
 /* Moves on as far as it can without waiting: PCM_AGAIN; PCM_OK, see `verdict`; PCM_ERR_AUTH: a stranger;
- * PCM_ERR_PEER_LOST: connection refused; PCM_ERR_SYSTEM: it failed, or was closed. The descriptor stays the caller's. */
+ * PCM_ERR_PEER_LOST: connection refused; PCM_ERR_SYSTEM: it failed, or was closed. The descriptor stays the caller's.
+ */
 int pcm_handshake_step(struct pcm_handshake *shake);
 /* What a waiting handshake waits for: EPOLLIN or EPOLLOUT. */
 uint32_t pcm_handshake_events(const struct pcm_handshake *shake);

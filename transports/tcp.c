@@ -1,4 +1,5 @@
-/* tcp.c: the endpoint and its channels: who connects to whom, the transport's slots, closing. See tcp.h for the picture. */
+/* tcp.c: the endpoint and its channels: who connects to whom, the transport's slots, closing. See tcp.h for the
+ * picture. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,13 +14,13 @@
 #include "tcp.h"
 
 enum {
-    CONNECT_MS = 1000,   /* for one address, before the next is tried; doubles each pass */
-    ANSWER_MS = 5000,    /* likewise, for the answer of who is there, if there are other addresses */
-    REFUSED_MS = 2000,   /* a rank listens before it publishes its address: refused for this long, it is gone */
-    GIVE_UP_MS = 30000,  /* for all other trouble */
-    LINGER_MS = 5000,    /* what a closed channel may take to deliver its last fragments */
-    SHUT_MS = 1000,      /* ... when the world ends */
-    HEALTH_MS = 5000,    /* between looks at the connections, while something is under way */
+    CONNECT_MS = 1000,     /* for one address, before the next is tried; doubles each pass */
+    ANSWER_MS = 5000,      /* likewise, for the answer of who is there, if there are other addresses */
+    REFUSED_MS = 2000,     /* a rank listens before it publishes its address: refused for this long, it is gone */
+    GIVE_UP_MS = 30000,    /* for all other trouble */
+    LINGER_MS = 5000,      /* what a closed channel may take to deliver its last fragments */
+    SHUT_MS = 1000,        /* ... when the world ends */
+    HEALTH_MS = 5000,      /* between looks at the connections, while something is under way */
     MOST_UNCLAIMED = 1024, /* channels that peers opened and this side has not asked for yet */
     SWEEP = 64,            /* among so many of them, some may be stale */
 };
@@ -37,7 +38,8 @@ static void arm_timer(struct tcp_endpoint *endpoint, int64_t when)
     endpoint->armed = when;
 }
 
-/* ---- the life of a channel ---------------------------------------------------------------------------------------- */
+/* ---- the life of a channel ----------------------------------------------------------------------------------------
+ */
 
 static struct tcp_channel *new_channel(struct tcp_endpoint *endpoint, int peer, uint64_t id)
 {
@@ -89,7 +91,10 @@ static void free_channel(struct tcp_channel *channel)
     free(channel);
 }
 
-void tcp_enter(struct tcp_channel *channel) { channel->busy++; }
+void tcp_enter(struct tcp_channel *channel)
+{
+    channel->busy++;
+}
 
 void tcp_leave(struct tcp_channel *channel)
 {
@@ -104,8 +109,10 @@ void tcp_lost(struct tcp_channel *channel, const char *why)
     for (int i = 0; i < TCP_MOST_STREAMS; i++) /* what the peer had sent before can still be read */
         if (channel->streams[i] && channel->streams[i]->watched) tcp_stream_receive(channel->streams[i]);
     end_streams(channel);
-    if (channel->closing) free_channel(channel);
-    else if (channel->base.state <= PCM_CHANNEL_UP) pcm_channel_fail(&channel->base, PCM_CHANNEL_LOST, why);
+    if (channel->closing)
+        free_channel(channel);
+    else if (channel->base.state <= PCM_CHANNEL_UP)
+        pcm_channel_fail(&channel->base, PCM_CHANNEL_LOST, why);
     tcp_leave(channel);
 }
 
@@ -125,11 +132,14 @@ void tcp_stream_ended(struct tcp_stream *stream, const char *why)
     if (channel->ended) return;
     for (int i = 0; i < TCP_MOST_STREAMS; i++)
         if (channel->streams[i] && channel->streams[i]->watch.fd >= 0) return;
-    if (channel->closing) free_channel(channel);
-    else if (channel->base.state == PCM_CHANNEL_UP) tcp_lost(channel, "fragments are missing after its goodbye");
+    if (channel->closing)
+        free_channel(channel);
+    else if (channel->base.state == PCM_CHANNEL_UP)
+        tcp_lost(channel, "fragments are missing after its goodbye");
 }
 
-/* ---- connecting --------------------------------------------------------------------------------------------------- */
+/* ---- connecting ---------------------------------------------------------------------------------------------------
+ */
 
 static void try_next(struct tcp_channel *channel);
 
@@ -138,14 +148,17 @@ static struct pcm_visit *dial(struct tcp_channel *channel, uint32_t number, pcm_
     struct tcp_endpoint *endpoint = endpoint_of(channel);
     const struct pcm_world_config *config = pcm_world_get_config(endpoint->base.world);
     struct tcp_greeting greeting = {.token = channel->token, .number = number};
-    struct pcm_hello hello = {.job = config->job, .channel = channel->base.id, .from = (uint32_t)config->rank,
-                              .to = (uint32_t)channel->base.peer, .bytes = sizeof greeting};
+    struct pcm_hello hello = {.job = config->job,
+                              .channel = channel->base.id,
+                              .from = (uint32_t)config->rank,
+                              .to = (uint32_t)channel->base.peer,
+                              .bytes = sizeof greeting};
     memcpy(hello.payload, &greeting, sizeof greeting);
     int fd = tcp_dial(&channel->places[channel->place]);
     int longer = channel->pass < 5 ? channel->pass : 5;
     if (fd < 0) return NULL;
-    return pcm_door_call(endpoint->door, fd, &hello, CONNECT_MS << longer, channel->nplaces > 1 ? ANSWER_MS << longer : 0,
-                         called, user);
+    return pcm_door_call(endpoint->door, fd, &hello, CONNECT_MS << longer,
+                         channel->nplaces > 1 ? ANSWER_MS << longer : 0, called, user);
 }
 
 static void came_up(struct tcp_channel *channel, int fd)
@@ -213,8 +226,10 @@ static void on_more_called(void *user, int status, int fd, const char *why)
     stream->visit = NULL;
     if (status != PCM_OK) return;
     tcp_stream_attach(stream, fd);
-    if (tcp_stream_watch(stream)) tcp_stream_close(stream);
-    else tcp_pump(stream->channel);
+    if (tcp_stream_watch(stream))
+        tcp_stream_close(stream);
+    else
+        tcp_pump(stream->channel);
 }
 
 void tcp_bulk(struct tcp_channel *channel)
@@ -231,8 +246,9 @@ static struct tcp_channel *find_token(struct tcp_endpoint *endpoint, const struc
 {
     struct tcp_channel *channel;
     LIST_FOREACH(channel, &endpoint->channels, link)
-        if (channel->token == token && channel->base.id == hello->channel && channel->base.peer == (int)hello->from &&
-            !channel->caller && !channel->closing && channel->base.state == PCM_CHANNEL_UP) return channel;
+    if (channel->token == token && channel->base.id == hello->channel && channel->base.peer == (int)hello->from &&
+        !channel->caller && !channel->closing && channel->base.state == PCM_CHANNEL_UP)
+        return channel;
     return NULL;
 }
 
@@ -240,7 +256,7 @@ static struct tcp_channel *find_claimed(struct tcp_endpoint *endpoint, int peer,
 {
     struct tcp_channel *channel;
     LIST_FOREACH(channel, &endpoint->channels, link)
-        if (channel->claimed && !channel->closing && channel->base.peer == peer && channel->base.id == id) return channel;
+    if (channel->claimed && !channel->closing && channel->base.peer == peer && channel->base.id == id) return channel;
     return NULL;
 }
 
@@ -268,8 +284,7 @@ static struct tcp_channel *find_unclaimed(struct tcp_endpoint *endpoint, int pee
 {
     struct tcp_channel *channel, *oldest = NULL;
     LIST_FOREACH(channel, &endpoint->channels, link) /* the list is newest first */
-        if (!channel->claimed && channel->base.peer == peer && channel->base.id == id && !stale(channel))
-            oldest = channel;
+    if (!channel->claimed && channel->base.peer == peer && channel->base.id == id && !stale(channel)) oldest = channel;
     return oldest;
 }
 
@@ -331,7 +346,8 @@ static void enter(void *user, int fd, const struct pcm_hello *hello)
     endpoint->unclaimed++;
 }
 
-/* ---- time --------------------------------------------------------------------------------------------------------- */
+/* ---- time ---------------------------------------------------------------------------------------------------------
+ */
 
 /* Looks after a channel that has had traffic: is the peer's host alive, and has it all credit that it is due? True if
  * anything is still under way. */
@@ -366,7 +382,8 @@ static void on_timer(struct pcm_watch *watch, uint32_t events)
     (void)events;
     struct tcp_endpoint *endpoint = (struct tcp_endpoint *)((char *)watch - offsetof(struct tcp_endpoint, timer));
     uint64_t expirations;
-    while (read(watch->fd, &expirations, sizeof expirations) < 0 && errno == EINTR) {}
+    while (read(watch->fd, &expirations, sizeof expirations) < 0 && errno == EINTR) {
+    }
     int64_t now = pcm_clock_ms();
     bool look = endpoint->health && endpoint->health <= now, busy = false;
     struct tcp_channel *channel, *next;
@@ -391,17 +408,19 @@ static void on_timer(struct pcm_watch *watch, uint32_t events)
     }
 }
 
-/* ---- the slots of the transport ----------------------------------------------------------------------------------- */
+/* ---- the slots of the transport -----------------------------------------------------------------------------------
+ */
 
 static void tcp_shut(struct pcm_endpoint *base);
 
 static int tcp_open(pcm_world *world, const char *argument, struct pcm_endpoint **out)
 {
     const struct pcm_world_config *config = pcm_world_get_config(world);
-    if (argument && *argument) return pcm_fail(PCM_ERR_ARGUMENT, -1, "the transport tcp takes no argument (%s)", argument);
+    if (argument && *argument)
+        return pcm_fail(PCM_ERR_ARGUMENT, -1, "the transport tcp takes no argument (%s)", argument);
     if (config->streams < 0 || config->streams > TCP_MOST_STREAMS)
-        return pcm_fail(PCM_ERR_ARGUMENT, -1, "`streams` is %d; it may be 1 to %d, or 0 for the default", config->streams,
-                        TCP_MOST_STREAMS);
+        return pcm_fail(PCM_ERR_ARGUMENT, -1, "`streams` is %d; it may be 1 to %d, or 0 for the default",
+                        config->streams, TCP_MOST_STREAMS);
     struct tcp_endpoint *endpoint = calloc(1, sizeof *endpoint);
     if (!endpoint) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for the transport tcp");
     endpoint->base = (struct pcm_endpoint){.ops = &pcm_tcp, .world = world};
@@ -413,8 +432,10 @@ static int tcp_open(pcm_world *world, const char *argument, struct pcm_endpoint 
     if (!status) status = pcm_reactor_add(pcm_world_reactor(world), &endpoint->timer, EPOLLIN);
     if (!status) status = tcp_listen(config, &listening, endpoint->places, &endpoint->nplaces);
     if (!status) status = pcm_door_open(world, listening, PCM_HANDSHAKE_MS, admit, enter, endpoint, &endpoint->door);
-    if (status) tcp_shut(&endpoint->base);
-    else *out = &endpoint->base;
+    if (status)
+        tcp_shut(&endpoint->base);
+    else
+        *out = &endpoint->base;
     return status;
 }
 
@@ -566,8 +587,10 @@ static void tcp_shut(struct pcm_endpoint *base)
     struct tcp_channel *channel, *next;
     for (channel = LIST_FIRST(&endpoint->channels); channel; channel = next) {
         next = LIST_NEXT(channel, link);
-        if (!channel->claimed) free_channel(channel);
-        else if (!channel->closing) tcp_close(&channel->base);
+        if (!channel->claimed)
+            free_channel(channel);
+        else if (!channel->closing)
+            tcp_close(&channel->base);
     }
     for (int64_t until = pcm_clock_ms() + SHUT_MS; pcm_clock_ms() < until;) {
         for (channel = LIST_FIRST(&endpoint->channels); channel; channel = next) {

@@ -4,12 +4,12 @@
  *   tcp_stream.c   frames: out of the lanes into the streams, and back in order
  *   tcp_address.c  addresses: where to listen, what to publish, where a peer may be
  *
- * A channel has one or more streams (connections). A lane's fragments are numbered; each goes over the first stream that
- * takes it, and the receiver puts them in order by number, right into the slot where the core will find them. A fragment
- * is sent only while the peer has a slot for it: at most TCP_SLOTS of a lane are out that the peer has not given credit
- * for. So the receiver can always empty its sockets, and no lane blocks another. Credit counts what the peer has
- * released since the channel began; it rides on fragments that go the other way, and alone when a quarter is due.
- * The sender keeps a fragment until it is credited.
+ * A channel has one or more streams (connections). A lane's fragments are numbered; each goes over the first stream
+ * that takes it, and the receiver puts them in order by number, right into the slot where the core will find them. A
+ * fragment is sent only while the peer has a slot for it: at most TCP_SLOTS of a lane are out that the peer has not
+ * given credit for. So the receiver can always empty its sockets, and no lane blocks another. Credit counts what the
+ * peer has released since the channel began; it rides on fragments that go the other way, and alone when a quarter is
+ * due. The sender keeps a fragment until it is credited.
  */
 #ifndef PYCOMM_TCP_H
 #define PYCOMM_TCP_H
@@ -55,7 +55,7 @@ struct tcp_farewell {
 
 /* What a hello's payload says. */
 struct tcp_greeting {
-    uint64_t token; /* tells one use of a channel from the next */
+    uint64_t token;  /* tells one use of a channel from the next */
     uint32_t number; /* of the stream: 0 opens the channel, others join it */
     uint32_t unused;
 };
@@ -73,11 +73,11 @@ struct tcp_slot {
     struct pcm_head head;
     uint8_t *buffer; /* PCM_FRAGMENT bytes from the pool; NULL while there is no use for it */
     uint32_t bytes;
-    bool done; /* outgoing: all of it has been sent; incoming: all of it has arrived */
+    bool done;  /* outgoing: all of it has been sent; incoming: all of it has arrived */
     bool taken; /* incoming: it has begun to arrive */
 };
 
-struct tcp_lane { /* counts are of fragments since the channel began, and wrap */
+struct tcp_lane {                          /* counts are of fragments since the channel began, and wrap */
     uint32_t committed, posted, credited;  /* outgoing: by the core, to a stream, by the peer */
     uint32_t arrived, released, announced; /* incoming: in any order, by the core, to the peer */
     struct tcp_slot out[TCP_SLOTS], in[TCP_SLOTS];
@@ -123,7 +123,7 @@ struct tcp_channel {
     struct tcp_lane lanes[PCM_LANES];
     uint8_t queue[256]; /* the lanes of committed fragments that no stream has taken yet, in order */
     uint8_t queue_head, queue_tail;
-    uint32_t due;        /* lanes (bits) whose credit must go out now */
+    uint32_t due;          /* lanes (bits) whose credit must go out now */
     uint32_t notice_bytes; /* 0: none under way */
     bool notice_posted;
     uint8_t notice[PCM_NOTICE];
@@ -175,7 +175,7 @@ void tcp_enter(struct tcp_channel *channel); /* from here to tcp_leave, the chan
 void tcp_leave(struct tcp_channel *channel);
 void tcp_bulk(struct tcp_channel *channel); /* large fragments pass: more streams are worth it */
 void tcp_lost(struct tcp_channel *channel, const char *why);
-void tcp_farewell_done(struct tcp_channel *channel); /* the peer has said goodbye and all has arrived */
+void tcp_farewell_done(struct tcp_channel *channel);               /* the peer has said goodbye and all has arrived */
 void tcp_stream_ended(struct tcp_stream *stream, const char *why); /* the peer closed it, or it failed */
 
 #endif

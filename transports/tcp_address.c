@@ -148,8 +148,10 @@ int tcp_listen(const struct pcm_world_config *config, int *listening, struct tcp
     bound.port = ntohs(bound.family == 4 ? ((struct sockaddr_in *)&address)->sin_port
                                          : ((struct sockaddr_in6 *)&address)->sin6_port);
     int status = publish(config, &bound, places, count);
-    if (status) close(fd);
-    else *listening = fd;
+    if (status)
+        close(fd);
+    else
+        *listening = fd;
     return status;
 }
 
@@ -157,7 +159,8 @@ int tcp_write_address(const struct tcp_place *places, int count, void *address, 
 {
     size_t needed = sizeof MARK + (size_t)count * sizeof *places, given = *bytes;
     *bytes = needed;
-    if (given < needed) return pcm_fail(PCM_ERR_ARGUMENT, -1, "the tcp address needs %zu bytes, not %zu", needed, given);
+    if (given < needed)
+        return pcm_fail(PCM_ERR_ARGUMENT, -1, "the tcp address needs %zu bytes, not %zu", needed, given);
     memcpy(address, MARK, sizeof MARK);
     memcpy((char *)address + sizeof MARK, places, (size_t)count * sizeof *places);
     return PCM_OK;

@@ -20,7 +20,8 @@ enum {
     SILENT_MS = 15000,        /* unanswered for that long and that often: the host is gone */
 };
 
-/* ---- buffers ------------------------------------------------------------------------------------------------------ */
+/* ---- buffers ------------------------------------------------------------------------------------------------------
+ */
 
 bool tcp_take_buffer(struct tcp_endpoint *endpoint, struct tcp_slot *slot)
 {
@@ -53,7 +54,8 @@ static struct tcp_endpoint *endpoint_of(const struct tcp_channel *channel)
     return (struct tcp_endpoint *)channel->base.endpoint;
 }
 
-/* ---- connections -------------------------------------------------------------------------------------------------- */
+/* ---- connections --------------------------------------------------------------------------------------------------
+ */
 
 static void on_ready(struct pcm_watch *watch, uint32_t events);
 
@@ -98,15 +100,16 @@ enum tcp_health tcp_stream_health(const struct tcp_stream *stream)
     return info.tcpi_unacked || info.tcpi_notsent_bytes || stream->count ? TCP_BUSY : TCP_IDLE;
 }
 
-/* ---- out ---------------------------------------------------------------------------------------------------------- */
+/* ---- out ----------------------------------------------------------------------------------------------------------
+ */
 
 static struct tcp_wire *compose(struct tcp_stream *stream, int kind, unsigned lane, const void *payload, size_t bytes)
 {
     struct tcp_wire *wire = &stream->batch[stream->count];
     struct iovec *pieces = &stream->pieces[2 * stream->count++];
     struct tcp_lane *about = &stream->channel->lanes[lane];
-    wire->frame = (struct tcp_frame){.kind = (uint8_t)kind, .lane = (uint8_t)lane, .bytes = (uint32_t)bytes,
-                                     .credit = about->released};
+    wire->frame = (struct tcp_frame){
+        .kind = (uint8_t)kind, .lane = (uint8_t)lane, .bytes = (uint32_t)bytes, .credit = about->released};
     about->announced = about->released;
     stream->channel->due &= ~(1u << lane);
     pieces[0] = (struct iovec){wire, kind == TCP_FRAGMENT ? sizeof *wire : sizeof wire->frame};
@@ -193,7 +196,8 @@ void tcp_pump(struct tcp_channel *channel)
     }
 }
 
-/* ---- in ----------------------------------------------------------------------------------------------------------- */
+/* ---- in -----------------------------------------------------------------------------------------------------------
+ */
 
 /* The peer has released fragments; false: more than it was sent. Counts may come out of order over several streams. */
 static bool credit(struct tcp_channel *channel, unsigned number, uint32_t count)
@@ -231,14 +235,16 @@ static const char *begin(struct tcp_stream *stream)
         stream->into = slot->buffer;
         return NULL;
     }
-    case TCP_CREDIT: return frame->bytes ? "it sent a malformed frame" : NULL;
+    case TCP_CREDIT:
+        return frame->bytes ? "it sent a malformed frame" : NULL;
     case TCP_NOTICE:
         stream->into = stream->in.notice;
         return frame->bytes > PCM_NOTICE ? "it sent a malformed frame" : NULL;
     case TCP_BYE:
         stream->into = (uint8_t *)&stream->in.farewell;
         return frame->bytes != sizeof stream->in.farewell ? "it sent a malformed frame" : NULL;
-    default: return "it sent a malformed frame";
+    default:
+        return "it sent a malformed frame";
     }
 }
 

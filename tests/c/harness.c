@@ -13,7 +13,10 @@ long harness_passed, harness_failed;
 
 static _Thread_local struct pcm_error last;
 
-const struct pcm_error *pcm_last_error(void) { return &last; }
+const struct pcm_error *pcm_last_error(void)
+{
+    return &last;
+}
 
 int pcm_fail(int code, int rank, const char *format, ...)
 {
@@ -26,11 +29,20 @@ int pcm_fail(int code, int rank, const char *format, ...)
     return code;
 }
 
-const struct pcm_world_config *pcm_world_get_config(pcm_world *world) { return &world->config; }
+const struct pcm_world_config *pcm_world_get_config(pcm_world *world)
+{
+    return &world->config;
+}
 
-struct pcm_reactor *pcm_world_reactor(pcm_world *world) { return world->reactor; }
+struct pcm_reactor *pcm_world_reactor(pcm_world *world)
+{
+    return world->reactor;
+}
 
-void pcm_world_count_refused(pcm_world *world) { world->refused++; }
+void pcm_world_count_refused(pcm_world *world)
+{
+    world->refused++;
+}
 
 void pcm_channel_fail(struct pcm_channel *channel, int state, const char *why)
 {
@@ -90,7 +102,8 @@ pcm_world *harness_world_with(const char *name, const struct pcm_world_config *c
     pcm_world *world = calloc(1, sizeof *world);
     world->config = *config;
     world->address_bytes = sizeof world->address;
-    int status = transport ? pcm_reactor_create(&world->reactor) : pcm_fail(PCM_ERR_ARGUMENT, -1, "no transport %s", name);
+    int status =
+        transport ? pcm_reactor_create(&world->reactor) : pcm_fail(PCM_ERR_ARGUMENT, -1, "no transport %s", name);
     if (!status) status = transport->open(world, argument ? argument + 1 : "", &world->endpoint);
     if (!status) status = transport->address(world->endpoint, world->address, &world->address_bytes);
     if (!status) return world;
@@ -101,8 +114,8 @@ pcm_world *harness_world_with(const char *name, const struct pcm_world_config *c
 
 pcm_world *harness_world(const char *name, int rank, int size, const char *secret)
 {
-    struct pcm_world_config config = {.rank = rank, .size = size, .job = HARNESS_JOB,
-                                      .mac = secret ? harness_mac : NULL, .mac_user = (void *)secret};
+    struct pcm_world_config config = {
+        .rank = rank, .size = size, .job = HARNESS_JOB, .mac = secret ? harness_mac : NULL, .mac_user = (void *)secret};
     return harness_world_with(name, &config);
 }
 
@@ -168,8 +181,15 @@ static void expect(bool condition, const char *what, uint32_t mark)
 bool harness_send(struct pcm_channel *channel, unsigned lane, uint32_t mark, size_t bytes)
 {
     const struct pcm_transport *ops = channel->ops;
-    struct pcm_head head = {.seq = mark, .collective = 1, .dtype = 2, .op = 3, .part = 4, .root = -5, .slice = lane,
-                            .count = bytes, .bytes = (uint64_t)mark << 20};
+    struct pcm_head head = {.seq = mark,
+                            .collective = 1,
+                            .dtype = 2,
+                            .op = 3,
+                            .part = 4,
+                            .root = -5,
+                            .slice = lane,
+                            .count = bytes,
+                            .bytes = (uint64_t)mark << 20};
     size_t room = 0;
     if (channel->state != PCM_CHANNEL_UP) return false;
     unsigned char *to = ops->reserve(channel, lane, bytes, &room);

@@ -95,8 +95,10 @@ static uint32_t stuff(struct pair *pair, int from, unsigned lane, size_t bytes)
     uint32_t count = 0;
     double until = harness_now() + patience;
     for (int idle = 0; idle < 200 && harness_now() < until; poll_both(pair)) {
-        if (harness_send(pair->end[from], lane, count, bytes)) count++, idle = 0;
-        else idle++;
+        if (harness_send(pair->end[from], lane, count, bytes))
+            count++, idle = 0;
+        else
+            idle++;
     }
     CHECK(count >= PCM_SLOTS && count < 100000, "%s: a lane takes %u fragments and no more", transport, count);
     return count;
@@ -117,8 +119,8 @@ static void test_addresses(void)
     struct pair pair;
     if (!begin_worlds(&pair)) return;
     struct pcm_endpoint *endpoint = pair.world[0]->endpoint;
-    CHECK(endpoint->ops->reaches(endpoint, pair.world[1]->address, pair.world[1]->address_bytes), "%s reaches a neighbour",
-          transport);
+    CHECK(endpoint->ops->reaches(endpoint, pair.world[1]->address, pair.world[1]->address_bytes),
+          "%s reaches a neighbour", transport);
     CHECK(!endpoint->ops->reaches(endpoint, "nonsense", 8), "%s does not reach nonsense", transport);
     size_t room = 1;
     char byte;
@@ -157,7 +159,8 @@ static void test_lanes_are_independent(void)
 {
     struct pair pair;
     if (!begin(&pair)) return;
-    uint32_t big = stuff(&pair, 0, 2, PCM_FRAGMENT), small = stuff(&pair, 0, PCM_LANE_P2P, 8), back = stuff(&pair, 1, 2, 5000);
+    uint32_t big = stuff(&pair, 0, 2, PCM_FRAGMENT), small = stuff(&pair, 0, PCM_LANE_P2P, 8),
+             back = stuff(&pair, 1, 2, 5000);
     for (uint32_t mark = 0; mark < 100; mark++) {
         pass(&pair, 0, 5, mark, mark * 600);
         pass(&pair, 1, 5, mark, mark * 600);
@@ -290,7 +293,8 @@ static void test_many_channels(void)
     end(&pair);
 }
 
-/* ---- two threads: sleeping, waking, random traffic ---------------------------------------------------------------- */
+/* ---- two threads: sleeping, waking, random traffic ----------------------------------------------------------------
+ */
 
 struct side {
     pcm_world *world;
@@ -321,20 +325,25 @@ static size_t size_of(unsigned lane, uint32_t number, uint32_t most)
 static bool moves(struct side *side)
 {
     bool moved = false;
-    if (side->end->state != PCM_CHANNEL_UP) return side->total_received < side->messages && side->end->state > PCM_CHANNEL_UP;
+    if (side->end->state != PCM_CHANNEL_UP)
+        return side->total_received < side->messages && side->end->state > PCM_CHANNEL_UP;
     for (unsigned i = 0; i < PCM_LANES; i++) {
         unsigned lane = draw(&side->random) % PCM_LANES;
         if (side->total_sent < side->messages &&
             harness_send(side->end, lane, side->sent[lane], size_of(lane, side->sent[lane], side->sizes)))
             side->sent[lane]++, side->total_sent++, moved = true;
         for (lane = 0; lane < PCM_LANES; lane++)
-            while (harness_receive(side->end, lane, side->received[lane], size_of(lane, side->received[lane], side->sizes)))
+            while (harness_receive(side->end, lane, side->received[lane],
+                                   size_of(lane, side->received[lane], side->sizes)))
                 side->received[lane]++, side->total_received++, moved = true;
     }
     return moved;
 }
 
-static bool idle(void *user) { return !moves(user); }
+static bool idle(void *user)
+{
+    return !moves(user);
+}
 
 static void *run_side(void *argument)
 {
@@ -360,8 +369,12 @@ static void traffic(uint32_t messages, uint32_t sizes, uint64_t ids)
         struct side sides[2];
         pthread_t thread;
         for (int i = 0; i < 2; i++)
-            sides[i] = (struct side){.world = pair.world[i], .peer = pair.world[!i], .messages = messages, .sizes = sizes,
-                                     .id = id, .random = id * 2 + (uint64_t)i};
+            sides[i] = (struct side){.world = pair.world[i],
+                                     .peer = pair.world[!i],
+                                     .messages = messages,
+                                     .sizes = sizes,
+                                     .id = id,
+                                     .random = id * 2 + (uint64_t)i};
         pthread_create(&thread, NULL, run_side, &sides[1]);
         run_side(&sides[0]);
         pthread_join(thread, NULL);
@@ -375,11 +388,21 @@ static void traffic(uint32_t messages, uint32_t sizes, uint64_t ids)
     end(&pair);
 }
 
-static void test_random_traffic(void) { traffic(100000, 3000, 1); }
-static void test_random_bulk(void) { traffic(3000, PCM_FRAGMENT, 1); }
-static void test_simultaneous_connects(void) { traffic(4, 100, 200); }
+static void test_random_traffic(void)
+{
+    traffic(50000, 3000, 1);
+}
+static void test_random_bulk(void)
+{
+    traffic(3000, PCM_FRAGMENT, 1);
+}
+static void test_simultaneous_connects(void)
+{
+    traffic(4, 100, 200);
+}
 
-/* ---- processes ---------------------------------------------------------------------------------------------------- */
+/* ---- processes ----------------------------------------------------------------------------------------------------
+ */
 
 static void test_killed_peer(void)
 {
@@ -421,7 +444,12 @@ static void test_killed_peer(void)
 
 int main(int argc, char **argv)
 {
-    static const char *const all[] = {"inproc", "shm", "tcp"};
+    static const char *const all[] = {"inproc",
+                                      "shm",
+                                      "tcp",
+                                      "chaos:seed=1;delay_us=100;deny=0.2;inner=inproc",
+                                      "chaos:seed=2;delay_us=100;deny=0.2;inner=shm",
+                                      "chaos:seed=3;delay_us=100;deny=0.2;inner=tcp"};
     static const struct {
         const char *name;
         void (*run)(void);
@@ -448,7 +476,7 @@ int main(int argc, char **argv)
             if (!harness_linked(transport)) continue;
             double begun = harness_now();
             tests[t].run();
-            printf("%-28s %-24s %6.2f s\n", tests[t].name, transport, harness_now() - begun);
+            printf("%-28s %-46s %6.2f s\n", tests[t].name, transport, harness_now() - begun);
         }
     check_passed += harness_passed;
     check_failed += harness_failed;

@@ -1,0 +1,423 @@
+/* test_tcp.c: what only tcp has to stand: strangers at its port, peers that talk nonsense, addresses that lead nowhere.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "../../transports/tcp.h"
+#include "check.h"
+#include "harness.h"
+
+enum { PATIENCE = 20 };
+
+static pcm_world *worlds[4]; /* all that are polled */
+
+static void poll_all(void)
+{
+    for (size_t i = 0; i < sizeof worlds / sizeof *worlds; i++)
+        if (worlds[i]) harness_poll(worlds[i]);
+}
+
+#define UNTIL(CONDITION)                                                                                               \
+    do {                                                                                                               \
+        double until = harness_now() + PATIENCE;                                                                       \
+        bool met = false;                                                                                              \
+        while (!(met = (CONDITION)) && harness_now() < until) poll_all();                                              \
+        CHECK(met, #CONDITION " not within %d s in %s", PATIENCE, __func__);                                           \
+    } while (0)
+
+static struct pcm_world_config config_of(int rank, int size)
+{
+    return (struct pcm_world_config){
+        .rank = rank, .size = size, .job = HARNESS_JOB, .mac = harness_mac, .mac_user = "secret"};
+}
+
+static void open_worlds(int count)
+{
+    for (int i = 0; i < count; i++) worlds[i] = harness_world("tcp", i, 3, "secret");
+}
+
+static void end_worlds(void)
+{
+    for (size_t i = 0; i < sizeof worlds / sizeof *worlds; i++) {
+        harness_end(worlds[i]);
+        worlds[i] = NULL;
+    }
+}
+
+/* ---- a client of one's own making --------------------------------------------------------------------------- */
+
+static int dial(const pcm_world *world)
+{
+    struct tcp_place places[TCP_PLACES];
+    CHECK(tcp_read_address(world->address, world->address_bytes, places) > 0, "the address is a list of places");
+    int fd = tcp_dial(places);
+    CHECK(fd >= 0, "dials: %s", strerror(errno));
+    struct pollfd writable = {.fd = fd, .events = POLLOUT};
+    poll(&writable, 1, 1000);
+    return fd;
+}
+
+static void say(int fd, const void *bytes, size_t count)
+{
+    ssize_t sent = send(fd, bytes, count, MSG_NOSIGNAL);
+    CHECK(sent == (ssize_t)count || errno == EPIPE || errno == ECONNRESET, "sends: %s", strerror(errno));
+}
+
+/* True once the other side has hung up. */
+static bool hung_up(int fd)
+{
+    char bytes[4096];
+    ssize_t got = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+static bool hear(int fd, void *bytes, size_t count)
+{
+    ssize_t got = recv(fd, bytes, count, MSG_DONTWAIT | MSG_PEEK);
+    return got == (ssize_t)count && recv(fd, bytes, count, MSG_DONTWAIT) == got;
+}
+
+static struct pcm_hello hello_from(uint32_t from, uint32_t to, uint64_t id)
+{
+    struct tcp_greeting greeting = {.token = 4711};
+    struct pcm_hello hello = {.job = HARNESS_JOB, .channel = id, .from = from, .to = to, .bytes = sizeof greeting};
+    memcpy(hello.payload, &greeting, sizeof greeting);
+    return hello;
+}
+
+/* Goes through a handshake as rank `from`, by hand, holding the right secret; `shake` keeps what was said. */
+static int come_in(pcm_world *host, uint32_t from, uint64_t id, struct pcm_handshake *shake)
+{
+    struct pcm_hello hello = hello_from(from, (uint32_t)host->config.rank, id);
+    int fd = dial(host), status;
+    CHECK(pcm_handshake_call(shake, host, fd, &hello) == PCM_OK, "a handshake begins");
+    UNTIL((status = pcm_handshake_step(shake)) != PCM_AGAIN);
+    CHECK(status == PCM_OK && shake->verdict == PCM_WELCOME, "one who knows the secret is welcome (%s)", shake->why);
+    return fd;
+}
+
+/* ---- strangers ------------------------------------------------------------------------------------------------ */
+
+static struct { /* traffic that goes on meanwhile */
+    struct pcm_channel *end[2];
+    uint32_t sent, received;
+} flow;
+
+static void flow_begin(void)
+{
+    memset(&flow, 0, sizeof flow);
+    for (int i = 0; i < 2; i++) flow.end[i] = harness_connect(worlds[i], worlds[!i], 1);
+    UNTIL(flow.end[0]->state == PCM_CHANNEL_UP && flow.end[1]->state == PCM_CHANNEL_UP);
+}
+
+static void flow_on(void)
+{
+    for (int i = 0; i < 20; i++) {
+        if (harness_send(flow.end[0], 0, flow.sent, flow.sent % 30000)) flow.sent++;
+        poll_all();
+        if (harness_receive(flow.end[1], 0, flow.received, flow.received % 30000)) flow.received++;
+    }
+}
+
+static void flow_end(void)
+{
+    UNTIL(flow.received == flow.sent ||
+          (flow.received += harness_receive(flow.end[1], 0, flow.received, SIZE_MAX), false));
+    for (int i = 0; i < 2; i++) {
+        CHECK(flow.end[i]->state == PCM_CHANNEL_UP, "traffic is not disturbed: %s", flow.end[i]->why);
+        flow.end[i]->ops->close(flow.end[i]);
+    }
+}
+
+/* Says `first` and, after the answer to a hello, `second`; must be refused, and counted. */
+static void must_be_refused(const char *who, const void *first, size_t bytes, const void *second, size_t more)
+{
+    unsigned long before = worlds[0]->refused;
+    uint8_t answer[72];
+    int fd = dial(worlds[0]);
+    say(fd, first, bytes);
+    if (second) {
+        UNTIL(hear(fd, answer, sizeof answer));
+        say(fd, second, more);
+    }
+    flow_on();
+    UNTIL(hung_up(fd));
+    CHECK(worlds[0]->refused == before + 1, "%s is counted once, not %lu times", who, worlds[0]->refused - before);
+    close(fd);
+}
+
+static void test_strangers(void)
+{
+    open_worlds(2);
+    flow_begin();
+    must_be_refused("a browser", "GET / HTTP/1.1\r\n\r\n", 18, NULL, 0);
+    must_be_refused("a single wrong byte", "\0", 1, NULL, 0);
+    struct pcm_handshake shake;
+    uint8_t nonsense[136];
+    memset(nonsense, 0xa5, sizeof nonsense);
+    memcpy(nonsense, "pycomm\r\n", 8);
+    must_be_refused("nonsense after the magic word", nonsense, sizeof nonsense, NULL, 0);
+    const struct {
+        const char *what;
+        uint64_t job;
+        uint32_t from, to;
+    } claims[] = {{"another job", 1, 1, 0},
+                  {"a rank that is none", HARNESS_JOB, 3, 0},
+                  {"a call to another", HARNESS_JOB, 1, 2},
+                  {"a call from oneself", HARNESS_JOB, 0, 0}};
+    for (size_t i = 0; i < sizeof claims / sizeof *claims; i++) {
+        struct pcm_hello hello = hello_from(claims[i].from, claims[i].to, 9);
+        hello.job = claims[i].job;
+        pcm_handshake_call(&shake, worlds[0], -1, &hello);
+        must_be_refused(claims[i].what, shake.wire, sizeof shake.wire, NULL, 0);
+    }
+    struct pcm_hello hello = hello_from(1, 0, 9);
+    pcm_handshake_call(&shake, worlds[0], -1, &hello);
+    must_be_refused("a wrong proof", shake.wire, sizeof shake.wire, nonsense, 32);
+    /* One that has listened to a good handshake and says the same. */
+    close(come_in(worlds[0], 1, 9, &shake));
+    must_be_refused("a replay", shake.wire, sizeof shake.wire, shake.proof, sizeof shake.proof);
+    /* One that sends the acceptor's own signature back. */
+    pcm_handshake_call(&shake, worlds[0], -1, &hello);
+    unsigned long before = worlds[0]->refused;
+    int fd = dial(worlds[0]);
+    uint8_t answer[72];
+    say(fd, shake.wire, sizeof shake.wire);
+    UNTIL(hear(fd, answer, sizeof answer));
+    say(fd, answer + 40, 32);
+    UNTIL(hung_up(fd));
+    CHECK(worlds[0]->refused == before + 1, "a reflection is refused");
+    close(fd);
+    flow_end();
+    end_worlds();
+}
+
+static void test_loiterers(void)
+{
+    enum { LOITERERS = 200 };
+    open_worlds(2);
+    flow_begin();
+    int fds[LOITERERS];
+    for (int i = 0; i < LOITERERS; i++) {
+        fds[i] = dial(worlds[0]);
+        if (i % 2) say(fds[i], "pycomm\r\n", 8);
+    }
+    struct pcm_handshake shake;
+    close(come_in(worlds[0], 1, 5, &shake)); /* the doorway is full, and yet */
+    flow_on();
+    for (int i = 0; i < LOITERERS; i++) {
+        UNTIL(hung_up(fds[i]));
+        close(fds[i]);
+    }
+    CHECK(worlds[0]->refused == LOITERERS, "%lu of %d loiterers are counted", worlds[0]->refused, LOITERERS);
+    flow_end();
+    end_worlds();
+}
+
+static void test_wrong_secret(void)
+{
+    worlds[0] = harness_world("tcp", 0, 3, "secret");
+    worlds[1] = harness_world("tcp", 1, 3, "guess");
+    struct pcm_channel *guess = harness_connect(worlds[1], worlds[0], 1),
+                       *other = harness_connect(worlds[0], worlds[1], 1);
+    UNTIL(guess->state == PCM_CHANNEL_LOST && other->state == PCM_CHANNEL_LOST);
+    CHECK(strstr(guess->why, "secret"), "it says why: %s", guess->why);
+    CHECK(worlds[0]->refused && worlds[1]->refused, "both have counted");
+    guess->ops->close(guess);
+    other->ops->close(other);
+    end_worlds();
+}
+
+/* ---- peers that prove themselves and then misbehave -------------------------------------------------------------- */
+
+static struct pcm_channel *talk_to(uint64_t id, int *fd)
+{
+    struct pcm_handshake shake;
+    *fd = come_in(worlds[0], 1, id, &shake);
+    struct pcm_channel *channel = harness_connect(worlds[0], worlds[1], id);
+    CHECK(channel && channel->state == PCM_CHANNEL_UP, "a waiting channel is handed over");
+    return channel;
+}
+
+static void test_nonsense_from_a_peer(void)
+{
+    static const struct {
+        const char *what;
+        struct tcp_frame frame;
+    } cases[] = {
+        {"an unknown kind", {.kind = 9}},
+        {"no such lane", {.kind = TCP_FRAGMENT, .lane = PCM_LANES}},
+        {"a fragment that is too long", {.kind = TCP_FRAGMENT, .bytes = PCM_FRAGMENT + 1}},
+        {"a fragment without room for it", {.kind = TCP_FRAGMENT, .number = TCP_SLOTS}},
+        {"a fragment that is past", {.kind = TCP_FRAGMENT, .number = UINT32_MAX}},
+        {"credit for nothing", {.kind = TCP_CREDIT, .credit = 1}},
+        {"credit with a payload", {.kind = TCP_CREDIT, .bytes = 1}},
+        {"a notice that is too long", {.kind = TCP_NOTICE, .bytes = PCM_NOTICE + 1}},
+        {"a strange farewell", {.kind = TCP_BYE, .bytes = 1}},
+    };
+    open_worlds(2);
+    flow_begin();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int fd;
+        struct pcm_channel *channel = talk_to(100 + i, &fd);
+        struct tcp_wire wire = {.frame = cases[i].frame};
+        say(fd, &wire, sizeof wire);
+        UNTIL(channel->state == PCM_CHANNEL_LOST);
+        CHECK(strncmp(channel->why, "it ", 3) == 0, "%s: %s", cases[i].what, channel->why);
+        flow_on();
+        channel->ops->close(channel);
+        close(fd);
+    }
+    flow_end();
+    end_worlds();
+}
+
+static void test_byte_by_byte(void)
+{
+    int fd;
+    open_worlds(2);
+    struct pcm_channel *channel = talk_to(7, &fd);
+    struct {
+        struct tcp_wire wire;
+        char payload[104];
+    } first = {.wire = {{.kind = TCP_FRAGMENT, .bytes = 104, .lane = 4}, {.seq = 5}}}, second = first;
+    memset(first.payload, '1', 104);
+    memset(second.payload, '2', 104);
+    second.wire.frame.number = 1;
+    const void *payload;
+    size_t bytes;
+    for (size_t i = 0; i < sizeof second; i++) { /* the later one first, as over another stream */
+        say(fd, (char *)&second + i, 1);
+        poll_all();
+    }
+    CHECK(!channel->ops->peek(channel, 4, &payload, &bytes), "the second fragment waits for the first");
+    for (size_t i = 0; i < sizeof first; i++) {
+        say(fd, (char *)&first + i, 1);
+        poll_all();
+    }
+    for (int i = 0; i < 2; i++) {
+        UNTIL(channel->ops->peek(channel, 4, &payload, &bytes));
+        CHECK(bytes == 104 && !memcmp(payload, i ? second.payload : first.payload, 104), "fragment %d is whole", i);
+        channel->ops->release(channel, 4);
+    }
+    channel->ops->close(channel);
+    close(fd);
+    end_worlds();
+}
+
+static void test_ways_to_go(void)
+{
+    open_worlds(2);
+    for (int way = 0; way < 3; way++) {
+        int fd;
+        struct pcm_channel *channel = talk_to(20 + (uint64_t)way, &fd);
+        struct {
+            struct tcp_frame frame;
+            struct tcp_farewell farewell;
+        } bye = {{.kind = TCP_BYE, .bytes = sizeof bye.farewell}, {{0}}};
+        struct linger at_once = {1, 0};
+        if (way == 0) say(fd, &bye, sizeof bye);
+        if (way == 2) setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+        close(fd);
+        UNTIL(channel->state > PCM_CHANNEL_UP);
+        static const char *const why[] = {"it closed the channel", "it closed the connection without goodbye",
+                                          "Connection reset by peer"};
+        CHECK(channel->state == (way ? PCM_CHANNEL_LOST : PCM_CHANNEL_CLOSED) && !strcmp(channel->why, why[way]),
+              "way %d: %s", way, channel->why);
+        channel->ops->close(channel);
+    }
+    end_worlds();
+}
+
+/* ---- addresses ----------------------------------------------------------------------------------------------------
+ */
+
+static void test_places(void)
+{
+    open_worlds(3);
+    struct tcp_place places[3], one[TCP_PLACES];
+    tcp_read_address(worlds[1]->address, worlds[1]->address_bytes, one);
+    places[0] = places[1] = places[2] = one[0];
+    int closed = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); /* bound, but not listening: refuses */
+    struct sockaddr_in bound = {.sin_family = AF_INET};
+    socklen_t length = sizeof bound;
+    CHECK(!bind(closed, (void *)&bound, length) && !getsockname(closed, (void *)&bound, &length),
+          "a port of one's own");
+    places[0].port = ntohs(bound.sin_port);
+    tcp_read_address(worlds[2]->address, worlds[2]->address_bytes, one);
+    places[1].port = one[0].port; /* somebody else lives there */
+    pcm_world wrong = {.config.rank = 1, .address_bytes = sizeof wrong.address};
+    CHECK(!tcp_write_address(places, 3, wrong.address, &wrong.address_bytes), "writes an address");
+    struct pcm_channel *channel = harness_connect(worlds[0], &wrong, 8);
+    UNTIL(channel->state == PCM_CHANNEL_UP);
+    CHECK(worlds[2]->refused == 1, "a call for another rank is turned away");
+    struct pcm_channel *other = harness_connect(worlds[1], worlds[0], 8);
+    UNTIL(harness_send(channel, 0, 3, 77));
+    UNTIL(harness_receive(other, 0, 3, 77));
+    channel->ops->close(channel);
+    other->ops->close(other);
+    /* Nobody anywhere: said soon, and in words. */
+    wrong.address_bytes = sizeof wrong.address;
+    tcp_write_address(places, 1, wrong.address, &wrong.address_bytes);
+    channel = harness_connect(worlds[0], &wrong, 9);
+    UNTIL(channel->state == PCM_CHANNEL_LOST);
+    CHECK(strstr(channel->why, "cannot connect to 127.0.0.1:") && strstr(channel->why, "refused"), "%s", channel->why);
+    channel->ops->close(channel);
+    close(closed);
+    end_worlds();
+}
+
+static void test_configurations(void)
+{
+    const struct {
+        const char *listen, *advertise;
+        int streams;
+        bool good;
+    } cases[] = {
+        {"127.0.0.1", NULL, 1, true},
+        {"0.0.0.0", NULL, 8, true},
+        {"0.0.0.0", "127.0.0.1", 3, true},
+        {"::1", NULL, 2, true},
+        {"::", NULL, 2, true},
+        {"lo", "localhost", 2, true},
+        {"no.such.host", NULL, 0, false},
+        {NULL, "127.0.0.1,no.such.host", 0, false},
+        {NULL, "", 0, false},
+        {NULL, NULL, 9, false},
+        {NULL, NULL, -1, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        for (int rank = 0; rank < 2; rank++) {
+            struct pcm_world_config config = config_of(rank, 3);
+            config.listen = cases[i].listen, config.advertise = cases[i].advertise, config.streams = cases[i].streams;
+            worlds[rank] = harness_world_with("tcp", &config);
+        }
+        CHECK(!!worlds[0] == cases[i].good, "listening on %s, %s", cases[i].listen, cases[i].advertise);
+        if (worlds[0] && worlds[1]) {
+            flow_begin();
+            for (int round = 0; round < 10; round++) flow_on();
+            flow_end();
+        }
+        end_worlds();
+    }
+}
+
+int main(void)
+{
+    test_strangers();
+    test_loiterers();
+    test_wrong_secret();
+    test_nonsense_from_a_peer();
+    test_byte_by_byte();
+    test_ways_to_go();
+    test_places();
+    test_configurations();
+    check_passed += harness_passed;
+    check_failed += harness_failed;
+    return check_report();
+}
