@@ -46,13 +46,19 @@ static int look(uintptr_t object, int writes, struct array *array)
     return 0;
 }
 
-int pycomm_run_arrays(pcm_comm *comm, int collective, uintptr_t in, uintptr_t out, int op, int root, uintptr_t none)
+static uintptr_t none;
+
+void pycomm_know_none(uintptr_t object) { none = object; }
+
+int pycomm_run_arrays(uintptr_t handle, uint64_t what, uintptr_t in, uintptr_t out)
 {
+    pcm_comm *comm = (pcm_comm *)handle;
     struct array i = {0}, o = {0};
-    if ((out != none && look(out, 1, &o)) || (in != none && look(in, 0, &i))) return PYCOMM_LOOK;
+    if (!comm || (out != none && look(out, 1, &o)) || (in != none && look(in, 0, &i))) return PYCOMM_LOOK;
     if (in == none) i = o, i.data = NULL;
     if (out == none) o = i, o.data = NULL;
     uint64_t size = (uint64_t)pcm_comm_size(comm), in_blocks = 1, out_blocks = 1;
+    uint8_t collective = (uint8_t)what;
     switch (collective) {
     case PCM_ALLGATHER: out_blocks = size; break;
     case PCM_REDUCE_SCATTER: in_blocks = size; break;
@@ -61,9 +67,9 @@ int pycomm_run_arrays(pcm_comm *comm, int collective, uintptr_t in, uintptr_t ou
     case PCM_EXSCAN:
         if (pcm_comm_rank(comm) == 0) o.data = NULL; /* there is nothing before it */
     }
-    uint64_t count = i.count / in_blocks;
+    uint64_t count = in_blocks == 1 ? i.count : i.count / in_blocks;
     if (i.dtype != o.dtype || count * in_blocks != i.count || count * out_blocks != o.count) return PYCOMM_LOOK;
-    struct pcm_call call = {.collective = (uint8_t)collective, .dtype = (uint8_t)i.dtype, .op = (uint8_t)op,
-                            .root = root, .in = i.data, .out = o.data, .count = count};
+    struct pcm_call call = {.collective = collective, .dtype = (uint8_t)i.dtype, .op = (uint8_t)(what >> 8),
+                            .root = (int32_t)(what >> 16), .in = i.data, .out = o.data, .count = count};
     return pcm_run(comm, &call, 0.2);
 }

@@ -8,8 +8,12 @@ enum { PYCOMM_LOOK = -1 };
 /* Tells which pcm_dtype a numpy type number is; for the types that packages such as ml_dtypes add at run time. */
 int pycomm_know_dtype(int type_number, int dtype);
 
-/* pcm_run for two numpy.ndarray objects, given by their id() (that of None, `none`: no buffer on this rank): the caller
- * holds references and has checked the types. The count follows from the arrays' sizes and the collective. */
-int pycomm_run_arrays(pcm_comm *comm, int collective, uintptr_t in, uintptr_t out, int op, int root, uintptr_t none);
+/* Tells the id() of None, which stands for "no buffer on this rank" below. */
+void pycomm_know_none(uintptr_t none);
+
+/* pcm_run for two numpy.ndarray objects (or None), given by their id(): the caller holds references and has checked the
+ * types. The count follows from the arrays' sizes and the collective. Few, plain arguments, because each costs: comm is a
+ * pcm_comm *, and what = collective | op << 8 | root << 16. */
+int pycomm_run_arrays(uintptr_t comm, uint64_t what, uintptr_t in, uintptr_t out);
 
 #endif

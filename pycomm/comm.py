@@ -28,7 +28,7 @@ Groups = Sequence[Any]
 _ALLREDUCE, _REDUCE, _BROADCAST, _ALLGATHER = lib.PCM_ALLREDUCE, lib.PCM_REDUCE, lib.PCM_BROADCAST, lib.PCM_ALLGATHER
 _REDUCE_SCATTER, _ALLTOALL, _BARRIER = lib.PCM_REDUCE_SCATTER, lib.PCM_ALLTOALL, lib.PCM_BARRIER
 _SCAN, _EXSCAN = lib.PCM_SCAN, lib.PCM_EXSCAN
-_run_arrays, _ndarray, _NONE = lib.pycomm_run_arrays, np.ndarray, id(None)
+_run_arrays, _ndarray = lib.pycomm_run_arrays, np.ndarray
 _AGAIN, _NO_PLAN = lib.PCM_AGAIN, lib.PCM_NO_PLAN
 _TURN = 0.2  # seconds in the core before Python may handle a signal
 
@@ -78,23 +78,28 @@ class Comm:
         rank: this process's number in the group.
         size: how many ranks.
         groups: ranks that are near each other (nested lists), for hierarchical algorithms; at first, those of one host.
+        crowded: whether some host has more ranks than processors; the same on all ranks.
     """
 
-    def __init__(self, world: World, ident: int, ranks: Sequence[int], groups: Groups | None = None) -> None:
+    def __init__(
+        self, world: World, ident: int, ranks: Sequence[int], groups: Groups | None = None, crowded: bool = False
+    ) -> None:
         handle = ffi.new("pcm_comm **")
         check(lib.pcm_comm_create(world.handle, ident, list(ranks), len(ranks), handle))
         self._handle = handle[0]
+        self._address = int(ffi.cast("uintptr_t", self._handle))  # for the quick path, where a pointer object costs
         self._world, self._ident, self._ranks = world, ident, tuple(ranks)
         self.rank: int = lib.pcm_comm_rank(self._handle)
         self.size: int = lib.pcm_comm_size(self._handle)
         self.groups = groups
+        self.crowded = crowded
         self._splits = 0
         self._schedules: dict[Any, Any] = {}
         self._variants: dict[Any, int] = {}
         world.at_close(self._forget)
 
     def _forget(self) -> None:
-        self._handle = None
+        self._handle, self._address = None, 0
         for schedule in self._schedules.values():
             lib.pcm_schedule_release(schedule)
         self._schedules.clear()
@@ -109,7 +114,7 @@ class Comm:
             recvbuf: n elements of the same dtype.
             op: SUM, PROD, MIN, MAX, AVG, LAND, LOR, LXOR, BAND, BOR or BXOR.
         """
-        if how or not self._quick(_ALLREDUCE, sendbuf, recvbuf, op, 0):
+        if how or not self._quick(_ALLREDUCE | op << 8, sendbuf, recvbuf):
             self._run(self._prefix("allreduce", sendbuf, recvbuf, op, how))
 
     def Iallreduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
@@ -118,7 +123,7 @@ class Comm:
 
     def Scan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
         """Reduce over the ranks up to and including this one. Buffers as in Allreduce."""
-        if how or not self._quick(_SCAN, sendbuf, recvbuf, op, 0):
+        if how or not self._quick(_SCAN | op << 8, sendbuf, recvbuf):
             self._run(self._prefix("scan", sendbuf, recvbuf, op, how))
 
     def Iscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
@@ -127,7 +132,7 @@ class Comm:
 
     def Exscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
         """Reduce over the ranks before this one. Buffers as in Allreduce; rank 0's recvbuf is left as it is."""
-        if how or not self._quick(_EXSCAN, sendbuf, recvbuf, op, 0):
+        if how or not self._quick(_EXSCAN | op << 8, sendbuf, recvbuf):
             self._run(self._prefix("exscan", sendbuf, recvbuf, op, how))
 
     def Iexscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
@@ -144,7 +149,7 @@ class Comm:
             root: the rank that gets the result.
         """
         out = recvbuf if root == self.rank else None
-        if how or not self._quick(_REDUCE, sendbuf, out, op, root):
+        if how or not self._quick(_REDUCE | op << 8 | root << 16, sendbuf, out):
             self._run(self._reduce(sendbuf, recvbuf, op, root, how))
 
     def Ireduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, root: int = 0, **how: Unpack[How]) -> Request:
@@ -168,7 +173,7 @@ class Comm:
             recvbuf: n elements.
             op: as in Allreduce.
         """
-        if how or not self._quick(_REDUCE_SCATTER, sendbuf, recvbuf, op, 0):
+        if how or not self._quick(_REDUCE_SCATTER | op << 8, sendbuf, recvbuf):
             self._run(self._reduce_scatter_block(sendbuf, recvbuf, op, how))
 
     def Ireduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
@@ -215,7 +220,7 @@ class Comm:
             root: whose buffer.
         """
         own = buf if root == self.rank else None
-        if how or not self._quick(_BROADCAST, own, buf, 0, root):
+        if how or not self._quick(_BROADCAST | root << 16, own, buf):
             self._run(self._bcast(buf, root, how))
 
     def Ibcast(self, buf: Any, root: int = 0, **how: Unpack[How]) -> Request:
@@ -234,7 +239,7 @@ class Comm:
             sendbuf: n elements, or IN_PLACE: they are at their place in recvbuf.
             recvbuf: size * n elements: rank r's block is the r-th.
         """
-        if how or not self._quick(_ALLGATHER, sendbuf, recvbuf, 0, 0):
+        if how or not self._quick(_ALLGATHER, sendbuf, recvbuf):
             self._run(self._allgather(sendbuf, recvbuf, how))
 
     def Iallgather(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
@@ -365,7 +370,7 @@ class Comm:
             sendbuf: size * n elements, or IN_PLACE: they are in recvbuf.
             recvbuf: size * n elements.
         """
-        if how or not self._quick(_ALLTOALL, sendbuf, recvbuf, 0, 0):
+        if how or not self._quick(_ALLTOALL, sendbuf, recvbuf):
             self._run(self._alltoall(sendbuf, recvbuf, how))
 
     def Ialltoall(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
@@ -397,7 +402,7 @@ class Comm:
 
     def Barrier(self, **how: Unpack[How]) -> None:
         """Wait until all ranks have come here."""
-        if how or not self._quick(_BARRIER, None, None, 0, 0):
+        if how or not self._quick(_BARRIER, None, None):
             self._run(self._prepare("barrier", None, None, 0, how))
 
     def Ibarrier(self, **how: Unpack[How]) -> Request:
@@ -468,7 +473,7 @@ class Comm:
         ident = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
         places = {r: i for i, r in enumerate(members)}
         groups = [kept for g in self.groups or () if (kept := [places[r] for r in g if r in places])]
-        return Comm(self._world, ident, [self._ranks[r] for r in members], groups or None)
+        return Comm(self._world, ident, [self._ranks[r] for r in members], groups or None, self.crowded)
 
     def Free(self) -> None:
         """Leave the communicator: its other ranks see a goodbye. Not collective; outstanding requests fail."""
@@ -492,16 +497,19 @@ class Comm:
 
     # ---- how calls are made -------------------------------------------------------------------------------------
 
-    def _quick(self, collective: int, sendbuf: Any, recvbuf: Any, op: int, root: int) -> bool:
-        """Try to run a call on plain arrays (None: not on this rank) in one crossing; False if it needs a closer look."""
+    def _quick(self, what: int, sendbuf: Any, recvbuf: Any) -> bool:
+        """Try to run a call on plain arrays (None: not on this rank) in one crossing; False if it needs a closer look.
+
+        what: collective | op << 8 | root << 16, in the core's codes.
+        """
         if type(sendbuf) is not _ndarray:
-            if sendbuf is IN_PLACE and collective == _ALLREDUCE:
+            if sendbuf is IN_PLACE and what & 0xFF == _ALLREDUCE:
                 sendbuf = recvbuf
             elif sendbuf is not None:
                 return False
         if type(recvbuf) is not _ndarray and recvbuf is not None:
             return False
-        status = _run_arrays(self._handle, collective, id(sendbuf), id(recvbuf), op, root, _NONE)
+        status = _run_arrays(self._address, what, id(sendbuf), id(recvbuf))
         if not status:
             return True
         if status < 0 or status == _NO_PLAN:
@@ -577,7 +585,7 @@ class Comm:
     def _plan(self, prepared: _Prepared) -> None:
         """Choose a schedule for calls like this one and tell the core."""
         collective, how = prepared.collective, prepared.how
-        choice = select.choose(collective, prepared.nbytes, self.size, prepared.uneven)
+        choice = select.choose(collective, prepared.nbytes, self.size, uneven=prepared.uneven, crowded=self.crowded)
         algorithm = how.get("algorithm") or choice.algorithm
         slices = how.get("slices") or choice.slices
         schedule = self._schedule(collective, algorithm, prepared.call.root, prepared.uneven)

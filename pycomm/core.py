@@ -69,6 +69,8 @@ def pycomm_mac(user: Any, data: Any, size: int, mac: Any) -> int:
     return 0
 
 
+lib.pycomm_know_none(id(None))
+
 # ---- dtypes -------------------------------------------------------------------------------------------------------
 
 _BY_NAME = {text(lib.pcm_dtype_name(code)): code for code in range(lib.PCM_NDTYPES)}

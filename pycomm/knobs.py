@@ -144,7 +144,7 @@ SOCKET_IFNAME = Knob(
     "PYCOMM_SOCKET_IFNAME", _interfaces, "", "network interfaces: `eth,ib` prefixes, `=eth0` exact, `^docker,lo` others",
     fallbacks=("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"),
 )  # fmt: skip
-ALGO = Knob("PYCOMM_ALGO", str, "", "algorithms to choose from, such as `ring` or `allreduce:ring,tree;broadcast:tree`")
+ALGO = Knob("PYCOMM_ALGO", str, "", "the algorithm to use, such as `ring` or `allreduce:ring;broadcast:binomial`")
 DEBUG = Knob("PYCOMM_DEBUG", _level, "WARN", "how much to say: NONE, VERSION, WARN, INFO or TRACE")
 
 KNOBS: tuple[Knob[Any], ...] = (

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-KIB, MIB = 1 << 10, 1 << 20
+from . import knobs
+from .errors import InvalidArgument
+from .registry import names
+
+KIB = 1 << 10
 
 
 class Choice(NamedTuple):
@@ -21,46 +25,63 @@ class Choice(NamedTuple):
     window: int
 
 
-SLICE_BYTES = 256 * KIB  # of the whole buffer: what two ranks touch stays in a second-level cache
+SMALL = 16 * KIB  # bytes of the whole buffer up to which rounds count for more than bytes
+NEAR = 8  # ranks among which everybody may talk to everybody
+SLICE = 256 * KIB  # bytes of the whole buffer a slice: what two ranks touch stays in a second-level cache
+CROWDED_SLICE = 256 * KIB  # the same a rank, where ranks share processors: fewer turns count for more than the cache
 WINDOW = 2
 
 
-def slices_for(nbytes: int) -> tuple[int, int]:
-    """Return (slices, window) for a buffer of nbytes."""
-    slices = max(1, -(-nbytes // SLICE_BYTES))
-    return slices, min(WINDOW, slices)
-
-
-def choose(collective: str, nbytes: int, size: int, uneven: bool = False) -> Choice:
+def choose(collective: str, nbytes: int, size: int, *, uneven: bool = False, crowded: bool = False) -> Choice:
     """Return the choice for one call.
 
     Args:
         collective: e.g. "allreduce".
-        nbytes: of the larger of the two buffers; of the own part where counts are uneven.
+        nbytes: of the larger of the two buffers; not looked at where counts are uneven, which ranks do not all know.
         size: ranks.
         uneven: whether blocks may differ in length.
+        crowded: whether some host has more ranks than processors.
+
+    Raises:
+        InvalidArgument: PYCOMM_ALGO names no algorithm of the collective.
     """
-    slices, window = slices_for(nbytes)
+    name = _asked_for(collective) or _name(collective, None if uneven else nbytes, size)
     if uneven:
-        name = {"alltoall": "pairwise" if size > 8 else "direct", "allgather": "ring" if size > 8 else "direct"}
-        # ranks know only their own counts, from which they could not agree on a number of slices
-        return Choice(name.get(collective, "direct"), 1, 1)
-    return Choice(_name(collective, nbytes, size), slices, window)
+        return Choice(name, 1, 1)
+    slices = max(1, -(-nbytes // (CROWDED_SLICE * size if crowded else SLICE)))
+    return Choice(name, slices, min(WINDOW, slices))
 
 
-def _name(collective: str, nbytes: int, size: int) -> str:
-    small = nbytes <= 16 * KIB
+def _name(collective: str, nbytes: int | None, size: int) -> str:
+    small = nbytes is not None and nbytes <= SMALL
+    near = size <= NEAR
     match collective:
         case "allreduce":
-            return "doubling" if small else "ring" if size == 2 else "two_shot" if size <= 8 else "ring"
+            return "doubling" if small else "ring" if size == 2 or not near else "two_shot"
         case "reduce_scatter" | "allgather":
-            return "direct" if size <= 8 else "bruck" if small else "ring"
+            return "direct" if near else "bruck" if small else "ring"
         case "alltoall":
-            return "direct" if size <= 8 else "bruck" if small else "pairwise"
+            return "direct" if near else "bruck" if small else "pairwise"
         case "broadcast" | "reduce":
-            return "binomial" if small or size <= 8 else "double_tree"
+            return "binomial" if near or small else "double_tree"
         case "gather" | "scatter":
-            return "direct" if size <= 8 else "binomial"
+            return "direct" if near or nbytes is None else "binomial"
         case "scan" | "exscan":
             return "doubling"
-    return "dissemination"
+        case _:
+            return "dissemination"
+
+
+def _asked_for(collective: str) -> str | None:
+    """Return what PYCOMM_ALGO says of a collective: `ring`, or `allreduce:ring;broadcast:binomial`."""
+    for clause in filter(None, knobs.ALGO.value().split(";")):
+        which, colon, name = clause.rpartition(":")
+        if colon and which.strip() != collective:
+            continue
+        if name.strip() in names(collective):
+            return name.strip()
+        if colon:
+            raise InvalidArgument(
+                f"PYCOMM_ALGO asks for {name.strip()}, which is no {collective}: choose from {', '.join(names(collective))}"
+            )
+    return None

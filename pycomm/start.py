@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ from .rendezvous import Rendezvous
 from .world import World
 
 _HOST_BYTES = 16
+_FACTS = struct.Struct(f"<{_HOST_BYTES}sI")  # what ranks tell of themselves: their host, and its processors
 _WORLD = 1  # id of the communicator of all ranks
 
 
@@ -49,11 +52,13 @@ def init(
         job.rank, job.size, job=job.job_id, transports=names, secret=job.secret, listen=listen, advertise=advertise
     )
     world.at_close(meeting.close)
-    blobs = meeting.exchange(_host() + world.address())
-    world.set_peers([blob[_HOST_BYTES:] for blob in blobs])
-    hosts = _by_host([blob[:_HOST_BYTES] for blob in blobs])
+    blobs = meeting.exchange(_FACTS.pack(_host(), len(os.sched_getaffinity(0))) + world.address())
+    world.set_peers([blob[_FACTS.size :] for blob in blobs])
+    facts = [_FACTS.unpack_from(blob) for blob in blobs]
+    hosts = _by_host([host for host, _ in facts])
     world.set_local_ranks(next(len(host) for host in hosts if job.rank in host))
-    comm = Comm(world, _WORLD, range(job.size), hosts)
+    crowded = any(len(host) > min(facts[r][1] for r in host) for host in hosts)
+    comm = Comm(world, _WORLD, range(job.size), hosts, crowded)
     comm.set_timeout(patience)
 
     def on_lost(lost: int, why: str) -> None:
