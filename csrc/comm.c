@@ -348,21 +348,22 @@ int pcm_recv_start(pcm_comm *comm, void *buf, uint64_t capacity, int dtype, int 
 
 int pcm_wait(pcm_request *r, double seconds, struct pcm_status_info *status)
 {
-    pcm_world *world = r->comm->world;
-    pthread_mutex_lock(&world->lock);
-    int rc = atomic_load(&r->status);
-    if (rc == PCM_AGAIN) {
-        if (seconds == 0)
+    int rc = atomic_load_explicit(&r->status, memory_order_acquire);
+    if (rc == PCM_AGAIN) { /* else the communicator may be gone already, and is not needed */
+        pcm_world *world = r->comm->world;
+        pthread_mutex_lock(&world->lock);
+        if (seconds == 0) {
+            if (!world->polled) pcm_reactor_poll(world->reactor, 0);
             pcm_world_progress(world);
-        else
+        } else if (atomic_load(&r->status) == PCM_AGAIN) {
             pcm_request_drive(r, seconds);
+        }
         rc = atomic_load(&r->status);
+        pthread_mutex_unlock(&world->lock);
     }
-    if (rc != PCM_AGAIN) {
-        if (status) *status = r->info;
-        if (rc) report(&r->error);
-    }
-    pthread_mutex_unlock(&world->lock);
-    if (rc != PCM_AGAIN) pcm_request_free(r);
+    if (rc == PCM_AGAIN) return rc;
+    if (status) *status = r->info;
+    if (rc) report(&r->error);
+    pcm_request_free(r);
     return rc;
 }

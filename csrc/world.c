@@ -261,7 +261,8 @@ static void arm(pcm_world *world, bool asleep)
 /* Sleeps until something happens or milliseconds pass. The lock is held before and after, not during. */
 static void sleep_on_reactor(pcm_world *world, int milliseconds)
 {
-    if (!world->sleepers++) arm(world, true);
+    world->sleepers++;
+    arm(world, true); /* each time: the bell that woke one sleeper has disarmed the others */
     if (!pcm_world_progress(world)) {
         pthread_mutex_unlock(&world->lock);
         pcm_reactor_sleep(world->reactor, milliseconds);
