@@ -10,6 +10,15 @@
 
 const char *pcm_version(void) { return PCM_VERSION; }
 
+int pcm_reduce_local(int dtype, int op, void *dst, const void *a, const void *b, size_t n)
+{
+    pcm_reduce_fn *reduce = pcm_reduce_kernel(dtype, op);
+    if (!reduce)
+        return pcm_fail(PCM_ERR_ARGUMENT, -1, "%s is not defined for %s", pcm_op_name(op), pcm_dtype_name(dtype));
+    reduce(dst, NULL, a, b, n, 0);
+    return PCM_OK;
+}
+
 void pcm_copy_bytes(void *dst, const void *src, size_t bytes, int stream) { pcm_copy(dst, NULL, src, bytes, stream); }
 
 /* ---- opening ---------------------------------------------------------------------------------------- */
