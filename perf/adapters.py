@@ -107,8 +107,8 @@ class Pycomm(_Mpi4pyLike):
         return None
 
     def close(self) -> None:
-        """Leave the job."""
-        self._comm.close()
+        """Leave the communicator; the job is left when the process ends."""
+        self._comm.Free()
 
 
 class Mpi(_Mpi4pyLike):

@@ -159,17 +159,22 @@ class LaunchedJob:
         return "".join(f"\n    {line}" for line in lines)
 
     def close(self) -> None:
-        """Ask the ranks to stop; end those that do not within some seconds."""
+        """Ask the ranks to stop; then ask their launcher to end them, which knows them all; then end it."""
         for rank in range(self._ranks):
             with contextlib.suppress(zmq.ZMQError):  # a rank that never came
                 self._board.socket.send_multipart([f"{self.name}:{rank}".encode(), b'{"do": "stop"}'], zmq.NOBLOCK)
-        deadline = time.monotonic() + 5
+        self._wait(5)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in self._processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+            self._wait(5)
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
         for process in self._processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, deadline - time.monotonic()))
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 class CooperatingJob:

@@ -42,9 +42,13 @@ class Rival:
 
 
 def prefix_of(name: str) -> Path:
-    """Where perf looks first for an MPI: MPI wheels overwrite each other's files, so each needs a place of its own."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "pycomm" / "rivals" / name
+    """Where perf looks first for an MPI: MPI wheels overwrite each other's files, so each needs a place of its own.
+
+    That is within the virtual environment, or in the user's cache where there is none.
+    """
+    if sys.prefix != sys.base_prefix:
+        return Path(sys.prefix) / "rivals" / name
+    return Path.home() / ".cache" / "pycomm" / "rivals" / name
 
 
 # ---- pycomm, and gloo ----

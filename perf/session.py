@@ -129,7 +129,7 @@ class _Session:
         self.jobs += [CooperatingJob(control, server) for server in servers.values()]
 
     def check_memory(self) -> None:
-        """Refuse, before anything is measured, sizes whose buffers do not fit for all ranks of all libraries at once."""
+        """Refuse, before measuring, sizes whose buffers do not fit for all ranks of all libraries at once."""
         largest, available = max(self.request.sizes), machine.available_memory()
         needed = _BUFFERS * largest * self.request.ranks * len(self.jobs)
         if needed > available:

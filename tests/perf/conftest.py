@@ -1,43 +1,15 @@
-"""Makes pycomm.perf importable from a bare checkout, here and in the processes that perf starts."""
+"""Rows with everything unimportant filled in."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
-import tempfile
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _installed() -> bool:
-    try:
-        return importlib.util.find_spec("pycomm.perf") is not None
-    except ModuleNotFoundError:
-        return False
-
-
-if not _installed():
-    _farm = tempfile.TemporaryDirectory(prefix="pycomm-farm-")
-    _package = Path(_farm.name) / "pycomm"
-    _package.mkdir()
-    for _entry in (ROOT / "pycomm").iterdir():
-        (_package / _entry.name).symlink_to(_entry)
-    for _room in ("perf", "algorithms"):
-        (_package / _room).symlink_to(ROOT / _room)
-    for _name in [name for name in sys.modules if name.partition(".")[0] == "pycomm"]:
-        del sys.modules[_name]
-    sys.path.insert(0, _farm.name)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_farm.name, os.environ.get("PYTHONPATH"))))
+from pycomm.perf.results import Row
 
 
 @pytest.fixture
 def row():
-    """Makes rows with everything unimportant filled in."""
-    from pycomm.perf.results import Row
+    """Makes rows."""
 
     def make(library: str = "pycomm", nbytes: int = 8, median: float = 1.0, **changes: object) -> Row:
         fields = {

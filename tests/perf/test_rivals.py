@@ -15,7 +15,7 @@ from pycomm.errors import DeadlineExceeded, PeerLost
 from pycomm.perf.bench import Cell
 from pycomm.perf.cases import CASES
 from pycomm.perf.coordinator import Effort, LaunchedJob, Switchboard, closing, measure
-from pycomm.perf.rivals import RIVALS, Rival
+from pycomm.perf.rivals import PYCOMM, RIVALS, Rival
 
 EFFORT = Effort(iterations=6)
 
@@ -24,13 +24,20 @@ def _fail(job, error):
     raise error
 
 
-@pytest.mark.parametrize("name", RIVALS)
-def test_every_collective_of_a_rival_is_right(name):
-    rival, ranks = RIVALS[name], 3
+LIBRARIES = [
+    (PYCOMM, {"transport": "shm"}),
+    (PYCOMM, {"transport": "tcp"}),
+    *((rival, {}) for rival in RIVALS.values()),
+]
+
+
+@pytest.mark.parametrize(("rival", "join"), LIBRARIES, ids=lambda value: getattr(value, "name", None))
+def test_every_collective_is_right(rival, join):
+    name, ranks = rival.name, 3
     place = rival.find()
     if place is None:
         pytest.skip(rival.missing)
-    with Switchboard() as board, closing([LaunchedJob(board, rival, place, ranks, 60, {})]) as jobs:
+    with Switchboard() as board, closing([LaunchedJob(board, rival, place, ranks, 60, join)]) as jobs:
         assert len(jobs[0].hosts) == ranks
         for case in CASES.values():
             for in_place in (False, True) if case.input_at is not None else (False,):
