@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -152,6 +153,29 @@ def test_without_a_launcher_the_signal_is_named_while_the_dead_process_can_be_re
     rendezvous.close()
     assert lost == 1
     assert "was killed by signal 9 (SIGKILL)" in why
+
+
+def test_a_rank_that_falls_silent_is_lost_over_tcp_but_only_stopped_on_one_host() -> None:
+    def told_while_stopped(hub: str) -> list[int]:
+        make = job_maker(hub, 2)
+
+        def rank() -> list[int]:
+            rendezvous = Rendezvous(make())
+            losses = Losses(rendezvous)
+            stopped = int(rendezvous.exchange(b"%d" % os.getpid())[1])
+            if my_rank() == 1:
+                os.kill(os.getpid(), signal.SIGSTOP)
+                return []
+            with contextlib.suppress(queue.Empty):
+                losses.told.put(losses.told.get(timeout=SOON if "tcp" in hub else 7.0))
+            told = [number for number, _ in losses.told.queue]
+            os.kill(stopped, signal.SIGCONT)
+            return told
+
+        return list(spawn(2, rank)[0].value)
+
+    assert told_while_stopped("rank 0, tcp") == [1]
+    assert told_while_stopped("rank 0") == []
 
 
 @pytest.mark.parametrize("hub", HUBS)

@@ -116,7 +116,7 @@ def test_a_rank_that_ignores_sigterm_is_killed() -> None:
 
 
 def test_standard_input_is_empty_except_in_rank_0() -> None:
-    assert run_ranks(3, lambda: os.path.samefile("/proc/self/fd/0", os.devnull))[1:] == [True, True]
+    assert run_ranks(3, lambda: Path("/proc/self/fd/0").samefile(os.devnull))[1:] == [True, True]
 
 
 def test_no_process_and_no_descriptor_is_left() -> None:
