@@ -12,7 +12,7 @@ from pycomm.errors import PycommError
 
 # Which module adds a command to the parser, by its `register(subparsers)`. Only the module that is needed is imported.
 _COMMANDS = {
-    "run": "pycomm.launch",
+    "run": "pycomm.run_cli",
     "info": "pycomm.info_cli",
     "verify": "pycomm.schedule_cli",
     "show": "pycomm.schedule_cli",

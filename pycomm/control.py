@@ -13,7 +13,7 @@ import zmq
 from pycomm import host, publication
 from pycomm.environment import Job
 from pycomm.errors import LaunchError
-from pycomm.hub import REFUSALS, Hub, monitored_event, set_heartbeat
+from pycomm.hub import Hub, monitored_event, set_heartbeat
 from pycomm.keys import curve_pair
 
 # How often (ms) a rank tries to reach a hub that does not listen yet, at first and at most.
@@ -22,7 +22,13 @@ _RETRY = (10, 200)
 # hub.
 _REFUSALS_BELIEVED = 3
 _LINGER_MS = 1000
-_EVENTS = REFUSALS | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+_EVENTS = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_DISCONNECTED
+)
 
 
 class Control:
@@ -34,9 +40,18 @@ class Control:
     [b"deaf"] when no more will come.
     """
 
-    def __init__(self, job: Job, deliver: Callable[[list[bytes]], None]) -> None:
-        """Begin to connect. Raises SystemRefused if this rank runs the hub and cannot listen."""
+    def __init__(self, job: Job, ordinal: int, deliver: Callable[[list[bytes]], None]) -> None:
+        """Begin to connect.
+
+        Args:
+            job: this rank's place.
+            ordinal: how many rendezvous of the job this process has made before.
+            deliver: takes the messages.
+
+        Raises SystemRefused if this rank runs the hub and cannot listen, LaunchError if the endpoint makes no sense.
+        """
         self._job = job
+        self._ordinal = ordinal
         self._deliver = deliver
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self.hub: Hub | None = None
@@ -93,7 +108,7 @@ class Control:
 
     def _hello(self) -> list[bytes]:
         job = self._job
-        numbers = [b"%d" % number for number in (job.rank, job.size, job.job_id, os.getpid())]
+        numbers = [b"%d" % number for number in (job.rank, job.size, job.job_id, self._ordinal, os.getpid())]
         return [b"hello", *numbers, socket.gethostname().encode(), host.node_identity().encode()]
 
     def _run(self) -> None:

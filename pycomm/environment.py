@@ -186,10 +186,11 @@ def join(
 ) -> Job:
     """Return this process's Job, ready for a Rendezvous; the environment fills what is not given.
 
-    Call it once for each Rendezvous, on every rank: on one host and with nothing configured, rank 0 publishes a file
-    that the others wait for, `timeout` seconds at most. On several hosts the secret must be given, and the endpoint too,
-    except that under torchrun it is tcp://MASTER_ADDR:P and under Slurm tcp://FIRST_NODE:P, where P is 20000 to 29999
-    and follows from the job's identity. MASTER_PORT itself belongs to torch's store and is never bound.
+    Call it once for each Rendezvous, on every rank, and exchange before the next. On one host and with nothing
+    configured, rank 0 publishes a file that the others wait for, `timeout` seconds at most. On several hosts the secret
+    must be given, and the endpoint too, except that under torchrun it is tcp://MASTER_ADDR:P and under Slurm
+    tcp://FIRST_NODE:P, where P is 20000 to 29999 and follows from the job's identity. MASTER_PORT itself belongs to
+    torch's store and is never bound.
 
     Raises LaunchError naming the variable to set, InvalidArgument if only one of rank and size is given.
     """

@@ -13,6 +13,7 @@ import select
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -26,13 +27,13 @@ from pycomm.keys import curve_pair
 # After a connection ended, the ranks are probed at these times (s): the router learns which of them it was a little
 # later.
 _PROBE_DELAYS = (0.0, 0.02, 0.1, 0.5)
+# After how long (s) the probes have told which rank's connection ended, if it was a rank's.
+_UNTIL_SETTLED = 0.25
 # How long (s) a lost connection waits for the process's own end to be seen, which explains it better.
 _UNTIL_EXPLAINED = 0.3
 # How long (s) the end of a process waits for what it said last: the kernel tells of the end before the socket is read.
 _UNTIL_READ = 0.1
 _LARGEST_MESSAGE = 1 << 20
-# What the monitor reports when a connection could not prove that it belongs to the job.
-REFUSALS = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 
 
 def set_heartbeat(sock: zmq.Socket[bytes], endpoint: str) -> None:
@@ -70,8 +71,14 @@ class _Member:
 
 @dataclass
 class _Session:
-    """The ranks that met once: the k-th rendezvous of each rank belong to the k-th session."""
+    """One meeting of all ranks.
 
+    Attributes:
+        ordinal: each rank's process takes part in it with its k-th rendezvous, counted from 0. There may be several of
+            one ordinal, if each rank's process was followed by another.
+    """
+
+    ordinal: int
     members: dict[int, _Member] = field(default_factory=dict)
     blobs: dict[int, dict[int, bytes]] = field(default_factory=dict)
     lost: dict[int, str] = field(default_factory=dict)
@@ -83,7 +90,7 @@ class Hub:
     """The server side of the control plane.
 
     Attributes:
-        refused: how many connections could not prove that they belong to the job.
+        refused: how many connections have ended without proving that they belong to the job.
     """
 
     def __init__(
@@ -122,6 +129,11 @@ class Hub:
         self._ends = select.epoll()
         # Ranks whose processes ended, for the sessions that are still to come.
         self._gone: dict[int, str] = {}
+        # Connections that said hello and are not known to have ended; how many there were; when the others ended.
+        self._known: set[bytes] = set()
+        self._hellos = 0
+        self._ends_of_connections: deque[float] = deque()
+        self._settled = 0
         self._probes: list[float] = []
         self._strangers: list[str] = []
         public, private = curve_pair(secret, "hub")
@@ -139,7 +151,7 @@ class Hub:
         self._router.ipv6 = True
         self._router.backlog = 4096
         set_heartbeat(self._router, endpoint)
-        self._monitor = self._router.get_monitor_socket(REFUSALS | zmq.EVENT_DISCONNECTED)
+        self._monitor = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
             self._listen(endpoint, listener)
         except zmq.ZMQError as why:
@@ -185,7 +197,8 @@ class Hub:
         while self._door.poll(0):
             self._admit(self._door.recv_multipart())
         while self._monitor.poll(0):
-            self._observe(monitored_event(self._monitor))
+            monitored_event(self._monitor)
+            self._connection_ended()
         while self._router.poll(0):
             route, *message = self._router.recv_multipart()
             # The ranks are authenticated, so a malformed message is a bug of theirs; it must not end everybody's hub.
@@ -194,6 +207,7 @@ class Hub:
         for fd, _ in self._ends.poll(0):
             self._process_ended(fd)
         self._probe()
+        self._count_refusals()
         now = time.monotonic()
         for route, (due, why) in list(self._suspects.items()):
             if due <= now:
@@ -241,12 +255,19 @@ class Hub:
         verdict = [b"200", b"OK"] if ours else [b"400", b"this key does not belong to the job"]
         self._door.send_multipart([request[0], request[1], *verdict, b"", b""])
 
-    def _observe(self, event: int) -> None:
-        if event & REFUSALS:
-            self.refused += 1
-        elif event == zmq.EVENT_DISCONNECTED and self._routes:
-            now = time.monotonic()
-            self._probes = [now + delay for delay in _PROBE_DELAYS]
+    def _connection_ended(self) -> None:
+        # Nothing says whose it was: a stranger's, or one of those that the probes will miss.
+        now = time.monotonic()
+        self._ends_of_connections.append(now)
+        if not self._probes or self._probes[-1] < now + _UNTIL_SETTLED:
+            self._probes = sorted([*self._probes, *(now + delay for delay in _PROBE_DELAYS)])
+
+    def _count_refusals(self) -> None:
+        settled = time.monotonic() - _UNTIL_SETTLED
+        while self._ends_of_connections and self._ends_of_connections[0] <= settled:
+            self._ends_of_connections.popleft()
+            self._settled += 1
+        self.refused = max(self.refused, self._settled - (self._hellos - len(self._known)))
 
     # What the ranks say.
 
@@ -271,32 +292,33 @@ class Hub:
             self._leave(session, member)
 
     def _hello(self, route: bytes, message: list[bytes]) -> None:
-        rank, size, job_id, pid = (int(part) for part in message[1:5])
-        name, node = message[5].decode(errors="replace"), message[6].decode(errors="replace")
-        newcomer = _Member(rank, route, pid, name, here=node == self._node)
-        if route in self._routes:
+        if route in self._known:
             return
+        self._known.add(route)
+        self._hellos += 1
+        rank, size, job_id, ordinal, pid = (int(part) for part in message[1:6])
+        name, node = message[6].decode(errors="replace"), message[7].decode(errors="replace")
+        newcomer = _Member(rank, route, pid, name, here=node == self._node)
         if job_id != self.job_id:
             # Perhaps a straggler of an earlier run with the same secret: it must not end this job.
             self._refuse(
                 newcomer, f"{newcomer} belongs to job {job_id:016x}, not to job {self.job_id:016x} that meets here"
             )
             return
-        if size != self.size or not 0 <= rank < size:
-            text = f"{newcomer} was told that there are {size} ranks, others that there are {self.size}"
-            if self._sessions and self._sessions[-1].met:
-                self._refuse(newcomer, text)
-            else:
-                self._fail(self._session_of(newcomer), text, newcomer)
-            return
-        session = self._session_of(newcomer)
+        session = self._session_of(ordinal, rank)
         known = session.members.get(rank)
-        if known is not None:
-            text = f"two processes claim to be rank {rank}: pid {known.pid} on {known.host} and pid {pid} on {name}"
-            if session.met:
-                self._refuse(newcomer, text)
-            else:
-                self._fail(session, text, newcomer)
+        contradiction = ""
+        if size != self.size or not 0 <= rank < size:
+            contradiction = f"{newcomer} was told that there are {size} ranks, others that there are {self.size}"
+        elif known is not None:
+            contradiction = (
+                f"two processes claim to be rank {rank}: pid {known.pid} on {known.host} and pid {pid} on {name}"
+            )
+        if contradiction and session.met:
+            self._refuse(newcomer, contradiction)
+            return
+        if contradiction:
+            self._fail(session, contradiction, newcomer)
             return
         session.members[rank] = newcomer
         self._routes[route] = (session, newcomer)
@@ -311,13 +333,13 @@ class Hub:
                 self._watched[fd] = newcomer
                 self._ends.register(fd, select.EPOLLIN)
 
-    def _session_of(self, newcomer: _Member) -> _Session:
-        """Return the first session that the newcomer's process has not been in; another of its rank may be there."""
+    def _session_of(self, ordinal: int, rank: int) -> _Session:
+        """Return the first session of this ordinal that the rank has not left."""
         for session in self._sessions:
-            known = session.members.get(newcomer.rank)
-            if known is None or not (known.left or (known.pid, known.host) == (newcomer.pid, newcomer.host)):
+            known = session.members.get(rank)
+            if session.ordinal == ordinal and not (known and known.left):
                 return session
-        self._sessions.append(_Session(lost=dict(self._gone)))
+        self._sessions.append(_Session(ordinal, lost=dict(self._gone)))
         return self._sessions[-1]
 
     def _gather(self, session: _Session, rank: int, number: int, blob: bytes) -> None:
@@ -362,8 +384,8 @@ class Hub:
         if not self._probes or self._probes[0] > time.monotonic():
             return
         self._probes.pop(0)
-        for _, member in list(self._routes.values()):
-            self._send(member.route, [b"probe"])
+        for route in list(self._known):
+            self._send(route, [b"probe"])
 
     def _send(self, route: bytes, message: list[bytes]) -> None:
         try:
@@ -374,6 +396,7 @@ class Hub:
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
+            self._known.discard(route)
             if route in self._routes and route not in self._suspects:
                 _, member = self._routes[route]
                 why = f"its connection ended (pid {member.pid} on {member.host})"
@@ -402,9 +425,8 @@ class Hub:
         self._strangers.append(text)
         self._send(newcomer.route, [b"refused", text.encode()])
 
-    def _fail(self, session: _Session, text: str, newcomer: _Member | None = None) -> None:
+    def _fail(self, session: _Session, text: str, newcomer: _Member) -> None:
         session.failure = text
-        members = [*session.members.values(), *([newcomer] if newcomer else [])]
-        for member in members:
+        for member in (*session.members.values(), newcomer):
             if not member.left:
                 self._send(member.route, [b"refused", text.encode()])

@@ -141,7 +141,7 @@ TRANSPORTS = Knob(
 )
 TIMEOUT = Knob("PYCOMM_TIMEOUT", _seconds, "300", "seconds that any call may take before it raises DeadlineExceeded")
 SOCKET_IFNAME = Knob(
-    "PYCOMM_SOCKET_IFNAME", _interfaces, "", "network interfaces: `eth,ib` prefixes, `=eth0` exact, `^docker,lo` others",
+    "PYCOMM_SOCKET_IFNAME", _interfaces, "", "interfaces to use: `eth,ib` prefixes, `=eth0` exact, `^docker,lo` others",
     fallbacks=("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"),
 )  # fmt: skip
 ALGO = Knob("PYCOMM_ALGO", str, "", "the algorithm to use, such as `ring` or `allreduce:ring;broadcast:binomial`")

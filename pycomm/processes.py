@@ -45,7 +45,7 @@ class Team:
     """
 
     def __init__(self, *, grouped: bool) -> None:
-        """Fork nothing yet. With `grouped`, signals to this process's group, as a terminal's, do not reach the ranks."""
+        """Fork nothing yet. With `grouped`, signals to this process's group, a terminal's, do not reach the ranks."""
         self.running: dict[int, int] = {}
         self.grouped = grouped
         self._parent = os.getpid()

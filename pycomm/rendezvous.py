@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 _VERDICT_SECONDS = 1.0
 
 _open: set[Rendezvous] = set()
+# How many rendezvous this process has made, by job.
+_made: dict[int, int] = {}
 
 
 class Rendezvous:
-    """The meeting of all ranks of a job. Every rank makes one; the rank that the Job names also runs the hub.
+    """A meeting of all ranks of a job: the k-th that each rank makes. The rank that the Job names also runs the hub.
 
     One parked thread does all the work, so that every method may be called from any thread. A job of one rank needs
     neither thread nor socket. When the interpreter ends, an open rendezvous is closed; after an unhandled exception
@@ -53,7 +55,9 @@ class Rendezvous:
         if job.size > 1:
             from pycomm.control import Control  # here, so that a job of one rank does not load zmq
 
-            self._control = Control(job, self._deliver)
+            ordinal = _made.get(job.job_id, 0)
+            self._control = Control(job, ordinal, self._deliver)
+            _made[job.job_id] = ordinal + 1
         _open.add(self)
 
     @property
@@ -131,8 +135,8 @@ class Rendezvous:
         if number not in self._absent:
             who = "the launcher" if job.hub < 0 else f"rank {job.hub}"
             return DeadlineExceeded(
-                f"rank {job.rank} could not reach the job's hub, in {who} at {job.endpoint}, within {timeout:g} s: check "
-                f"that {who} runs and that nothing blocks the way", job.hub,
+                f"rank {job.rank} could not reach the job's hub, in {who} at {job.endpoint}, within {timeout:g} s: "
+                f"check that {who} runs and that nothing blocks the way", job.hub,
             )  # fmt: skip
         absent, note = self._absent[number]
         ranks = absent.split(",")
