@@ -1,4 +1,4 @@
-"""Lets these tests run from a checkout that was not built, for they need no C; keeps what they register to themselves."""
+"""Lets these tests run from a checkout that was not built, for they need no C; keeps their algorithms to themselves."""
 
 import importlib.util
 import sys
