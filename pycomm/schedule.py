@@ -121,7 +121,9 @@ class Schedule:
 
     @property
     def share(self) -> Fraction:
-        """The size of one chunk as a part of n, the bytes of a rank's full vector."""
+        """The size of one chunk as a part of n, the bytes of a rank's full vector; nothing in a barrier."""
+        if self.contract.idempotent:
+            return Fraction(0)
         return Fraction(1, self.cut * (1 if self.contract.blocks == "one" else self.size))
 
     @cached_property

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,22 @@ class Verdict:
     uneven: bool
 
 
+class Event(NamedTuple):
+    """Something that happens in a collective: a message, or (source and target the same) local operations.
+
+    Attributes:
+        hop: how many messages came before it in the longest chain that it had to wait for, and itself.
+        kind: what the target does: RECV, REDUCE_FROM, COPY or REDUCE.
+        chunks: as both ends name them.
+    """
+
+    hop: int
+    source: int
+    target: int
+    kind: int
+    chunks: Ids
+
+
 def verify(
     algorithm: str | Callable[[Any], None],
     collective: str,
@@ -79,17 +95,22 @@ def verify(
 
 def check(schedules: Sequence[Schedule]) -> Verdict:
     """Prove that these schedules, one for each rank in order, do together what their collective promises."""
+    return trace(schedules)[0]
+
+
+def trace(schedules: Sequence[Schedule]) -> tuple[Verdict, list[Event]]:
+    """Like `check`, and tell what happened, in an order in which it could happen."""
     first = schedules[0]
     for rank, schedule in enumerate(schedules):
         told = (schedule.collective, schedule.size, schedule.rank, schedule.root, schedule.cut)
         if told != (first.collective, len(schedules), rank, first.root, first.cut):
             raise ScheduleError(f"schedule {rank} is of another collective, size, rank, root or cut: {told}")
     ranks = [_Rank(schedule) for schedule in schedules]
-    _run(ranks)
+    events = _run(ranks)
     _check_results(ranks)
     messages = [int(np.count_nonzero(_ends(s) & (s.steps["kind"] == SEND))) for s in schedules]
     sent = [int(np.count_nonzero(s.steps["kind"] == SEND)) for s in schedules]
-    return Verdict(
+    verdict = Verdict(
         name=first.name,
         collective=first.collective,
         size=first.size,
@@ -102,6 +123,7 @@ def check(schedules: Sequence[Schedule]) -> Verdict:
         traffic=sum(sent) * first.share,
         uneven=all(s.lower().uneven for s in schedules),
     )
+    return verdict, events
 
 
 class _Rank:
@@ -188,7 +210,9 @@ class _Channel:
         self.receives: deque[Op] = deque()
 
 
-def _run(ranks: list[_Rank]) -> None:
+def _run(ranks: list[_Rank]) -> list[Event]:
+    """Run all ranks to the end of their schedules; return what happened."""
+    events: list[Event] = []
     channels: dict[tuple[int, int], _Channel] = {}
     ready = deque(ranks)  # those that are between two rounds
     while ready:
@@ -203,6 +227,7 @@ def _run(ranks: list[_Rank]) -> None:
         for op in ops:
             if op.kind in (COPY, REDUCE):
                 rank.read[op.first] = rank.take(op, op.srcs, np.searchsorted(rank.ids, op.srcs), "reads")
+                events.append(Event(rank.began, me, me, op.kind, rank.names(op)))
                 continue
             link = (me, op.peer) if op.kind == SEND else (op.peer, me)
             channel = channels.setdefault(link, _Channel())
@@ -212,8 +237,9 @@ def _run(ranks: list[_Rank]) -> None:
                 channel.receives.append(op)
             if channel.sends and channel.receives:
                 sender, receiver = ranks[link[0]], ranks[link[1]]
-                _meet(sender, receiver, channel)
                 depth = 1 + max(sender.began, receiver.began)
+                received = _meet(sender, receiver, channel)
+                events.append(Event(depth, *link, received.kind, receiver.names(received)))
                 for end in (sender, receiver):
                     end.pending -= 1
                     end.depth = max(end.depth, depth)
@@ -225,9 +251,10 @@ def _run(ranks: list[_Rank]) -> None:
             ready.append(rank)
     if any(rank.round < len(rank.rounds) for rank in ranks):
         raise ScheduleError(_deadlock(ranks, channels))
+    return events
 
 
-def _meet(sender: _Rank, receiver: _Rank, channel: _Channel) -> None:
+def _meet(sender: _Rank, receiver: _Rank, channel: _Channel) -> Op:
     (send, rows), receive = channel.sends.popleft(), channel.receives.popleft()
     there, here = sender.names(send), receiver.names(receive)
     if len(there) != len(here):
@@ -247,6 +274,7 @@ def _meet(sender: _Rank, receiver: _Rank, channel: _Channel) -> None:
             i,
         )
     receiver.arrived[receive.first] = rows
+    return receive
 
 
 def _deadlock(ranks: list[_Rank], channels: dict[tuple[int, int], _Channel]) -> str:

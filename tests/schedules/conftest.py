@@ -1,8 +1,10 @@
-"""Lets these tests run from a checkout that was not built: they need no C."""
+"""Lets these tests run from a checkout that was not built, for they need no C; keeps their algorithms to themselves."""
 
 import importlib.util
 import sys
 from pathlib import Path
+
+import pytest
 
 if importlib.util.find_spec("pycomm.algorithms") is None:
     folder = Path(__file__).parents[2] / "algorithms"
@@ -13,3 +15,12 @@ if importlib.util.find_spec("pycomm.algorithms") is None:
     module = importlib.util.module_from_spec(spec)
     sys.modules["pycomm.algorithms"] = module
     spec.loader.exec_module(module)
+
+from pycomm import registry
+
+
+@pytest.fixture(autouse=True)
+def own_register(monkeypatch):
+    """Forget after each test the algorithms that it entered."""
+    registry.listing()
+    monkeypatch.setattr(registry, "_algorithms", dict(registry._algorithms))

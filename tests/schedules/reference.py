@@ -141,7 +141,10 @@ class _Rank:
             yield
 
     def output(self) -> Blocks:
-        out = [np.full(n, -1, np.result_type(np.int64, *[c.dtype for c in self.chunks if c is not None])) for n in self.lengths]
+        out = [
+            np.full(n, -1, np.result_type(np.int64, *[c.dtype for c in self.chunks if c is not None]))
+            for n in self.lengths
+        ]
         for c, o in enumerate(self.plan.out_at.tolist()):
             if o >= 0:
                 block, piece = divmod(o, self.plan.cut)

@@ -73,7 +73,7 @@ def test_all_ranks_get_the_same_bits(entry):
         ("ring", "allgather", 10, 9, "9/10"),
         ("ring", "broadcast", 10, 9, "1"),
         ("bruck", "allreduce", 10, 8, "9/5"),
-        ("bruck", "reduce_scatter", 1000, 10, "999/1000"),
+        ("bruck", "reduce_scatter", 300, 9, "299/300"),
         ("doubling", "allreduce", 16, 4, "4"),
         ("doubling", "allreduce", 17, 6, "5"),
         ("doubling", "scan", 11, 4, "4"),
@@ -85,7 +85,7 @@ def test_all_ranks_get_the_same_bits(entry):
         ("bruck", "alltoall", 10, 4, "3/2"),
         ("bruck", "alltoall", 64, 6, "3"),
         ("bruck", "alltoall", 100, 7, "79/25"),
-        ("dissemination", "barrier", 17, 5, "5"),
+        ("dissemination", "barrier", 17, 5, "0"),
     ],
 )
 def test_costs_what_the_literature_says(name, collective, size, hops, sent):
