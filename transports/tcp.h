@@ -1,6 +1,7 @@
 /* tcp.h: what the files of the tcp transport share: its objects and its frames.
  *
- *   tcp.c          the endpoint and its channels: who connects to whom, the transport's slots, closing
+ *   tcp.c          the endpoint, its clock, and the transport's slots
+ *   tcp_channel.c  the life of a channel: who connects to whom, and how it ends
  *   tcp_stream.c   frames: out of the lanes into the streams, and back in order
  *   tcp_address.c  addresses: where to listen, what to publish, where a peer may be
  *
@@ -170,12 +171,25 @@ void tcp_pump(struct tcp_channel *channel); /* sends what there is */
 void tcp_give_back(struct tcp_endpoint *endpoint, struct tcp_slot *slot);
 bool tcp_take_buffer(struct tcp_endpoint *endpoint, struct tcp_slot *slot);
 
-/* tcp.c */
-void tcp_enter(struct tcp_channel *channel); /* from here to tcp_leave, the channel is not freed */
-void tcp_leave(struct tcp_channel *channel);
-void tcp_bulk(struct tcp_channel *channel); /* large fragments pass: more streams are worth it */
-void tcp_lost(struct tcp_channel *channel, const char *why);
-void tcp_farewell_done(struct tcp_channel *channel);               /* the peer has said goodbye and all has arrived */
+/* tcp_channel.c */
+struct pcm_channel *tcp_connect(struct pcm_endpoint *base, int peer, uint64_t id, const void *address, size_t bytes);
+int tcp_admit(void *user, const struct pcm_hello *hello);
+void tcp_welcome(void *user, int fd, const struct pcm_hello *hello);
+void tcp_try_next(struct tcp_channel *channel);                    /* calls the peer at the next of its addresses */
+void tcp_bulk(struct tcp_channel *channel);                        /* large fragments pass: more streams are worth it */
 void tcp_stream_ended(struct tcp_stream *stream, const char *why); /* the peer closed it, or it failed */
+void tcp_farewell_done(struct tcp_channel *channel);               /* the peer has said goodbye and all has arrived */
+void tcp_lost(struct tcp_channel *channel, const char *why);
+void tcp_free_channel(struct tcp_channel *channel);
+void tcp_hold(struct tcp_channel *channel); /* from here to tcp_let_go, the channel is not freed */
+void tcp_let_go(struct tcp_channel *channel);
+
+/* tcp.c */
+void tcp_arm_timer(struct tcp_endpoint *endpoint, int64_t when);
+
+static inline struct tcp_endpoint *tcp_endpoint_of(const struct tcp_channel *channel)
+{
+    return (struct tcp_endpoint *)channel->base.endpoint;
+}
 
 #endif

@@ -49,11 +49,6 @@ void tcp_give_back(struct tcp_endpoint *endpoint, struct tcp_slot *slot)
     slot->done = slot->taken = false;
 }
 
-static struct tcp_endpoint *endpoint_of(const struct tcp_channel *channel)
-{
-    return (struct tcp_endpoint *)channel->base.endpoint;
-}
-
 /* ---- connections --------------------------------------------------------------------------------------------------
  */
 
@@ -208,7 +203,7 @@ static bool credit(struct tcp_channel *channel, unsigned number, uint32_t count)
     while (lane->credited != count) {
         struct tcp_slot *slot = &lane->out[lane->credited % TCP_SLOTS];
         if (!slot->done) return false;
-        tcp_give_back(endpoint_of(channel), slot);
+        tcp_give_back(tcp_endpoint_of(channel), slot);
         lane->credited++;
     }
     return true;
@@ -228,7 +223,8 @@ static const char *begin(struct tcp_stream *stream)
         struct tcp_slot *slot = &lane->in[frame->number % TCP_SLOTS];
         if (frame->bytes > PCM_FRAGMENT || frame->number - lane->released >= TCP_SLOTS || slot->taken)
             return "it sent more than there was room for";
-        if (frame->bytes && !tcp_take_buffer(endpoint_of(channel), slot)) return "no memory is left for what it sent";
+        if (frame->bytes && !tcp_take_buffer(tcp_endpoint_of(channel), slot))
+            return "no memory is left for what it sent";
         slot->head = stream->wire.head;
         slot->bytes = frame->bytes;
         slot->taken = true;
@@ -344,8 +340,8 @@ static void on_ready(struct pcm_watch *watch, uint32_t events)
 {
     struct tcp_stream *stream = (struct tcp_stream *)watch;
     struct tcp_channel *channel = stream->channel;
-    tcp_enter(channel);
+    tcp_hold(channel);
     if (events & ~(uint32_t)EPOLLOUT) tcp_stream_receive(stream);
     if (events & EPOLLOUT) tcp_pump(channel);
-    tcp_leave(channel);
+    tcp_let_go(channel);
 }
