@@ -62,7 +62,7 @@ static int processors(void)
 void pcm_world_set_local_ranks(pcm_world *world, int ranks)
 {
     /* With a processor for each rank, spinning costs nobody anything; without, it is the peer that needs it. */
-    world->spin = ranks <= processors() ? 2000 : 20;
+    world->spin = ranks <= processors() ? 20000 : 20; /* the former is about a millisecond */
 }
 
 int pcm_world_create(const struct pcm_world_config *config, pcm_world **out)
