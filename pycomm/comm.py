@@ -389,8 +389,13 @@ class Comm:
         Args:
             sendbuf: [data, counts] or [data, (counts, displs)]: what goes to each rank.
             recvbuf: [data, counts] or [data, (counts, displs)]: what comes from each.
+
+        With algorithm="bruck", blocks are padded to the longest one of all ranks: for many ranks and small blocks.
         """
-        self._run(self._alltoallv(sendbuf, recvbuf, how))
+        if how.get("algorithm") == "bruck":
+            self._alltoallv_padded(sendbuf, recvbuf, how)
+        else:
+            self._run(self._alltoallv(sendbuf, recvbuf, how))
 
     def Ialltoallv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
         """Start an Alltoallv."""
@@ -399,6 +404,19 @@ class Comm:
     def _alltoallv(self, sendbuf: Any, recvbuf: Any, how: How) -> _Prepared:
         own = as_blocks(sendbuf, self.size, "sendbuf")
         return self._prepare("alltoall", own, as_blocks(recvbuf, self.size, "recvbuf", writes=True), 0, how)
+
+    def _alltoallv_padded(self, sendbuf: Any, recvbuf: Any, how: How) -> None:
+        """Do an uneven all-to-all as an even one: ranks that pass blocks on must know how long they are."""
+        own = as_blocks(sendbuf, self.size, "sendbuf")
+        out = as_blocks(recvbuf, self.size, "recvbuf", writes=True)
+        longest = np.array([max(own.counts.max(), out.counts.max())])
+        self.Allreduce(IN_PLACE, longest, MAX)
+        padded, arrived = (np.zeros((self.size, int(longest[0])), own.data.dtype) for _ in range(2))
+        for row, count, displ in zip(padded, own.counts, own.displs, strict=True):
+            row[:count] = own.data[displ : displ + count]
+        self.Alltoall(padded, arrived, **how)
+        for row, count, displ in zip(arrived, out.counts, out.displs, strict=True):
+            out.data[displ : displ + count] = row[:count]
 
     def Barrier(self, **how: Unpack[How]) -> None:
         """Wait until all ranks have come here."""
