@@ -8,7 +8,7 @@ from pycomm.view import View
 from ._shapes import folded, log2_ceil, unfolded
 
 
-@algorithm("allreduce", name="doubling", cite="Thakur, Rabenseifner & Gropp, Int. J. High Perform. Comput. 19 (2005)")
+@algorithm("allreduce", name="doubling", cite="Thakur, Rabenseifner & Gropp, IJHPCA 19 (2005)")
 def allreduce(v: View) -> None:
     """Exchange everything with partners 1, 2, 4, ... away: log2 p rounds of n bytes, 2 more if p is no power of 2."""
     partner, number = folded(v.rank, v.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pycomm.registry import algorithm
 from pycomm.view import View
 
-CITE = "Thakur, Rabenseifner & Gropp, Int. J. High Perform. Comput. 19 (2005)"
+CITE = "Thakur, Rabenseifner & Gropp, IJHPCA 19 (2005)"
 
 
 @algorithm("alltoall", name="pairwise", cite=CITE, uneven=True)

@@ -7,7 +7,7 @@ from pycomm.view import View
 
 from ._shapes import binomial_children, binomial_parent, two_trees
 
-BINOMIAL = "Thakur, Rabenseifner & Gropp, Int. J. High Perform. Comput. 19 (2005)"
+BINOMIAL = "Thakur, Rabenseifner & Gropp, IJHPCA 19 (2005)"
 TWO_TREES = "Sanders, Speck & Traeff, Parallel Computing 35 (2009)"
 
 
