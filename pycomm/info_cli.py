@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Iterator
-from importlib import metadata
 from typing import Any
 
+import pycomm
 from pycomm import environment, knobs
 from pycomm.errors import LaunchError
 
@@ -27,11 +27,7 @@ def _run(_: argparse.Namespace) -> int:
 def _versions() -> Iterator[str]:
     import zmq
 
-    try:
-        version = metadata.version("pycomm")
-    except metadata.PackageNotFoundError:
-        version = "(not installed)"
-    yield f"pycomm {version}, Python {platform.python_version()}, ZeroMQ {zmq.zmq_version()}, {platform.platform()}"
+    yield f"pycomm {pycomm.__version__}, Python {platform.python_version()}, ZeroMQ {zmq.zmq_version()}, {platform.platform()}"
 
 
 def _launcher() -> Iterator[str]:

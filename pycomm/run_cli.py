@@ -6,6 +6,7 @@ A rank is a fork of the launcher, which has imported numpy and pycomm: it costs 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import os
 import runpy
@@ -62,13 +63,17 @@ def _run(args: argparse.Namespace) -> int:
     command, executable = _command(args)
     if args.n < 1:
         raise InvalidArgument(f"-n {args.n}: a job has 1 rank or more")
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // args.n)))
+    threads = max(1, len(os.sched_getaffinity(0)) // args.n)
+    limited = "OMP_NUM_THREADS" not in os.environ
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     if not executable and args.no_fork:
         command = [sys.executable, *(["-m"] if args.module else []), *command]
         executable = True
     _check_exists(command, executable, args.module)
     if not executable:
         _preload()
+        if limited:
+            _limit_blas(threads)
     code = _launch(args)
     if code is not None:
         return code
@@ -107,6 +112,18 @@ def _preload() -> None:
     # The collector would otherwise write to, and so unshare, every page that holds an object.
     gc.collect()
     gc.freeze()
+
+
+def _limit_blas(threads: int) -> None:
+    """Tell numpy's OpenBLAS what it would have taken from OMP_NUM_THREADS, had that been set before it was loaded."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    for path in {line.split()[-1] for line in maps if "openblas" in line}:
+        library = ctypes.CDLL(path)
+        # Builds differ by prefix and by the width of their integers.
+        for name in ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_", "openblas_set_num_threads"):
+            if hasattr(library, name):
+                getattr(library, name)(threads)
+                break
 
 
 def _launch(args: argparse.Namespace) -> int | None:

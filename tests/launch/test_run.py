@@ -137,7 +137,7 @@ def test_a_job_within_a_rank_of_another(script: Write) -> None:
     assert (done.returncode, done.stdout) == (0, "2\n" * 4), done.stderr
 
 
-def test_ranks_start_with_one_random_state_of_their_own_and_no_thread(script: Write) -> None:
+def test_ranks_start_with_a_random_state_of_their_own_and_no_thread(script: Write) -> None:
     path = script("""
         import random, threading
         import numpy
@@ -149,6 +149,21 @@ def test_ranks_start_with_one_random_state_of_their_own_and_no_thread(script: Wr
     values = [line.split() for line in done.stdout.splitlines()]
     assert [value[2] for value in values] == ["1"] * 3, done.stderr
     assert len({value[0] for value in values}) == len({value[1] for value in values}) == 3
+
+
+def test_the_ranks_share_the_cores(script: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = script("""
+        import os
+        import numpy
+        matrix = numpy.ones((600, 600))
+        matrix @ matrix
+        print(os.environ["OMP_NUM_THREADS"], len(os.listdir("/proc/self/task")))
+    """)
+    cores = len(os.sched_getaffinity(0))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert run("-n", str(cores), path).stdout == "1 1\n" * cores
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert run("-n", "1", path).stdout.startswith("2 ")
 
 
 def test_the_interpreter_of_a_rank_ends_as_always(script: Write) -> None:
