@@ -10,6 +10,7 @@ import numpy as np
 
 from . import select
 from .buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
+from .contract import contract
 from .core import COLLECTIVES, check, dtype_code, fail, ffi, lib
 from .errors import InvalidArgument
 from .request import Request, Status
@@ -567,7 +568,8 @@ class Comm:
             "variant": self._variant(how), "timeout": how.get("timeout") or 0,
         })  # fmt: skip
         keep = [own, out, _describe(call, "in", own), _describe(call, "out", out)]
-        nbytes = max((_data(x).nbytes for x in (own, out) if x is not None), default=0)
+        # not what lies in this rank's buffers: of that a root has more, and would choose otherwise than the others
+        nbytes = count * dtype.itemsize * (1 if contract(collective).blocks == "one" else self.size)
         uneven = isinstance(own, Blocks) or isinstance(out, Blocks)
         return _Prepared(call, keep, collective, nbytes, uneven, how)
 
