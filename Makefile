@@ -1,46 +1,68 @@
-# make perf: sets up all it needs and shows pycomm beside what else is installed.  make test: sets up all it needs and tests.
-# PYTHON chooses the interpreter; VS the rivals of `make perf` (gloo installs torch); N the ranks.
+# Everything from a fresh clone: `make perf` measures, `make test` tests, `make lint` checks the style. Each sets up what
+# it needs in .venv (and, when root, through apt-get), and does not do again what is done.
+#   PYTHON  the interpreter (3.11 or later)       N   the ranks of `make perf`
+#   VS      the libraries that `make perf` shows beside pycomm; gloo installs torch
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
 N ?= 2
 VS ?= openmpi,mpich,impi
 
-.PHONY: perf test lint setup setup-test setup-perf clean
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := meson.build $(wildcard csrc/*.[ch] csrc/*.py csrc/kernels/*.[ch] transports/*.[ch] pycomm/*.py pycomm/*.[ch] \
+  algorithms/*.py perf/*.py)
+C_FILES := $(wildcard csrc/*.[ch] csrc/kernels/*.[ch] transports/*.[ch] pycomm/*.[ch] perf/*.c tests/*/*.[ch])
 
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV) || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -qy python3-venv python3-dev && $(PYTHON) -m venv $(VENV); }
-	$(BIN)/python -m pip install -q --upgrade pip
+# Prints the commands that install those of the named libraries which are not there.
+RIVALS := $(BIN)/python -P -c 'import sys; from pycomm.perf.rivals import RIVALS; asked = sys.argv[1].split(","); \
+  print(end="".join(r.install + "\n" for r in RIVALS.values() if r.name in asked and not r.find()))'
 
-# One stamp a group of packages: installing is redone when pyproject.toml or the C sources change.
-SOURCES := pyproject.toml meson.build $(wildcard csrc/*.[ch] csrc/kernels/*.[ch] transports/*.[ch] pycomm/* algorithms/* perf/*)
-$(VENV)/installed: $(BIN)/python $(SOURCES)
-	$(BIN)/python -m pip install -q .
-	touch $@
+.PHONY: perf test lint format clean
+.DELETE_ON_ERROR:
 
-$(VENV)/perf-installed: $(VENV)/installed
-	$(BIN)/python -m pip install -q '.[perf]'
-	case ,$(VS), in *,gloo,*) $(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install -q torch==2.13.0;; esac
-	touch $@
+perf: $(VENV)/perf
+	$(RIVALS) '$(VS)' | while read -r command; do \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" PIP_QUIET=1 sh -c "$$command" || echo "not possible here: $$command"; done
+	$(BIN)/pycomm perf allreduce -n $(N) -b 8 -e 64M -f 8 --vs '$(VS)'
 
-$(VENV)/test-installed: $(VENV)/installed
-	$(BIN)/python -m pip install -q '.[test,mpi]' meson ninja
-	touch $@
-
-setup: $(VENV)/installed
-
-perf: $(VENV)/perf-installed
-	$(BIN)/pycomm perf allreduce -n $(N) -b 8 -e 64M -f 8 --vs $(VS)
-
-test: $(VENV)/test-installed
-	sh tests/system-packages.sh
+test: $(VENV)/test
+	sh tests/system-packages.sh test
 	$(BIN)/python tests/run.py
 
-lint: $(BIN)/python
-	$(BIN)/python -m pip install -q '.[lint]'
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror csrc/*.[ch] csrc/kernels/*.[ch] transports/*.[ch] pycomm/*.[ch] tests/c/*.[ch]
+lint: $(VENV)/lint
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+
+format: $(VENV)/lint
+	$(BIN)/ruff check --quiet --fix-only .
+	$(BIN)/ruff format --quiet .
+	$(BIN)/clang-format -i $(C_FILES)
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) build dist
+
+# One stamp a step: the environment, pycomm in it, and what each target adds.
+
+$(VENV)/made:
+	PYTHON='$(PYTHON)' sh tests/system-packages.sh build
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	touch $@
+
+$(VENV)/pycomm: $(VENV)/made pyproject.toml meson.options $(SOURCES)
+	$(PIP) .
+	touch $@
+
+$(VENV)/perf: $(VENV)/pycomm
+	$(PIP) '.[perf]'
+	touch $@
+
+$(VENV)/test: $(VENV)/pycomm
+	$(PIP) --group test
+	touch $@
+
+$(VENV)/lint: $(VENV)/made pyproject.toml
+	$(PIP) --group lint
+	touch $@

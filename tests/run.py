@@ -1,0 +1,113 @@
+"""Runs all tests: C, C under sanitizers, C for aarch64 under emulation, Python; `run.py STAGE ...` runs some of them.
+
+The last line counts them; the exit status is 0 if none failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build"
+BIN = Path(sys.executable).parent
+COMMON = ("-Dpython=false", "-Dtests=true", "-Dwerror=true")
+SANITIZED = ("-Dbuildtype=debugoptimized", "-Db_lundef=false")
+
+
+def run_c(name: str, *options: str, wrapper: tuple[str, ...] = ()) -> Counter[str]:
+    """Build the C tests in build/NAME and run them; what went wrong is printed."""
+    where = BUILD / name
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+
+    def call(*command: str | Path) -> bool:
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(done.stdout, done.stderr, sep="", flush=True)
+        return done.returncode == 0
+
+    if not call("meson", "setup", where, *COMMON, *options) or not call("meson", "compile", "-C", where):
+        return Counter(failed=1)
+    log = where / "meson-logs" / "testlog.json"
+    log.unlink(missing_ok=True)
+    wrapped = ["--wrapper", " ".join(wrapper)] if wrapper else []
+    call("meson", "test", "-C", where, "--no-rebuild", "--print-errorlogs", *wrapped)
+    results = [json.loads(line)["result"] for line in log.read_text().splitlines()] if log.exists() else []
+    kinds = {"OK": "passed", "EXPECTEDFAIL": "passed", "SKIP": "skipped"}
+    return Counter(kinds.get(result, "failed") for result in results) or Counter(failed=1)
+
+
+def run_tsan() -> Counter[str]:
+    """The C tests under ThreadSanitizer, which some kernels' random addresses keep from starting."""
+    wrapper: tuple[str, ...] = ("setarch", "-R")
+    if not shutil.which(wrapper[0]) or subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode:
+        wrapper = ()
+    return run_c("tsan", "-Db_sanitize=thread", *SANITIZED, wrapper=wrapper)
+
+
+def run_aarch64() -> Counter[str]:
+    """The C tests as aarch64's, if there are a compiler and an emulator."""
+    missing = [tool for tool in ("aarch64-linux-gnu-gcc", "qemu-aarch64") if not shutil.which(tool)]
+    if missing:
+        print(f"skipped: there is no {' and no '.join(missing)}")
+        return Counter(skipped=1)
+    return run_c("aarch64", "--cross-file", str(ROOT / "tests" / "aarch64.ini"))
+
+
+def run_python() -> Counter[str]:
+    """The tests in Python, on the installed package."""
+    report = BUILD / "pytest.xml"
+    report.unlink(missing_ok=True)
+    command = [BIN / "pytest", "-q", f"--junitxml={report}"]
+    code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
+    suite = ET.parse(report).getroot().find("testsuite") if report.exists() else None
+    if suite is None:
+        return Counter(failed=1)
+    tests, failures, errors, skipped = (int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped"))
+    failed = failures + errors or int(code != 0)
+    return Counter(passed=max(0, tests - failures - errors - skipped), failed=failed, skipped=skipped)
+
+
+STAGES: dict[str, Callable[[], Counter[str]]] = {
+    "plain": partial(run_c, "plain"),
+    "asan": partial(run_c, "asan", "-Db_sanitize=address,undefined", *SANITIZED),
+    "tsan": run_tsan,
+    "aarch64": run_aarch64,
+    "python": run_python,
+}
+
+
+def main(asked: list[str]) -> int:
+    """Run the stages that are asked for, or all."""
+    unknown = [stage for stage in asked if stage not in STAGES]
+    if unknown:
+        print(f"there is no stage {unknown[0]!r}; there are: {', '.join(STAGES)}")
+        return 2
+    total: Counter[str] = Counter()
+    for stage in asked or STAGES:
+        begun = time.monotonic()
+        print(f"== {stage}", flush=True)
+        counts = STAGES[stage]()
+        total += counts
+        print(f"{stage}: {_said(counts)} in {time.monotonic() - begun:.0f} s", flush=True)
+    print(_said(total))
+    return int(total["failed"] > 0 or not total["passed"])
+
+
+def _said(counts: Counter[str]) -> str:
+    return f"{counts['passed']} passed, {counts['failed']} failed" + (
+        f", {counts['skipped']} skipped" if counts["skipped"] else ""
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
