@@ -13,6 +13,7 @@ from .buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
 from .contract import contract
 from .core import COLLECTIVES, check, dtype_code, fail, ffi, lib
 from .errors import InvalidArgument
+from .registry import find
 from .request import Request, Status
 from .schedule import Lowered
 from .verify import verify
@@ -618,7 +619,8 @@ class Comm:
             if not isinstance(algorithm, str):
                 verify(algorithm, collective, size=self.size, root=root, groups=groups)
             lowered = emit(algorithm, collective, size=self.size, rank=self.rank, root=root, groups=groups).lower()
-            if uneven and not lowered.uneven:
+            known = lowered.uneven if collective in ("allgather", "reduce_scatter") else find(collective, algorithm).uneven
+            if uneven and not known:  # the same on all ranks
                 raise InvalidArgument(
                     f"algorithm {lowered.name} passes on blocks whose lengths only others know: it cannot do an uneven "
                     f"{collective}"

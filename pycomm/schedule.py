@@ -5,7 +5,7 @@ It holds no address, no byte count and no transport, so that the same object is 
 The meaning of a round, which the verifier and the executor share:
   * its steps are posted together, and it ends when all of them are done;
   * reads come before writes: what a step sends, copies or reduces is what the chunk held when the round began;
-  * it writes no chunk twice, so that the order of its steps matters only between the messages from, or to, one peer.
+  * several steps may reduce into one chunk, and do so in their order; nothing may overwrite what its round has written.
 There are no tags: the k-th message to a peer is the k-th that the peer receives from this rank.
 """
 
@@ -175,8 +175,9 @@ class Schedule:
         swap = (steps["flags"] & SWAP) != 0
         chunk, src, kind = steps["chunk"], steps["src"], steps["kind"]
         goes_on = (steps["flags"] & MORE) != 0
-        goes_on[:-1] |= (kind[:-1] >= COPY) & (kind[:-1] == kind[1:]) & ((steps["flags"][:-1] & END) == 0)
-        kinds, ends, peers = kind.tolist(), ((steps["flags"] & END) != 0).tolist(), steps["peer"].tolist()
+        ends = (steps["flags"] & END) != 0
+        goes_on[:-1] |= (kind[:-1] >= COPY) & (kind[:-1] == kind[1:]) & (chunk[:-1] != chunk[1:]) & ~ends[:-1]
+        kinds, peers = kind.tolist(), steps["peer"].tolist()
         ops: list[Op] = []
         first = 0
         for i, more in enumerate(goes_on.tolist()):

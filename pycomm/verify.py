@@ -168,15 +168,12 @@ class _Rank:
         return rows
 
     def put(self, op: Op, rows: Rows) -> None:
-        """Write what a step of this round received or read."""
+        """Write what a step of this round received or read; in the order of the steps."""
         at = self.at(op)
-        again = self.stamp[at] == self.round
-        self.stamp[at] = np.arange(len(at)) - len(at)
-        again |= self.stamp[at] != np.arange(len(at)) - len(at)
-        if again.any():
-            i = int(np.argmax(again))
-            name = self.schedule.chunk_name(int(op.chunks[i]))
-            raise self.error(op, f"writes {name}, which another step of the same round writes too", i)
+        self.stamp[at] = np.arange(len(at))
+        twice = self.stamp[at] != np.arange(len(at))
+        if twice.any():
+            raise self.error(op, "writes one message into the same chunk twice", int(np.argmax(twice)))
         self.stamp[at] = self.round
         if op.kind in (REDUCE_FROM, REDUCE):
             here = self.take(op, op.chunks, at, "reduces into")
@@ -193,8 +190,15 @@ class _Rank:
 
     def finish_round(self) -> None:
         for op in self.rounds[self.round]:
-            if op.kind != SEND:
-                self.put(op, self.arrived[op.first] if op.kind in (RECV, REDUCE_FROM) else self.read[op.first])
+            if op.kind == SEND:
+                continue
+            if op.kind in (RECV, COPY):
+                again = self.stamp[self.at(op)] == self.round
+                if again.any():
+                    i = int(np.argmax(again))
+                    what = self.schedule.chunk_name(int(op.chunks[i]))
+                    raise self.error(op, f"overwrites {what}, which an earlier step of the same round wrote", i)
+            self.put(op, self.arrived[op.first] if op.kind in (RECV, REDUCE_FROM) else self.read[op.first])
         self.arrived.clear()
         self.read.clear()
 

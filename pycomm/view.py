@@ -79,7 +79,7 @@ class _Pen:
             self.rounds = kept
 
     def steps(self) -> Steps:
-        rounds = list(self.one_write_each())
+        rounds = [messages for messages in self.rounds if messages]
         messages = list(chain.from_iterable(rounds))
         lengths = np.array([len(m.chunks) for m in messages], np.int64)
         steps = np.zeros(int(lengths.sum()), STEP)
@@ -97,31 +97,6 @@ class _Pen:
         steps["flags"][np.cumsum(round_lengths) - 1] |= END
         steps["flags"][np.concatenate(list(self.swaps(messages)))] |= SWAP
         return steps
-
-    def one_write_each(self) -> Iterator[list[_Message]]:
-        """Yield the rounds that are not empty, each of which writes a chunk at most once.
-
-        Where several messages are reduced into one chunk in one round, the first still is; the others are received
-        into temporaries, which are combined one after the other in local rounds behind.
-        """
-        for messages in self.rounds:
-            writes: dict[int, int] = {}
-            first: list[_Message] = []
-            behind: list[list[_Message]] = []
-            several = sum(m.kind != SEND for m in messages) > 1
-            for m in messages:
-                if several and m.kind != SEND:
-                    chunks = m.chunks.tolist()
-                    before = max(writes.get(chunk, 0) for chunk in chunks)
-                    writes.update((chunk, before + 1) for chunk in chunks)
-                    if before and m.kind == REDUCE_FROM:
-                        temps = self.temporaries(m.chunks)
-                        if len(behind) < before:
-                            behind.append([])
-                        behind[before - 1].append(_Message(REDUCE, NONE, m.chunks, temps, m.rank, m.rank))
-                        m = m._replace(kind=RECV, chunks=temps)
-                first.append(m)
-            yield from (round_ for round_ in [first, *behind] if round_)
 
     def temporaries(self, like: Ids) -> Ids:
         first = self.nplaced + len(self.temps)

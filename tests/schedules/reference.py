@@ -113,7 +113,7 @@ class _Rank:
                 if not s["flags"] & MORE:
                     self.links.setdefault((self.rank, int(s["peer"])), deque()).append(payload)
                     payload = []
-            written: list[int] = []
+            written: set[int] = set()
             for s in todo[todo["kind"] != SEND]:
                 chunk, kind = int(s["chunk"]), int(s["kind"])
                 if kind in (RECV, REDUCE_FROM):
@@ -129,14 +129,14 @@ class _Rank:
                     value = old[s["src"]]
                 assert value is not None and len(value) == self.size[chunk], "two ends disagree on a chunk's length"
                 if kind in (REDUCE_FROM, REDUCE):
-                    here = old[chunk]
+                    here = (self.chunks if chunk in written else old)[chunk]
                     assert here is not None
                     value = self.op(value, here) if s["flags"] & SWAP else self.op(here, value)
                 else:
                     assert kind in (RECV, COPY)
+                    assert chunk not in written, "a round overwrites what it has written"
                 self.chunks[chunk] = value.copy()
-                written.append(chunk)
-            assert len(set(written)) == len(written), "a round writes a chunk twice"
+                written.add(chunk)
             self.at = end
             yield
 

@@ -135,7 +135,7 @@ def dataflow(schedule):
             else:
                 values = [before[s] for s in op.srcs.tolist()]
             for chunk, value in zip(chunks, values, strict=True):
-                held[chunk] = sorted(before[chunk] + value) if op.kind in (REDUCE_FROM, REDUCE) else value
+                held[chunk] = sorted(held[chunk] + value) if op.kind in (REDUCE_FROM, REDUCE) else value
     return sent, received, [held[int(c)] for c in schedule.gets]
 
 

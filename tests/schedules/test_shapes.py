@@ -2,6 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pycomm.algorithms._shapes import (
     binomial_children,
     binomial_parent,

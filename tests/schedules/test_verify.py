@@ -147,7 +147,7 @@ def test_a_round_writes_a_chunk_once():
                 v.recv(0, frm=1)
                 v.recv(0, frm=2)
 
-    says("RECV writes chunk 0, which another step of the same round writes too", races, "reduce", 3)
+    says("RECV overwrites chunk 0, which an earlier step of the same round wrote", races, "reduce", 3)
 
 
 def test_pieces_of_different_chunks_are_not_combined():
