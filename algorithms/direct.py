@@ -92,3 +92,13 @@ def alltoall(v: View) -> None:
             v.send((v.rank, v.rank + k), to=v.rank + k)
         for k in range(1, v.size):
             v.recv((v.rank - k, v.rank), frm=v.rank - k)
+
+
+@algorithm("barrier", name="direct", cite=CITE)
+def barrier(v: View) -> None:
+    """Tell everybody and hear everybody: one round, p-1 messages a rank."""
+    with v.round():
+        for k in range(1, v.size):
+            v.send(0, to=v.rank + k)
+        for k in range(1, v.size):
+            v.reduce(0, frm=v.rank - k)

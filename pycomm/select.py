@@ -45,31 +45,33 @@ def choose(collective: str, nbytes: int, size: int, *, uneven: bool = False, cro
     Raises:
         InvalidArgument: PYCOMM_ALGO names no algorithm of the collective.
     """
-    name = _asked_for(collective) or _name(collective, None if uneven else nbytes, size)
+    name = _asked_for(collective) or _name(collective, None if uneven else nbytes, size, crowded)
     if uneven:
         return Choice(name, 1, 1)
     slices = max(1, -(-nbytes // (CROWDED_SLICE * size if crowded else SLICE)))
     return Choice(name, slices, min(WINDOW, slices))
 
 
-def _name(collective: str, nbytes: int | None, size: int) -> str:
+def _name(collective: str, nbytes: int | None, size: int, crowded: bool) -> str:
     small = nbytes is not None and nbytes <= SMALL
     near = size <= NEAR
+    # A round costs every rank a turn on its processor; one round of many messages is best where turns are dear.
+    tiny = near and crowded and nbytes is not None and nbytes * size <= SMALL
     match collective:
         case "allreduce":
-            return "doubling" if small else "ring" if size == 2 or not near else "two_shot"
+            return "direct" if tiny else "doubling" if small else "ring" if size == 2 or not near else "two_shot"
         case "reduce_scatter" | "allgather":
             return "direct" if near else "bruck" if small else "ring"
         case "alltoall":
             return "direct" if near else "bruck" if small else "pairwise"
         case "broadcast" | "reduce":
-            return "binomial" if near or small else "double_tree"
+            return "direct" if tiny else "binomial" if near or small else "double_tree"
         case "gather" | "scatter":
             return "direct" if near or nbytes is None else "binomial"
         case "scan" | "exscan":
             return "doubling"
         case _:
-            return "dissemination"
+            return "direct" if tiny else "dissemination"
 
 
 def _asked_for(collective: str) -> str | None:
