@@ -13,8 +13,9 @@ import zmq
 from pycomm import host, publication
 from pycomm.environment import Job
 from pycomm.errors import LaunchError
-from pycomm.hub import Hub, monitored_event, set_heartbeat
+from pycomm.hub import Hub
 from pycomm.keys import curve_pair
+from pycomm.sockets import monitored_event, set_heartbeat
 
 # How often (ms) a rank tries to reach a hub that does not listen yet, at first and at most.
 _RETRY = (10, 200)

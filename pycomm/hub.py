@@ -11,7 +11,6 @@ import errno
 import os
 import select
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from zmq.utils import z85
 from pycomm import host
 from pycomm.errors import LaunchError, SystemRefused
 from pycomm.keys import curve_pair
+from pycomm.sockets import monitored_event, set_heartbeat
 
 # After a connection ended, the ranks are probed at these times (s): the router learns which of them it was a little
 # later.
@@ -34,24 +34,6 @@ _UNTIL_EXPLAINED = 0.3
 # How long (s) the end of a process waits for what it said last: the kernel tells of the end before the socket is read.
 _UNTIL_READ = 0.1
 _LARGEST_MESSAGE = 1 << 20
-
-
-def set_heartbeat(sock: zmq.Socket[bytes], endpoint: str) -> None:
-    """Let the socket notice within seconds that the other host or the link is gone.
-
-    Only tcp needs it: on one host the kernel reports every death, and a stopped process (a debugger, Ctrl-Z) is not
-    dead.
-    """
-    if endpoint.startswith("tcp://"):
-        sock.heartbeat_ivl = 1000
-        sock.heartbeat_timeout = 4000
-        sock.heartbeat_ttl = 4000
-
-
-def monitored_event(monitor: zmq.Socket[bytes]) -> int:
-    """Receive the next event of a socket's monitor. (pyzmq's own parser would load asyncio and ssl into every rank.)"""
-    event: int = struct.unpack("=hi", monitor.recv_multipart()[0])[0]
-    return event
 
 
 @dataclass
@@ -112,7 +94,7 @@ class Hub:
             children: returns the processes whose ends the owner reports by `lose`; the hub watches only the others.
             on_met: called when all ranks of a session have met for the first time.
 
-        Raises SystemRefused if the address cannot be had.
+        Raises SystemRefused if the address cannot be had, LaunchError if it names no host.
         """
         self.size = size
         self.job_id = job_id
@@ -154,20 +136,24 @@ class Hub:
         self._monitor = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
             self._listen(endpoint, listener)
-        except zmq.ZMQError as why:
+        except BaseException:
             self.close()
-            raise SystemRefused(
-                why.errno, f"cannot listen at {endpoint}: {why.strerror}. Choose another port in PYCOMM_RENDEZVOUS."
-            ) from why  # fmt: skip
+            raise
 
     def _listen(self, endpoint: str, listener: socket.socket | None) -> None:
         if listener is not None:
             self._router.use_fd = listener.detach()
-            self._router.bind(endpoint)
-            return
-        if not endpoint.startswith("tcp://"):
-            self._router.bind(endpoint)
-            return
+        try:
+            if endpoint.startswith("tcp://"):
+                self._listen_tcp(endpoint)
+            else:
+                self._router.bind(endpoint)
+        except zmq.ZMQError as why:
+            raise SystemRefused(
+                why.errno, f"cannot listen at {endpoint}: {why.strerror}. Choose another port in PYCOMM_RENDEZVOUS."
+            ) from why
+
+    def _listen_tcp(self, endpoint: str) -> None:
         name, _, port = endpoint.removeprefix("tcp://").rpartition(":")
         try:
             address = socket.getaddrinfo(name.strip("[]"), int(port), type=socket.SOCK_STREAM)[0][4][0]
@@ -212,6 +198,7 @@ class Hub:
         for route, (due, why) in list(self._suspects.items()):
             if due <= now:
                 session, member = self._routes[route]
+                self._forget(member)
                 self._lose(session, member.rank, why)
 
     def lose(self, rank: int, why: str) -> None:

@@ -27,7 +27,8 @@ def _run(_: argparse.Namespace) -> int:
 def _versions() -> Iterator[str]:
     import zmq
 
-    yield f"pycomm {pycomm.__version__}, Python {platform.python_version()}, ZeroMQ {zmq.zmq_version()}, {platform.platform()}"
+    python, zeromq = platform.python_version(), zmq.zmq_version()
+    yield f"pycomm {pycomm.__version__}, Python {python}, ZeroMQ {zeromq}, {platform.platform()}"
 
 
 def _launcher() -> Iterator[str]:

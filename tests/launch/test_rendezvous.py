@@ -6,10 +6,12 @@ import contextlib
 import os
 import queue
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from launch_helpers import as_rank, free_port, hub_in_rank_0, my_rank
@@ -427,6 +429,45 @@ def test_a_port_that_is_taken_is_the_systems_refusal() -> None:
     with pytest.raises(SystemRefused, match="PYCOMM_RENDEZVOUS"):
         Rendezvous(base)
     first.close()
+
+
+def test_a_host_that_does_not_resolve_is_named() -> None:
+    with pytest.raises(LaunchError, match=r"PYCOMM_RENDEZVOUS=tcp://no\.such\.host\.invalid:5000"):
+        Rendezvous(hub_in_rank_0(2, "tcp://no.such.host.invalid:5000"))
+
+
+def test_an_address_in_front_of_this_host_is_no_obstacle() -> None:
+    # 192.0.2.1 is no host's (RFC 5737): as behind a forwarder, the hub must then listen on all of its own addresses.
+    port = free_port()
+    hub = Rendezvous(hub_in_rank_0(2, f"tcp://192.0.2.1:{port}"))
+    with socket.create_connection(("127.0.0.1", port), timeout=5):
+        pass
+    hub.close()
+
+
+def test_the_hub_rests_after_an_aborted_rank_has_died() -> None:
+    base = hub_in_rank_0(2)
+
+    def wake_ups() -> int:
+        texts = [path.read_text() for path in Path("/proc/self/task").glob("*/status")]
+        return sum(int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0]) for text in texts)
+
+    def rank() -> int:
+        rendezvous = Rendezvous(as_rank(base, my_rank()))
+        losses = Losses(rendezvous)
+        rendezvous.exchange(b"")
+        if my_rank() == 1:
+            rendezvous.abort(1, "giving up")
+            time.sleep(0.3)
+            os.kill(os.getpid(), signal.SIGKILL)
+        losses.next()
+        time.sleep(1.5)
+        before = wake_ups()
+        time.sleep(2.0)
+        return wake_ups() - before
+
+    # One that looked every millisecond would wake up more than a thousand times.
+    assert spawn(2, rank)[0].value < 100
 
 
 def test_a_closed_rendezvous_refuses_to_exchange() -> None:

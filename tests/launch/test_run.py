@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,7 @@ rendezvous.exchange(b"")
 """
 
 Write = Callable[[str], str]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -60,8 +61,20 @@ def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command("run", *words), input=stdin, text=True, capture_output=True, timeout=60)
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(command("run", *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Return what starts a job; a launcher that a failed test leaves behind is killed, and its ranks with it."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*words: str) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command("run", *words), stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield begin
+    for launcher in started:
+        launcher.kill()
+        launcher.communicate()
 
 
 def lines(text: str) -> list[str]:
@@ -280,7 +293,7 @@ def test_what_ranks_have_started_is_ended_with_the_job(script: Write) -> None:
 
 
 @pytest.mark.parametrize("fork", [[], ["--no-fork"]])
-def test_no_rank_outlives_a_killed_launcher(script: Write, fork: list[str]) -> None:
+def test_no_rank_outlives_a_killed_launcher(script: Write, start: Start, fork: list[str]) -> None:
     path = script("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
     launcher = start("-n", "3", *fork, path)
     assert launcher.stdout is not None
@@ -291,7 +304,7 @@ def test_no_rank_outlives_a_killed_launcher(script: Write, fork: list[str]) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_launcher_reaches_every_rank_once(script: Write, number: signal.Signals) -> None:
+def test_a_signal_to_the_launcher_reaches_every_rank_once(script: Write, start: Start, number: signal.Signals) -> None:
     path = script(f"""
         import os, signal, sys, time
         caught = []

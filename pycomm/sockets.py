@@ -1,0 +1,25 @@
+"""What the two ends of the control plane, hub and rank, do alike with their sockets."""
+
+from __future__ import annotations
+
+import struct
+
+import zmq
+
+
+def set_heartbeat(sock: zmq.Socket[bytes], endpoint: str) -> None:
+    """Let the socket notice within seconds that the other host or the link is gone.
+
+    Only tcp needs it: on one host the kernel reports every death, and a stopped process (a debugger, Ctrl-Z) is not
+    dead.
+    """
+    if endpoint.startswith("tcp://"):
+        sock.heartbeat_ivl = 1000
+        sock.heartbeat_timeout = 4000
+        sock.heartbeat_ttl = 4000
+
+
+def monitored_event(monitor: zmq.Socket[bytes]) -> int:
+    """Receive the next event of a socket's monitor. (pyzmq's own parser would load asyncio and ssl into every rank.)"""
+    event: int = struct.unpack("=hi", monitor.recv_multipart()[0])[0]
+    return event
