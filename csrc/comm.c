@@ -272,7 +272,7 @@ static int detach(struct pcm_request *r)
     world->detached++;
     if (r->kind != PCM_REQUEST_COLLECTIVE) pcm_p2p_begin(r);
     pcm_comm_progress(r->comm); /* much is done by now, and then nobody need be woken */
-    if (world->detached) pcm_world_wake_thread(world);
+    pcm_world_wake_thread(world);
     return PCM_OK;
 }
 
@@ -355,6 +355,7 @@ int pcm_wait(pcm_request *r, double seconds, struct pcm_status_info *status)
         if (seconds == 0) {
             if (!world->polled) pcm_reactor_poll(world->reactor, 0);
             pcm_world_progress(world);
+            pcm_world_wake_thread(world);
         } else if (atomic_load(&r->status) == PCM_AGAIN) {
             pcm_request_drive(r, seconds);
         }

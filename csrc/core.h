@@ -211,6 +211,7 @@ struct pcm_world {
     int drivers;  /* threads that are waiting in a call, and so make progress for all */
     int sleepers; /* of them, asleep on the reactor */
     int detached; /* active requests that nobody waits for right now */
+    int owed;     /* things that transports have taken and not sent yet */
     struct pcm_reactor *reactor;
     struct pcm_endpoint *endpoints[PCM_MAX_ENDPOINTS];
     int nendpoints;
@@ -235,6 +236,7 @@ void pcm_comm_lost(pcm_comm *comm, uint32_t peer);
 void pcm_world_mark_lost(pcm_world *world, int rank, const char *why);
 /* Progress of everything; true if anything moved. Under the lock. */
 bool pcm_world_progress(pcm_world *world);
+/* If there is anything to do that nobody does: the thread of the world does it. Under the lock. */
 void pcm_world_wake_thread(pcm_world *world);
 int pcm_world_start_thread(pcm_world *world);
 

@@ -220,6 +220,7 @@ struct pcm_channel *pcm_comm_channel(pcm_comm *comm, uint32_t peer)
 
 const struct pcm_world_config *pcm_world_get_config(pcm_world *world) { return &world->config; }
 struct pcm_reactor *pcm_world_reactor(pcm_world *world) { return world->reactor; }
+void pcm_world_owes(pcm_world *world, int change) { world->owed += change; }
 void pcm_world_count_refused(pcm_world *world) { atomic_fetch_add_explicit(&world->refused, 1, memory_order_relaxed); }
 uint64_t pcm_world_refused(pcm_world *world) { return atomic_load(&world->refused); }
 
@@ -329,7 +330,7 @@ int pcm_request_drive(struct pcm_request *request, double seconds)
     }
     world->drivers--;
     if (world->sleepers) pcm_reactor_ring(pcm_reactor_doorbell(world->reactor));
-    if (!world->drivers && world->detached) pthread_cond_signal(&world->parked);
+    pcm_world_wake_thread(world);
     return atomic_load_explicit(&request->status, memory_order_relaxed);
 }
 
@@ -338,7 +339,7 @@ static void *progress_thread(void *argument)
     pcm_world *world = argument;
     pthread_mutex_lock(&world->lock);
     for (int round = 0; !world->stopping;) {
-        if (!world->detached || world->drivers) {
+        if ((!world->detached && !world->owed) || world->drivers) {
             pthread_cond_wait(&world->parked, &world->lock);
             round = 0;
         } else if (pcm_world_progress(world)) {
@@ -368,5 +369,6 @@ int pcm_world_start_thread(pcm_world *world)
 
 void pcm_world_wake_thread(pcm_world *world)
 {
-    if (world->threaded && !world->drivers) pthread_cond_signal(&world->parked);
+    if (!world->detached && !world->owed) return; /* there is nothing for it to do */
+    if (!world->drivers && pcm_world_start_thread(world) == PCM_OK) pthread_cond_signal(&world->parked);
 }

@@ -34,7 +34,7 @@ def run_threads(
         comm = None
         try:
             worlds[r].set_peers(addresses)
-            comm = Comm(worlds[r], 1, range(size), crowded=size > len(os.sched_getaffinity(0)))
+            comm = Comm(worlds[r], 1, range(size), [list(range(size))], crowded=size > len(os.sched_getaffinity(0)))
             results[r] = function(comm, *args)
         except BaseException as error:
             failures.append((r, error))

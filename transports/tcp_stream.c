@@ -78,7 +78,9 @@ void tcp_stream_close(struct tcp_stream *stream)
 {
     if (stream->watch.fd < 0) return;
     if (stream->watched) pcm_reactor_remove(pcm_world_reactor(stream->channel->base.endpoint->world), &stream->watch);
+    if (stream->events & EPOLLOUT) pcm_world_owes(stream->channel->base.endpoint->world, -1);
     close(stream->watch.fd);
+    stream->events = 0;
     stream->watched = false;
     stream->watch.fd = -1;
 }
@@ -186,7 +188,9 @@ void tcp_pump(struct tcp_channel *channel)
         while (!stream->count && gather(stream));
         uint32_t wanted = stream->count && !stream->mute ? EPOLLIN | EPOLLOUT : EPOLLIN;
         if (wanted == stream->events) continue;
-        pcm_reactor_change(pcm_world_reactor(channel->base.endpoint->world), &stream->watch, wanted);
+        pcm_world *world = channel->base.endpoint->world;
+        pcm_reactor_change(pcm_world_reactor(world), &stream->watch, wanted);
+        pcm_world_owes(world, wanted & EPOLLOUT ? 1 : -1);
         stream->events = wanted;
     }
 }

@@ -1,0 +1,177 @@
+"""Collectives with a count a rank: empty blocks, gaps, any order of displacements, in place, many fragments."""
+
+from __future__ import annotations
+
+import numpy as np
+import pycomm
+import pytest
+from conformance import TRANSPORTS, on_processes, on_ranks
+
+SIZES = (1, 2, 3, 5, 8, 13)
+
+
+def shapes(size: int, scale: int) -> list[list[int]]:
+    """Return some counts a rank."""
+    return [
+        [scale * (r % 3) for r in range(size)],  # every third is empty
+        [scale * size if r == size - 1 else 0 for r in range(size)],
+        [scale + r for r in range(size)],
+        [0] * size,
+    ]
+
+
+def gaps(counts: list[int], backwards: bool) -> list[int]:
+    """Return displacements with a gap of 3 elements before each block."""
+    order = list(range(len(counts)))[:: -1 if backwards else 1]
+    displs, at = [0] * len(counts), 0
+    for r in order:
+        displs[r] = at + 3
+        at += 3 + counts[r]
+    return displs
+
+
+def block(source: int, target: int, count: int) -> np.ndarray:
+    return (np.arange(count) % 97 + 1000 * source + 100_000 * target).astype(np.int32)
+
+
+def expect_blocks(data: np.ndarray, counts: list[int], displs: list[int], wanted: list[np.ndarray]) -> None:
+    untouched = np.full_like(data, -1)
+    for n, at, values in zip(counts, displs, wanted, strict=True):
+        untouched[at : at + n] = values
+    np.testing.assert_array_equal(data, untouched)
+
+
+def room(counts: list[int]) -> int:
+    return sum(counts) + 3 * len(counts) + 3
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("size", SIZES)
+def test_allgatherv_gatherv_scatterv(transport: str, size: int) -> None:
+    def rank(comm: pycomm.Comm) -> None:
+        for scale in (1, 100, 30_000 if size < 8 else 3000):
+            for counts in shapes(size, scale):
+                for backwards in (False, True):
+                    displs = gaps(counts, backwards)
+                    n, wanted = counts[comm.rank], [block(r, 0, counts[r]) for r in range(size)]
+                    data = np.full(room(counts), -1, np.int32)
+                    comm.Allgatherv(block(comm.rank, 0, n), [data, (counts, displs)])
+                    expect_blocks(data, counts, displs, wanted)
+
+                    data[:] = -1
+                    data[displs[comm.rank] : displs[comm.rank] + n] = block(comm.rank, 0, n)
+                    comm.Iallgatherv(pycomm.IN_PLACE, [data, (counts, displs)]).Wait()
+                    expect_blocks(data, counts, displs, wanted)
+
+                    for root in {0, size - 1}:
+                        here = comm.rank == root
+                        data[:] = -1
+                        comm.Gatherv(block(comm.rank, 0, n), [data, (counts, displs)] if here else None, root)
+                        expect_blocks(data, counts, displs, wanted if here else [np.full(c, -1) for c in counts])
+
+                        mine = np.full(n, -2, np.int32)
+                        comm.Scatterv([data, (counts, displs)] if here else None, mine, root)
+                        np.testing.assert_array_equal(mine, wanted[comm.rank])
+
+    on_ranks(transport, size, rank)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("size", SIZES)
+def test_alltoallv(transport: str, size: int) -> None:
+    def rank(comm: pycomm.Comm) -> None:
+        me = comm.rank
+        for scale in (1, 7, 20_000 if size < 8 else 2000):
+            for turn in range(3):
+                amount = [[scale * ((s + t + turn) % 3) for t in range(size)] for s in range(size)]  # [source][target]
+                out, into = amount[me], [amount[s][me] for s in range(size)]
+                from_displs, to_displs = gaps(out, turn == 1), gaps(into, turn == 2)
+                data = np.full(room(out), -1, np.int32)
+                for t in range(size):
+                    data[from_displs[t] : from_displs[t] + out[t]] = block(me, t, out[t])
+                for algorithm in (None, "direct", "pairwise"):
+                    how = {"algorithm": algorithm} if algorithm else {}
+                    got = np.full(room(into), -1, np.int32)
+                    comm.Alltoallv([data, (out, from_displs)], [got, (into, to_displs)], **how)
+                    expect_blocks(got, into, to_displs, [block(s, me, into[s]) for s in range(size)])
+
+    on_ranks(transport, size, rank)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("size", SIZES)
+def test_reduce_scatter(transport: str, size: int) -> None:
+    def rank(comm: pycomm.Comm) -> None:
+        for counts in (*shapes(size, 5), *shapes(size, 10_000)):
+            total = sum(counts)
+            mine = (np.arange(total) % 89 * (comm.rank + 1)).astype(np.int64)
+            at = sum(counts[: comm.rank])
+            wanted = np.arange(total)[at : at + counts[comm.rank]] % 89 * (size * (size + 1) // 2)
+            for algorithm in (None, "ring", "direct"):
+                how = {"algorithm": algorithm} if algorithm else {}
+                got = np.full(counts[comm.rank], -1, np.int64)
+                comm.Reduce_scatter(mine, got, counts, **how)
+                np.testing.assert_array_equal(got, wanted)
+
+    on_ranks(transport, size, rank)
+
+
+def test_algorithms_that_cannot_are_refused() -> None:
+    def rank(comm: pycomm.Comm) -> None:
+        counts = [1, 2, 3]
+        data = np.zeros(6)
+        with pytest.raises(pycomm.InvalidArgument, match="bruck.*uneven"):
+            comm.Alltoallv([data, counts], [data.copy(), counts], algorithm="bruck")
+        with pytest.raises(pycomm.InvalidArgument, match="binomial.*uneven"):
+            comm.Gatherv(np.zeros(counts[comm.rank]), [data, counts], algorithm="binomial")
+        comm.Barrier()
+
+    on_ranks("inproc", 3, rank)
+
+
+def test_counts_that_cannot_be_are_refused() -> None:
+    def rank(comm: pycomm.Comm) -> None:
+        data, mine = np.zeros(10), np.zeros(2)
+        for spec, words in (
+            ([data, [2, 2]], "needs 3 counts"),
+            ([data, [2, -1, 2]], "rank 1"),
+            ([data, [2, 2, 7]], "rank 2.*within the 10 elements"),
+            ([data, ([2, 2, 2], [0, 2, 9])], "rank 2"),
+            ([data, ([2, 2, 2], [0, -2, 4])], "rank 1"),
+            ([data, ([2, 2, 2], [0, 2])], "displacements"),
+            ([data, [2.5, 2, 2]], "whole numbers"),
+            ([data, ["a", 2, 2]], "whole numbers"),
+            ([data, ([2, 2, 2], [0, 1, 4])], "overlap"),
+            (data, "must be \\[data, counts\\]"),
+            ([data], "must be \\[data, counts\\]"),
+        ):
+            with pytest.raises(pycomm.InvalidArgument, match=words):
+                comm.Allgatherv(mine, spec)
+        with pytest.raises(pycomm.InvalidArgument, match="sendbuf has 3 elements and the counts say 2"):
+            comm.Allgatherv(np.zeros(3), [data, [2, 2, 2]])
+        with pytest.raises(pycomm.InvalidArgument, match="recvbuf has 3 elements and the counts say 2"):
+            comm.Reduce_scatter(np.zeros(6), np.zeros(3), [2, 2, 2])
+        comm.Barrier()
+
+    on_ranks("inproc", 3, rank)
+
+
+def test_counts_that_disagree_in_an_alltoallv_are_found() -> None:
+    def rank(comm: pycomm.Comm) -> None:
+        out, into = [1, 2], [1, 2] if comm.rank else [1, 3]
+        with pytest.raises(pycomm.Mismatch, match="counts"):
+            comm.Alltoallv([np.zeros(3), out], [np.zeros(4), into])
+            comm.Barrier()
+
+    on_ranks("inproc", 2, rank)
+
+
+@pytest.mark.parametrize("transport", ("shm", "tcp"))
+def test_uneven_between_processes(transport: str) -> None:
+    def rank(comm: pycomm.Comm) -> None:
+        counts = [0, 100_000, 1, 33_333]
+        data = np.empty(sum(counts), np.int32)
+        comm.Allgatherv(block(comm.rank, 0, counts[comm.rank]), [data, counts])
+        np.testing.assert_array_equal(data, np.concatenate([block(r, 0, c) for r, c in enumerate(counts)]))
+
+    on_processes(transport, 4, rank)
