@@ -83,7 +83,7 @@ typedef struct pcm_schedule pcm_schedule;
 typedef struct pcm_request pcm_request;
 
 /* Writes the 32-byte message authentication code of `bytes` bytes under the job's secret; 0 on success.
- * The library holds no cryptography of its own: the embedder lends it (Python's hmac, OpenSSL's HMAC). Called once
+ * The library holds no cryptography of its own: the embedder lends it (Python's keyed BLAKE2, OpenSSL's HMAC). Called once
  * or twice per connection, from any thread that makes progress. */
 typedef int pcm_mac_fn(void *user, const void *data, size_t bytes, uint8_t mac[32]);
 

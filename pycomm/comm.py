@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
-from . import select
+from . import keys, select
 from .buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
 from .contract import contract
 from .core import COLLECTIVES, check, dtype_code, fail, ffi, lib
@@ -489,8 +488,7 @@ class Comm:
             return None
         members = [r for r in range(self.size) if everyone[r, 0] and everyone[r, 1] == color]
         members.sort(key=lambda r: (int(everyone[r, 2]), r))
-        name = f"{self._ident}/{self._splits}/{color}".encode()
-        ident = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+        ident = int.from_bytes(keys.derive(b"split", f"{self._ident}/{self._splits}/{color}", 8), "little")
         places = {r: i for i, r in enumerate(members)}
         groups = [kept for g in self.groups or () if (kept := [places[r] for r in g if r in places])]
         return Comm(self._world, ident, [self._ranks[r] for r in members], groups or None, self.crowded)

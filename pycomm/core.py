@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hmac
 from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from . import errors
+from . import errors, keys
 from ._pycomm import ffi as ffi
 from ._pycomm import lib as lib
 
@@ -63,9 +62,9 @@ def check(status: int) -> None:
 
 @ffi.def_extern(error=1)  # type: ignore[untyped-decorator]
 def pycomm_mac(user: Any, data: Any, size: int, mac: Any) -> int:
-    """Lend the core HMAC-SHA-256 under the job's secret, which `user` is a handle of."""
+    """Lend the core a message authentication code under the job's secret, which `user` is a handle of."""
     secret: bytes = ffi.from_handle(user)
-    ffi.memmove(mac, hmac.digest(secret, ffi.buffer(data, size)[:], "sha256"), 32)
+    ffi.memmove(mac, keys.authenticate(secret, ffi.buffer(data, size)[:]), 32)
     return 0
 
 

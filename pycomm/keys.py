@@ -16,6 +16,11 @@ def derive(secret: bytes, purpose: str, length: int = 32) -> bytes:
     return blake2b(purpose.encode(), key=key, digest_size=length, person=b"pycomm").digest()
 
 
+def authenticate(secret: bytes, message: bytes) -> bytes:
+    """Return the 32-byte code by which a peer proves, for one connection of the data plane, that it knows the secret."""
+    return blake2b(message, key=derive(secret, "data plane"), digest_size=32, person=b"pycomm").digest()
+
+
 def curve_pair(secret: bytes, role: str) -> tuple[bytes, bytes]:
     """Return the (public, private) CURVE keys, in Z85, of the hub (role "hub") or of every rank (role "rank")."""
     import zmq

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import struct
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from . import interfaces, knobs
+from . import interfaces, keys, knobs
 from .comm import Comm
 from .environment import Job, join
 from .rendezvous import Rendezvous
@@ -75,7 +74,7 @@ def _host() -> bytes:
     """Return what the ranks of one host have in common: its identity since it booted, and the network namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     namespace = Path("/proc/self/ns/net").stat().st_ino
-    return hashlib.blake2b(f"{boot}/{namespace}".encode(), digest_size=_HOST_BYTES).digest()
+    return keys.derive(b"host", f"{boot}/{namespace}", _HOST_BYTES)
 
 
 def _by_host(hosts: Sequence[bytes]) -> list[list[int]]:
