@@ -15,7 +15,6 @@ from .errors import InvalidArgument
 from .registry import find
 from .request import Request, Status
 from .schedule import Lowered
-from .verify import verify
 from .view import View, emit
 from .world import World
 
@@ -615,6 +614,8 @@ class Comm:
         key = (collective, algorithm, root, groups)
         if key not in self._schedules:
             if not isinstance(algorithm, str):
+                from .verify import verify  # here: few programs need it in memory
+
                 verify(algorithm, collective, size=self.size, root=root, groups=groups)
             lowered = emit(algorithm, collective, size=self.size, rank=self.rank, root=root, groups=groups).lower()
             known = lowered.uneven if collective in ("allgather", "reduce_scatter") else find(collective, algorithm).uneven
