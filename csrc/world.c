@@ -329,7 +329,8 @@ int pcm_request_drive(struct pcm_request *request, double seconds)
     }
     world->drivers--;
     if (world->sleepers) pcm_reactor_ring(pcm_reactor_doorbell(world->reactor));
-    if (!world->drivers && world->detached) pthread_cond_signal(&world->parked);
+    if (world->unsent) pcm_world_start_thread(world); /* if it cannot, the next call makes progress */
+    if (!world->drivers && (world->detached || world->unsent)) pthread_cond_signal(&world->parked);
     return atomic_load_explicit(&request->status, memory_order_relaxed);
 }
 
@@ -338,7 +339,7 @@ static void *progress_thread(void *argument)
     pcm_world *world = argument;
     pthread_mutex_lock(&world->lock);
     for (int round = 0; !world->stopping;) {
-        if (!world->detached || world->drivers) {
+        if ((!world->detached && !world->unsent) || world->drivers) {
             pthread_cond_wait(&world->parked, &world->lock);
             round = 0;
         } else if (pcm_world_progress(world)) {
@@ -350,7 +351,8 @@ static void *progress_thread(void *argument)
                     check_deadline(r);
                     if (comm->error.code) break;
                 }
-            idle(world, round++);
+            if (world->detached) idle(world, round++);
+            else sleep_on_reactor(world, 50);
         }
     }
     pthread_mutex_unlock(&world->lock);
@@ -364,6 +366,14 @@ int pcm_world_start_thread(pcm_world *world)
     if (rc) return pcm_fail(PCM_ERR_SYSTEM, -1, "cannot start the progress thread: %s", strerror(rc));
     world->threaded = true;
     return PCM_OK;
+}
+
+void pcm_world_unsent(pcm_world *world, int change)
+{
+    world->unsent += change;
+    if (change < 0 || world->drivers || world->stopping) return;
+    pcm_world_start_thread(world);
+    pcm_world_wake_thread(world);
 }
 
 void pcm_world_wake_thread(pcm_world *world)

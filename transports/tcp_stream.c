@@ -179,16 +179,20 @@ static void flush(struct tcp_stream *stream)
 
 void tcp_pump(struct tcp_channel *channel)
 {
+    bool waiting = false;
     for (int i = 0; i < TCP_MOST_STREAMS; i++) {
         struct tcp_stream *stream = channel->streams[i];
         if (!stream || !stream->watched || stream->mute) continue;
         do flush(stream);
         while (!stream->count && gather(stream));
-        uint32_t wanted = stream->count && !stream->mute ? EPOLLIN | EPOLLOUT : EPOLLIN;
+        bool full = stream->count && !stream->mute;
+        uint32_t wanted = full ? EPOLLIN | EPOLLOUT : EPOLLIN;
+        waiting |= full;
         if (wanted == stream->events) continue;
         pcm_reactor_change(pcm_world_reactor(channel->base.endpoint->world), &stream->watch, wanted);
         stream->events = wanted;
     }
+    tcp_set_unsent(channel, waiting);
 }
 
 /* ---- in -----------------------------------------------------------------------------------------------------------
