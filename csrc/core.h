@@ -211,7 +211,7 @@ struct pcm_world {
     int drivers;  /* threads that are waiting in a call, and so make progress for all */
     int sleepers; /* of them, asleep on the reactor */
     int detached; /* active requests that nobody waits for right now */
-    int owed;     /* things that transports have taken and not sent yet */
+    int unsent;   /* channels on which something committed has not left yet */
     struct pcm_reactor *reactor;
     struct pcm_endpoint *endpoints[PCM_MAX_ENDPOINTS];
     int nendpoints;

@@ -116,9 +116,9 @@ struct pcm_reactor *pcm_world_reactor(pcm_world *world);
 void pcm_channel_fail(struct pcm_channel *channel, int state, const char *why);
 /* A notice has arrived from a peer. */
 void pcm_world_on_notice(pcm_world *world, int peer, const void *bytes, size_t length);
-/* A transport has taken something that it cannot send yet (+1), or has sent it (-1): while it owes, the core makes
- * progress for it even if no operation is under way. */
-void pcm_world_owes(pcm_world *world, int change);
+/* Something that was committed cannot leave yet (+1), or has left now (-1). Meanwhile the core keeps the reactor turning, also
+ * when no one waits for anything: a rank that computes must not hold back what it has sent. */
+void pcm_world_unsent(pcm_world *world, int change);
 /* One more connection was turned away. */
 void pcm_world_count_refused(pcm_world *world);
 /* Records this thread's last error from a format; returns code, so that `return pcm_fail(...)` reads well. */

@@ -220,7 +220,6 @@ struct pcm_channel *pcm_comm_channel(pcm_comm *comm, uint32_t peer)
 
 const struct pcm_world_config *pcm_world_get_config(pcm_world *world) { return &world->config; }
 struct pcm_reactor *pcm_world_reactor(pcm_world *world) { return world->reactor; }
-void pcm_world_owes(pcm_world *world, int change) { world->owed += change; }
 void pcm_world_count_refused(pcm_world *world) { atomic_fetch_add_explicit(&world->refused, 1, memory_order_relaxed); }
 uint64_t pcm_world_refused(pcm_world *world) { return atomic_load(&world->refused); }
 
@@ -339,7 +338,7 @@ static void *progress_thread(void *argument)
     pcm_world *world = argument;
     pthread_mutex_lock(&world->lock);
     for (int round = 0; !world->stopping;) {
-        if ((!world->detached && !world->owed) || world->drivers) {
+        if ((!world->detached && !world->unsent) || world->drivers) {
             pthread_cond_wait(&world->parked, &world->lock);
             round = 0;
         } else if (pcm_world_progress(world)) {
@@ -351,7 +350,8 @@ static void *progress_thread(void *argument)
                     check_deadline(r);
                     if (comm->error.code) break;
                 }
-            idle(world, round++);
+            if (world->detached) idle(world, round++);
+            else sleep_on_reactor(world, 50);
         }
     }
     pthread_mutex_unlock(&world->lock);
@@ -367,8 +367,15 @@ int pcm_world_start_thread(pcm_world *world)
     return PCM_OK;
 }
 
+void pcm_world_unsent(pcm_world *world, int change)
+{
+    world->unsent += change;
+    if (!world->stopping) pcm_world_wake_thread(world);
+}
+
 void pcm_world_wake_thread(pcm_world *world)
 {
-    if (!world->detached && !world->owed) return; /* there is nothing for it to do */
-    if (!world->drivers && pcm_world_start_thread(world) == PCM_OK) pthread_cond_signal(&world->parked);
+    if ((!world->detached && !world->unsent) || world->drivers) return; /* nothing to do, or somebody does it */
+    /* if it cannot be started, the next call makes progress */
+    if (pcm_world_start_thread(world) == PCM_OK) pthread_cond_signal(&world->parked);
 }

@@ -276,7 +276,8 @@ static const struct pcm_head *chaos_peek(struct pcm_channel *base, unsigned lane
     struct chaos_lane *own = &channel->lanes[lane];
     if (!usable(channel)) return NULL;
     const struct pcm_head *head = channel->inner->ops->peek(channel->inner, lane, payload, bytes);
-    if (!head || own->visible < 0) return head; /* < 0: it has been shown, and stays */
+    if (!head || own->visible < 0) return head;              /* < 0: it has been shown, and stays */
+    if (channel->inner->state > PCM_CHANNEL_UP) return head; /* what is hidden now would seem missing */
     struct chaos_endpoint *endpoint = endpoint_of(channel);
     int64_t now = clock_ns();
     if (!own->visible)

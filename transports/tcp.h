@@ -117,6 +117,7 @@ struct tcp_channel {
     bool grown;   /* its other streams were asked for */
     bool closing; /* the core has closed it: what was committed is still being sent */
     bool ended;   /* no more streams */
+    bool unsent;  /* something waits for a stream to take it; the core knows */
     bool freed;   /* as soon as no callback is in it */
     int busy;     /* callbacks in it now */
     uint64_t token;
@@ -186,6 +187,13 @@ void tcp_let_go(struct tcp_channel *channel);
 
 /* tcp.c */
 void tcp_arm_timer(struct tcp_endpoint *endpoint, int64_t when);
+
+static inline void tcp_set_unsent(struct tcp_channel *channel, bool unsent)
+{
+    if (channel->unsent == unsent) return;
+    channel->unsent = unsent;
+    pcm_world_unsent(channel->base.endpoint->world, unsent ? 1 : -1);
+}
 
 static inline struct tcp_endpoint *tcp_endpoint_of(const struct tcp_channel *channel)
 {

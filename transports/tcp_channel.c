@@ -45,6 +45,7 @@ static struct tcp_stream *new_stream(struct tcp_channel *channel, uint32_t numbe
 static void end_streams(struct tcp_channel *channel)
 {
     channel->ended = true;
+    tcp_set_unsent(channel, false);
     for (int i = 0; i < TCP_MOST_STREAMS; i++) {
         struct tcp_stream *stream = channel->streams[i];
         if (!stream) continue;
@@ -109,6 +110,7 @@ void tcp_stream_ended(struct tcp_stream *stream, const char *why)
     bool in_order = stream->bye || (stream->number && !stream->heard);
     if (!in_order) tcp_lost(channel, why);
     if (channel->ended) return;
+    tcp_pump(channel); /* what waited for this stream alone waits no more */
     for (int i = 0; i < TCP_MOST_STREAMS; i++)
         if (channel->streams[i] && channel->streams[i]->watch.fd >= 0) return;
     if (channel->closing)

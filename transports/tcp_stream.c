@@ -78,9 +78,7 @@ void tcp_stream_close(struct tcp_stream *stream)
 {
     if (stream->watch.fd < 0) return;
     if (stream->watched) pcm_reactor_remove(pcm_world_reactor(stream->channel->base.endpoint->world), &stream->watch);
-    if (stream->events & EPOLLOUT) pcm_world_owes(stream->channel->base.endpoint->world, -1);
     close(stream->watch.fd);
-    stream->events = 0;
     stream->watched = false;
     stream->watch.fd = -1;
 }
@@ -181,18 +179,20 @@ static void flush(struct tcp_stream *stream)
 
 void tcp_pump(struct tcp_channel *channel)
 {
+    bool waiting = false;
     for (int i = 0; i < TCP_MOST_STREAMS; i++) {
         struct tcp_stream *stream = channel->streams[i];
         if (!stream || !stream->watched || stream->mute) continue;
         do flush(stream);
         while (!stream->count && gather(stream));
-        uint32_t wanted = stream->count && !stream->mute ? EPOLLIN | EPOLLOUT : EPOLLIN;
+        bool full = stream->count && !stream->mute;
+        uint32_t wanted = full ? EPOLLIN | EPOLLOUT : EPOLLIN;
+        waiting |= full;
         if (wanted == stream->events) continue;
-        pcm_world *world = channel->base.endpoint->world;
-        pcm_reactor_change(pcm_world_reactor(world), &stream->watch, wanted);
-        pcm_world_owes(world, wanted & EPOLLOUT ? 1 : -1);
+        pcm_reactor_change(pcm_world_reactor(channel->base.endpoint->world), &stream->watch, wanted);
         stream->events = wanted;
     }
+    tcp_set_unsent(channel, waiting);
 }
 
 /* ---- in -----------------------------------------------------------------------------------------------------------

@@ -39,9 +39,9 @@ struct pcm_reactor *pcm_world_reactor(pcm_world *world)
     return world->reactor;
 }
 
-void pcm_world_owes(pcm_world *world, int change)
+void pcm_world_unsent(pcm_world *world, int change)
 {
-    (void)world, (void)change;
+    world->unsent += change;
 }
 
 void pcm_world_count_refused(pcm_world *world)

@@ -11,6 +11,7 @@ struct pcm_world {
     unsigned char address[512];
     size_t address_bytes;
     _Atomic unsigned long refused; /* connections turned away */
+    int unsent;                    /* channels on which something waits to leave */
     unsigned long notices;         /* that have arrived */
     unsigned char notice[PCM_NOTICE];
     size_t notice_bytes;

@@ -352,7 +352,7 @@ static void *run_side(void *argument)
     double until = harness_now() + patience * 3;
     for (int still = 0; harness_now() < until; still++) {
         if (moves(side)) still = 0;
-        if (side->total_sent == side->messages && side->total_received == side->messages) break;
+        if (side->total_sent == side->messages && side->total_received == side->messages && !side->world->unsent) break;
         harness_poll(side->world);
         /* Longer than the test may take: only a wake-up ends it in time. */
         if (still > 20) harness_sleep(side->world, idle, side, (int)(patience * 3000));
