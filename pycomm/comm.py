@@ -15,6 +15,7 @@ from .errors import InvalidArgument
 from .registry import find
 from .request import Request, Status
 from .schedule import Lowered
+from .select import Machine
 from .view import View, emit
 from .world import World
 
@@ -30,6 +31,7 @@ _REDUCE_SCATTER, _ALLTOALL, _BARRIER = lib.PCM_REDUCE_SCATTER, lib.PCM_ALLTOALL,
 _SCAN, _EXSCAN = lib.PCM_SCAN, lib.PCM_EXSCAN
 _run_arrays, _ndarray = lib.pycomm_run_arrays, np.ndarray
 _AGAIN, _NO_PLAN = lib.PCM_AGAIN, lib.PCM_NO_PLAN
+_ANY = Machine()
 _TURN = 0.2  # seconds in the core before Python may handle a signal
 
 
@@ -78,11 +80,11 @@ class Comm:
         rank: this process's number in the group.
         size: how many ranks.
         groups: ranks that are near each other (nested lists), for hierarchical algorithms; at first, those of one host.
-        crowded: whether some host has more ranks than processors; the same on all ranks.
+        machine: what all ranks know of the machine, for choosing algorithms.
     """
 
     def __init__(
-        self, world: World, ident: int, ranks: Sequence[int], groups: Groups | None = None, crowded: bool = False
+        self, world: World, ident: int, ranks: Sequence[int], groups: Groups | None = None, machine: Machine = _ANY
     ) -> None:
         handle = ffi.new("pcm_comm **")
         check(lib.pcm_comm_create(world.handle, ident, list(ranks), len(ranks), handle))
@@ -92,7 +94,7 @@ class Comm:
         self.rank: int = lib.pcm_comm_rank(self._handle)
         self.size: int = lib.pcm_comm_size(self._handle)
         self.groups = groups
-        self.crowded = crowded
+        self.machine = machine
         self._splits = 0
         self._schedules: dict[Any, Any] = {}
         self._variants: dict[Any, int] = {}
@@ -490,7 +492,7 @@ class Comm:
         ident = int.from_bytes(keys.derive(b"split", f"{self._ident}/{self._splits}/{color}", 8), "little")
         places = {r: i for i, r in enumerate(members)}
         groups = [kept for g in self.groups or () if (kept := [places[r] for r in g if r in places])]
-        return Comm(self._world, ident, [self._ranks[r] for r in members], groups or None, self.crowded)
+        return Comm(self._world, ident, [self._ranks[r] for r in members], groups or None, self.machine)
 
     def Free(self) -> None:
         """Leave the communicator: its other ranks see a goodbye. Not collective; outstanding requests fail."""
@@ -603,7 +605,7 @@ class Comm:
     def _plan(self, prepared: _Prepared) -> None:
         """Choose a schedule for calls like this one and tell the core."""
         collective, how = prepared.collective, prepared.how
-        choice = select.choose(collective, prepared.nbytes, self.size, uneven=prepared.uneven, crowded=self.crowded)
+        choice = select.choose(collective, prepared.nbytes, self.size, self.machine, uneven=prepared.uneven)
         algorithm = how.get("algorithm") or choice.algorithm
         slices = how.get("slices") or choice.slices
         schedule = self._schedule(collective, algorithm, prepared.call.root, prepared.uneven)

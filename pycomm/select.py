@@ -25,31 +25,43 @@ class Choice(NamedTuple):
     window: int
 
 
+class Machine(NamedTuple):
+    """What all ranks know of the machine.
+
+    Attributes:
+        crowded: some host has more ranks than processors.
+        far: some ranks reach each other through sockets only.
+    """
+
+    crowded: bool = False
+    far: bool = False
+
+
 SMALL = 16 * KIB  # bytes of the whole buffer up to which rounds count for more than bytes
 NEAR = 8  # ranks among which everybody may talk to everybody
 SLICE = 256 * KIB  # bytes of the whole buffer a slice: what two ranks touch stays in a second-level cache
 CROWDED_SLICE = 256 * KIB  # the same a rank, where ranks share processors: fewer turns count for more than the cache
-WINDOW = 2
+WINDOW, FAR_WINDOW = 2, 8  # slices at once; a link is kept busy by what is under way while others turn round
 
 
-def choose(collective: str, nbytes: int, size: int, *, uneven: bool = False, crowded: bool = False) -> Choice:
+def choose(collective: str, nbytes: int, size: int, machine: Machine, *, uneven: bool = False) -> Choice:
     """Return the choice for one call.
 
     Args:
         collective: e.g. "allreduce".
         nbytes: of the larger of the two buffers; not looked at where counts are uneven, which ranks do not all know.
         size: ranks.
+        machine: what they run on.
         uneven: whether blocks may differ in length.
-        crowded: whether some host has more ranks than processors.
 
     Raises:
         InvalidArgument: PYCOMM_ALGO names no algorithm of the collective.
     """
-    name = _asked_for(collective) or _name(collective, None if uneven else nbytes, size, crowded)
+    name = _asked_for(collective) or _name(collective, None if uneven else nbytes, size, machine.crowded)
     if uneven:
         return Choice(name, 1, 1)
-    slices = max(1, -(-nbytes // (CROWDED_SLICE * size if crowded else SLICE)))
-    return Choice(name, slices, min(WINDOW, slices))
+    slices = max(1, -(-nbytes // (CROWDED_SLICE * size if machine.crowded else SLICE)))
+    return Choice(name, slices, min(FAR_WINDOW if machine.far else WINDOW, slices))
 
 
 def _name(collective: str, nbytes: int | None, size: int, crowded: bool) -> str:

@@ -13,6 +13,7 @@ from . import interfaces, keys, knobs
 from .comm import Comm
 from .environment import Job, join
 from .rendezvous import Rendezvous
+from .select import Machine
 from .world import World
 
 _HOST_BYTES = 16
@@ -57,7 +58,8 @@ def init(
     hosts = _by_host([host for host, _ in facts])
     world.set_local_ranks(next(len(host) for host in hosts if job.rank in host))
     crowded = any(len(host) > min(facts[r][1] for r in host) for host in hosts)
-    comm = Comm(world, _WORLD, range(job.size), hosts, crowded)
+    far = len(hosts) > 1 or "shm" not in names
+    comm = Comm(world, _WORLD, range(job.size), hosts, Machine(crowded, far))
     comm.set_timeout(patience)
 
     def on_lost(lost: int, why: str) -> None:

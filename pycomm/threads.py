@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .comm import Comm
+from .select import Machine
 from .world import World
 
 _jobs = itertools.count(1)
@@ -27,6 +28,7 @@ def run_threads(
     job = os.getpid() << 32 | next(_jobs)
     worlds = [World(r, size, job=job, transports=transports, secret=secret) for r in range(size)]
     addresses = [world.address() for world in worlds]
+    machine = Machine(crowded=size > len(os.sched_getaffinity(0)), far=transports == "tcp")
     results: list[Any] = [None] * size
     failures: list[tuple[int, BaseException]] = []
 
@@ -34,7 +36,7 @@ def run_threads(
         comm = None
         try:
             worlds[r].set_peers(addresses)
-            comm = Comm(worlds[r], 1, range(size), [list(range(size))], crowded=size > len(os.sched_getaffinity(0)))
+            comm = Comm(worlds[r], 1, range(size), [list(range(size))], machine)
             results[r] = function(comm, *args)
         except BaseException as error:
             failures.append((r, error))
