@@ -80,8 +80,7 @@ static double draw(const struct chaos_channel *channel, unsigned lane, uint32_t 
     return (double)(state >> 11) * 0x1p-53;
 }
 
-/* ---- time: whoever was told "not yet" without a reason in the inner transport must be woken from here ---------------
- */
+/* ---- time: whoever was told "not yet" without a reason in the inner transport must be woken from here ---------- */
 
 static void wake_at(struct chaos_endpoint *endpoint, int64_t when)
 {
@@ -124,8 +123,7 @@ static void on_timer(struct pcm_watch *watch, uint32_t events)
     if (soonest) wake_at(endpoint, soonest);
 }
 
-/* ---- the slots ------------------------------------------------------------------------------------------------------
- */
+/* ---- the slots ------------------------------------------------------------------------------------------------- */
 
 static int parse(struct chaos_endpoint *endpoint, const char *argument, const char **inner)
 {

@@ -16,8 +16,7 @@ enum {
     HEALTH_MS = 5000, /* between looks at the connections, while something is under way */
 };
 
-/* ---- time ---------------------------------------------------------------------------------------------------------
- */
+/* ---- time ------------------------------------------------------------------------------------------------------ */
 
 void tcp_arm_timer(struct tcp_endpoint *endpoint, int64_t when)
 {
@@ -86,8 +85,7 @@ static void on_timer(struct pcm_watch *watch, uint32_t events)
     }
 }
 
-/* ---- the slots of the transport -----------------------------------------------------------------------------------
- */
+/* ---- the slots of the transport -------------------------------------------------------------------------------- */
 
 static void tcp_shut(struct pcm_endpoint *base);
 

@@ -17,8 +17,7 @@ enum {
     SWEEP = 64,            /* among so many of them, some may be stale */
 };
 
-/* ---- the life of a channel ----------------------------------------------------------------------------------------
- */
+/* ---- the life of a channel ------------------------------------------------------------------------------------- */
 
 static struct tcp_channel *new_channel(struct tcp_endpoint *endpoint, int peer, uint64_t id)
 {
@@ -119,8 +118,7 @@ void tcp_stream_ended(struct tcp_stream *stream, const char *why)
         tcp_lost(channel, "fragments are missing after its goodbye");
 }
 
-/* ---- connecting ---------------------------------------------------------------------------------------------------
- */
+/* ---- connecting ------------------------------------------------------------------------------------------------ */
 
 static struct pcm_visit *dial(struct tcp_channel *channel, uint32_t number, pcm_called_fn *called, void *user)
 {

@@ -20,8 +20,7 @@ enum {
     SILENT_MS = 15000,        /* unanswered for that long and that often: the host is gone */
 };
 
-/* ---- buffers ------------------------------------------------------------------------------------------------------
- */
+/* ---- buffers --------------------------------------------------------------------------------------------------- */
 
 bool tcp_take_buffer(struct tcp_endpoint *endpoint, struct tcp_slot *slot)
 {
@@ -49,8 +48,7 @@ void tcp_give_back(struct tcp_endpoint *endpoint, struct tcp_slot *slot)
     slot->done = slot->taken = false;
 }
 
-/* ---- connections --------------------------------------------------------------------------------------------------
- */
+/* ---- connections ----------------------------------------------------------------------------------------------- */
 
 static void on_ready(struct pcm_watch *watch, uint32_t events);
 
@@ -95,8 +93,7 @@ enum tcp_health tcp_stream_health(const struct tcp_stream *stream)
     return info.tcpi_unacked || info.tcpi_notsent_bytes || stream->count ? TCP_BUSY : TCP_IDLE;
 }
 
-/* ---- out ----------------------------------------------------------------------------------------------------------
- */
+/* ---- out ------------------------------------------------------------------------------------------------------- */
 
 static struct tcp_wire *compose(struct tcp_stream *stream, int kind, unsigned lane, const void *payload, size_t bytes)
 {
@@ -195,8 +192,7 @@ void tcp_pump(struct tcp_channel *channel)
     tcp_set_unsent(channel, waiting);
 }
 
-/* ---- in -----------------------------------------------------------------------------------------------------------
- */
+/* ---- in -------------------------------------------------------------------------------------------------------- */
 
 /* The peer has released fragments; false: more than it was sent. Counts may come out of order over several streams. */
 static bool credit(struct tcp_channel *channel, unsigned number, uint32_t count)

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -219,6 +220,25 @@ static void test_loiterers(void)
     end_worlds();
 }
 
+/* With no descriptor left, callers wait outside, and the listening socket does not keep the reactor busy meanwhile. */
+static void test_out_of_descriptors(void)
+{
+    open_worlds(2);
+    struct rlimit before, none;
+    int fd = dial(worlds[0]), ran = 0;
+    getrlimit(RLIMIT_NOFILE, &before);
+    none = (struct rlimit){(rlim_t)fd + 1, before.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &none);
+    for (int i = 0; i < 1000; i++) ran += pcm_reactor_poll(worlds[0]->reactor, 0);
+    CHECK(ran < 20, "%d callbacks ran in 1000 rounds", ran);
+    setrlimit(RLIMIT_NOFILE, &before);
+    close(fd);
+    flow_begin();
+    flow_on();
+    flow_end();
+    end_worlds();
+}
+
 static void test_wrong_secret(void)
 {
     worlds[0] = harness_world("tcp", 0, 3, "secret");
@@ -334,8 +354,7 @@ static void test_ways_to_go(void)
     end_worlds();
 }
 
-/* ---- addresses ----------------------------------------------------------------------------------------------------
- */
+/* ---- addresses ------------------------------------------------------------------------------------------------- */
 
 static void test_places(void)
 {
@@ -411,6 +430,7 @@ int main(void)
 {
     test_strangers();
     test_loiterers();
+    test_out_of_descriptors();
     test_wrong_secret();
     test_nonsense_from_a_peer();
     test_byte_by_byte();

@@ -293,8 +293,7 @@ static void test_many_channels(void)
     end(&pair);
 }
 
-/* ---- two threads: sleeping, waking, random traffic ----------------------------------------------------------------
- */
+/* ---- two threads: sleeping, waking, random traffic ------------------------------------------------------------- */
 
 struct side {
     pcm_world *world;
@@ -401,8 +400,7 @@ static void test_simultaneous_connects(void)
     traffic(4, 100, 200);
 }
 
-/* ---- processes ----------------------------------------------------------------------------------------------------
- */
+/* ---- processes ------------------------------------------------------------------------------------------------- */
 
 static void test_killed_peer(void)
 {
