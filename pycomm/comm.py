@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
-from . import keys, select
+from . import keys, registry, select
 from .buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
 from .contract import contract
 from .core import COLLECTIVES, check, dtype_code, fail, ffi, lib
@@ -30,6 +30,7 @@ _REDUCE_SCATTER, _ALLTOALL, _BARRIER = lib.PCM_REDUCE_SCATTER, lib.PCM_ALLTOALL,
 _SCAN, _EXSCAN = lib.PCM_SCAN, lib.PCM_EXSCAN
 _run_arrays, _ndarray = lib.pycomm_run_arrays, np.ndarray
 _AGAIN, _NO_PLAN = lib.PCM_AGAIN, lib.PCM_NO_PLAN
+_MOST_SLICES = 1 << 20
 _TURN = 0.2  # seconds in the core before Python may handle a signal
 
 
@@ -100,7 +101,7 @@ class Comm:
 
     def _forget(self) -> None:
         self._handle, self._address = None, 0
-        for schedule in self._schedules.values():
+        for schedule, _ in self._schedules.values():
             lib.pcm_schedule_release(schedule)
         self._schedules.clear()
 
@@ -149,7 +150,7 @@ class Comm:
             root: the rank that gets the result.
         """
         out = recvbuf if root == self.rank else None
-        if how or not self._quick(_REDUCE | op << 8 | root << 16, sendbuf, out):
+        if how or not self._quick(_REDUCE | op << 8 | root << 32, sendbuf, out):
             self._run(self._reduce(sendbuf, recvbuf, op, root, how))
 
     def Ireduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, root: int = 0, **how: Unpack[How]) -> Request:
@@ -220,7 +221,7 @@ class Comm:
             root: whose buffer.
         """
         own = buf if root == self.rank else None
-        if how or not self._quick(_BROADCAST | root << 16, own, buf):
+        if how or not self._quick(_BROADCAST | root << 32, own, buf):
             self._run(self._bcast(buf, root, how))
 
     def Ibcast(self, buf: Any, root: int = 0, **how: Unpack[How]) -> Request:
@@ -517,7 +518,7 @@ class Comm:
     def _quick(self, what: int, sendbuf: Any, recvbuf: Any) -> bool:
         """Try to run a call on plain arrays (None: not on this rank) in one crossing; False if it needs a closer look.
 
-        what: collective | op << 8 | root << 16, in the core's codes.
+        what: collective | op << 8 | root << 32, in the core's codes.
         """
         if type(sendbuf) is not _ndarray:
             if sendbuf is IN_PLACE and what & 0xFF == _ALLREDUCE:
@@ -557,6 +558,10 @@ class Comm:
         """Check two buffers against each other and describe the call to the core."""
         if self._handle is None:
             raise InvalidArgument("the communicator was freed")
+        if how:
+            _check_how(how)
+        if not 0 <= op < lib.PCM_NOPS:
+            raise InvalidArgument(f"op is {op}: use SUM, PROD, MIN, MAX, AVG, LAND, LOR, LXOR, BAND, BOR or BXOR")
         sample = out if own is None else own
         dtype = np.dtype(np.uint8) if sample is None else _data(sample).dtype
         if own is not None and out is not None and _data(own).dtype != _data(out).dtype:
@@ -592,9 +597,13 @@ class Comm:
 
     def _variant(self, how: How) -> int:
         """Return a small number that tells a caller's choice of algorithm and slices from all others."""
-        choice = (how.get("algorithm"), how.get("slices"))
+        algorithm, slices = choice = (how.get("algorithm"), how.get("slices"))
         if choice == (None, None):
             return 0
+        if slices is not None and not 1 <= slices <= _MOST_SLICES:
+            raise InvalidArgument(f"slices is {slices} and must be 1 or more; None lets the library choose")
+        if algorithm is not None and not isinstance(algorithm, str) and not callable(algorithm):
+            raise InvalidArgument(f"algorithm is {algorithm!r} and must be a name or a function of one view")
         number = self._variants.setdefault(choice, len(self._variants) + 1)
         if number > 255:
             raise InvalidArgument("more than 255 different (algorithm, slices) pairs were used on one communicator")
@@ -613,19 +622,28 @@ class Comm:
         groups = None if self.groups is None else _frozen(self.groups)
         key = (collective, algorithm, root, groups)
         if key not in self._schedules:
-            if not isinstance(algorithm, str):
+            found = find(collective, algorithm)
+            may_be_uneven = found.uneven or collective in ("allgather", "reduce_scatter")  # where all know all counts
+            if _is_users(algorithm, found):
                 from .verify import verify  # here: few programs need it in memory
 
-                verify(algorithm, collective, size=self.size, root=root, groups=groups)
+                verdict = verify(algorithm, collective, size=self.size, root=root, groups=groups)
+                may_be_uneven = verdict.uneven
             lowered = emit(algorithm, collective, size=self.size, rank=self.rank, root=root, groups=groups).lower()
-            known = lowered.uneven if collective in ("allgather", "reduce_scatter") else find(collective, algorithm).uneven
-            if uneven and not known:  # the same on all ranks
-                raise InvalidArgument(
-                    f"algorithm {lowered.name} passes on blocks whose lengths only others know: it cannot do an uneven "
-                    f"{collective}"
-                )
-            self._schedules[key] = _create(lowered)
-        return self._schedules[key]
+            self._schedules[key] = _create(lowered), may_be_uneven
+        schedule, may_be_uneven = self._schedules[key]
+        if uneven and not may_be_uneven:
+            raise InvalidArgument(
+                f"algorithm {find(collective, algorithm).name} passes on blocks whose lengths only others know: it cannot "
+                f"do an uneven {collective}"
+            )
+        return schedule
+
+
+def _is_users(algorithm: Algorithm, found: registry.Algorithm) -> bool:
+    """Return whether the library's own tests cannot have verified an algorithm."""
+    composed = isinstance(algorithm, str) and "(" in algorithm
+    return composed or not found.write.__module__.startswith("pycomm.algorithms.")
 
 
 def _create(lowered: Lowered) -> Any:
@@ -669,6 +687,15 @@ def _whole(array: Array, count: int, what: str) -> Blocks:
     if array.size != count:
         raise InvalidArgument(f"{what} has {array.size} elements and the counts say {count}")
     return Blocks(array.reshape(-1), np.array([count], np.uint64), np.zeros(1, np.uint64))
+
+
+def _check_how(how: How) -> None:
+    unknown = how.keys() - How.__optional_keys__
+    if unknown:
+        raise InvalidArgument(f"there is no keyword {sorted(unknown)[0]!r}: a collective takes {', '.join(How.__annotations__)}")
+    timeout = how.get("timeout")
+    if timeout is not None and not timeout > 0:
+        raise InvalidArgument(f"timeout is {timeout} and must be a positive number of seconds, or None")
 
 
 def _check_sizes(own: Array, out: Array, own_blocks: int, out_blocks: int) -> None:
