@@ -242,7 +242,11 @@ static void activate(struct pcm_request *r)
 
 static _Thread_local struct pcm_request *late;
 
-pcm_request *pcm_late_request(void) { return late; }
+void pcm_late_request(pcm_request **request)
+{
+    *request = late;
+    late = NULL;
+}
 
 int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
 {
@@ -255,6 +259,7 @@ int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
     }
     comm->spare = NULL;
     comm->users++;
+    late = NULL;
     r->comm = comm;
     int rc = comm->error.code ? report(&comm->error) : prepare(r, call, false);
     if (!rc) rc = pcm_collective_begin(r);

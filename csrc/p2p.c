@@ -457,8 +457,10 @@ bool pcm_p2p_progress(pcm_comm *comm)
         if (channel->state == PCM_CHANNEL_UP) progress |= send_to(comm, l, channel);
         if (!comm->error.code) progress |= receive_envelopes(comm, l, peer, channel);
         if (!comm->error.code) progress |= receive_payloads(comm, l, peer, channel);
-        if (channel->state >= PCM_CHANNEL_CLOSED && !progress && !comm->error.code && needed(comm, l, peer))
-            pcm_comm_lost(comm, (uint32_t)peer);
     }
+    for (int peer = 0; peer < comm->size && !progress && !comm->error.code; peer++) /* now that all has been read */
+        if (comm->channels[peer] && comm->channels[peer]->state >= PCM_CHANNEL_CLOSED &&
+            needed(comm, &m->links[peer], peer))
+            pcm_comm_lost(comm, (uint32_t)peer);
     return progress;
 }

@@ -75,3 +75,10 @@ int pycomm_run_arrays(uintptr_t handle, int64_t what, uintptr_t in, uintptr_t ou
                             .root = (int32_t)(what >> 32), .in = i.data, .out = o.data, .count = count};
     return pcm_run(comm, &call, 0.2);
 }
+
+int pycomm_wait(pcm_request **request, double seconds, struct pcm_status_info *status)
+{
+    int rc = pcm_wait(*request, seconds, status);
+    if (rc != PCM_AGAIN) *request = NULL;
+    return rc;
+}

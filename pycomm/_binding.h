@@ -16,4 +16,7 @@ void pycomm_know_none(uintptr_t none);
  * pcm_comm *, and what = collective | op << 8 | root << 32. */
 int pycomm_run_arrays(uintptr_t comm, int64_t what, uintptr_t in, uintptr_t out);
 
+/* pcm_wait that also forgets the request, in the same crossing, once it has been freed. */
+int pycomm_wait(pcm_request **request, double seconds, struct pcm_status_info *status);
+
 #endif

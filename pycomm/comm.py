@@ -13,7 +13,7 @@ from .contract import contract
 from .core import COLLECTIVES, check, dtype_code, fail, ffi, lib
 from .errors import InvalidArgument
 from .registry import find
-from .request import Request, Status
+from .request import Request, Status, drop_late
 from .schedule import Lowered
 from .view import View, emit
 from .world import World
@@ -30,7 +30,7 @@ _REDUCE_SCATTER, _ALLTOALL, _BARRIER = lib.PCM_REDUCE_SCATTER, lib.PCM_ALLTOALL,
 _SCAN, _EXSCAN = lib.PCM_SCAN, lib.PCM_EXSCAN
 _run_arrays, _ndarray = lib.pycomm_run_arrays, np.ndarray
 _AGAIN, _NO_PLAN = lib.PCM_AGAIN, lib.PCM_NO_PLAN
-_MOST_SLICES = 1 << 20
+_MOST_SLICES, _MOST_TAGS = 1 << 20, 1 << 31
 _TURN = 0.2  # seconds in the core before Python may handle a signal
 
 
@@ -59,8 +59,8 @@ class Comm:
 
     Buffers are numpy arrays, or anything with DLPack or the buffer protocol; they are used in place, never copied.
     Reductions of float16, bfloat16 and float8 combine two operands in float32 and round once to nearest even; AVG of
-    float16 and float8 divides the inputs before adding them, so that the sum cannot overflow, and all others after.
-    Every rank gets the same bits.
+    float16 and float8 divides the inputs before adding them, so that the sum overflows hardly before the average would,
+    and all others after, integers towards zero. Every rank gets the same bits.
 
     All collectives take these keywords, `**how`:
         algorithm: a name (`pycomm.registry.names`) or a function of one view, which is verified at its first use.
@@ -123,7 +123,7 @@ class Comm:
         return self._start(self._prefix("allreduce", sendbuf, recvbuf, op, how))
 
     def Scan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
-        """Reduce over the ranks up to and including this one. Buffers as in Allreduce."""
+        """Reduce over the ranks up to and including this one. Buffers and ops as in Allreduce, but for AVG."""
         if how or not self._quick(_SCAN | op << 8, sendbuf, recvbuf):
             self._run(self._prefix("scan", sendbuf, recvbuf, op, how))
 
@@ -132,7 +132,7 @@ class Comm:
         return self._start(self._prefix("scan", sendbuf, recvbuf, op, how))
 
     def Exscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
-        """Reduce over the ranks before this one. Buffers as in Allreduce; rank 0's recvbuf is left as it is."""
+        """Reduce over the ranks before this one. As Scan; rank 0's recvbuf is left as it is."""
         if how or not self._quick(_EXSCAN | op << 8, sendbuf, recvbuf):
             self._run(self._prefix("exscan", sendbuf, recvbuf, op, how))
 
@@ -443,10 +443,12 @@ class Comm:
 
     def Isend(self, buf: Any, dest: int, tag: int = 0, *, timeout: float | None = None) -> Request:
         """Start a Send."""
-        array, handle = as_array(buf, "buf"), ffi.new("pcm_request **")
-        check(lib.pcm_send_start(self._handle, ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), dest, tag,
-                                 timeout or 0, handle))  # fmt: skip
-        return Request(handle[0], array)
+        array = as_array(buf, "buf")
+        self._check_message(dest, tag)
+        request = Request(array)
+        check(lib.pcm_send_start(self._live(), ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), dest, tag,
+                                 timeout or 0, request.handle))  # fmt: skip
+        return request
 
     def Recv(self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None, *,
              timeout: float | None = None) -> None:  # fmt: skip
@@ -466,10 +468,18 @@ class Comm:
 
     def Irecv(self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, *, timeout: float | None = None) -> Request:
         """Start a Recv."""
-        array, handle = as_array(buf, "buf", writes=True), ffi.new("pcm_request **")
-        check(lib.pcm_recv_start(self._handle, ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), source,
-                                 tag, timeout or 0, handle))  # fmt: skip
-        return Request(handle[0], array)
+        array = as_array(buf, "buf", writes=True)
+        self._check_message(source, tag)
+        request = Request(array)
+        check(lib.pcm_recv_start(self._live(), ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), source,
+                                 tag, timeout or 0, request.handle))  # fmt: skip
+        return request
+
+    def _check_message(self, peer: int, tag: int) -> None:
+        if not -1 <= peer < self.size:
+            raise InvalidArgument(f"there is no rank {peer} in a communicator of {self.size}")
+        if not -1 <= tag < _MOST_TAGS:
+            raise InvalidArgument(f"a tag is a number from 0 to {_MOST_TAGS - 1}, and this one is {tag}")
 
     # ---- groups -------------------------------------------------------------------------------------------------
 
@@ -494,20 +504,20 @@ class Comm:
         return Comm(self._world, ident, [self._ranks[r] for r in members], groups or None, self.crowded)
 
     def Free(self) -> None:
-        """Leave the communicator: its other ranks see a goodbye. Not collective; outstanding requests fail."""
+        """Leave the communicator: ranks that it is connected to see a goodbye. Not collective; outstanding requests fail."""
         if self._handle:
-            handle, self._handle = self._handle, None
+            handle, self._handle, self._address = self._handle, None, 0
             lib.pcm_comm_free(handle)
             self._world.not_at_close(self._forget)
             self._forget()
 
     def Abort(self, why: str = "Abort was called") -> None:
         """Make every operation of the communicator fail with Aborted, here and on the other ranks."""
-        lib.pcm_comm_abort(self._handle, why.encode())
+        lib.pcm_comm_abort(self._live(), why.encode())
 
     def set_timeout(self, seconds: float) -> None:
         """Set how long calls may take when they do not say so themselves."""
-        lib.pcm_comm_set_timeout(self._handle, seconds)
+        lib.pcm_comm_set_timeout(self._live(), seconds)
 
     def transport(self, rank: int) -> str:
         """Return the name of the transport that reaches a rank of this communicator."""
@@ -527,7 +537,11 @@ class Comm:
                 return False
         if type(recvbuf) is not _ndarray and recvbuf is not None:
             return False
-        status = _run_arrays(self._address, what, id(sendbuf), id(recvbuf))
+        try:
+            status = _run_arrays(self._address, what, id(sendbuf), id(recvbuf))
+        except BaseException:  # of a signal's handler, such as KeyboardInterrupt: the call goes on
+            drop_late((sendbuf, recvbuf))
+            raise
         if not status:
             return True
         if status < 0 or status == _NO_PLAN:
@@ -539,7 +553,15 @@ class Comm:
         """Wait for a call that takes longer than a moment, or raise its error."""
         if status != _AGAIN:
             fail(status)
-        Request(lib.pcm_late_request(), keep).Wait()
+        request = Request(keep)
+        lib.pcm_late_request(request.handle)
+        request.Wait()
+
+    def _live(self) -> Any:
+        """Return the handle, or raise if there is none any more."""
+        if self._handle is None:
+            raise InvalidArgument("the communicator was freed")
+        return self._handle
 
     def _check_root(self, root: int) -> bool:
         if not 0 <= root < self.size:
@@ -556,8 +578,7 @@ class Comm:
     def _prepare(self, collective: str, own: Array | Blocks | None, out: Array | Blocks | None, count: int, how: How, *,
                  op: int = 0, root: int = 0) -> _Prepared:  # fmt: skip
         """Check two buffers against each other and describe the call to the core."""
-        if self._handle is None:
-            raise InvalidArgument("the communicator was freed")
+        self._live()
         if how:
             _check_how(how)
         if not 0 <= op < lib.PCM_NOPS:
@@ -578,22 +599,26 @@ class Comm:
 
     def _run(self, prepared: _Prepared) -> None:
         """Run a call to its end."""
-        status = lib.pcm_run(self._handle, prepared.call, _TURN)
-        if status == _NO_PLAN:
-            self._plan(prepared)
+        try:
             status = lib.pcm_run(self._handle, prepared.call, _TURN)
+            if status == _NO_PLAN:
+                self._plan(prepared)
+                status = lib.pcm_run(self._handle, prepared.call, _TURN)
+        except BaseException:
+            drop_late(prepared.keep)
+            raise
         if status:
             self._finish(status, prepared.keep)
 
     def _start(self, prepared: _Prepared) -> Request:
         """Start a call."""
-        handle = ffi.new("pcm_request **")
-        status = lib.pcm_start(self._handle, prepared.call, handle)
+        request = Request(prepared.keep)
+        status = lib.pcm_start(self._handle, prepared.call, request.handle)
         if status == _NO_PLAN:
             self._plan(prepared)
-            status = lib.pcm_start(self._handle, prepared.call, handle)
+            status = lib.pcm_start(self._handle, prepared.call, request.handle)
         check(status)
-        return Request(handle[0], prepared.keep)
+        return request
 
     def _variant(self, how: How) -> int:
         """Return a small number that tells a caller's choice of algorithm and slices from all others."""
