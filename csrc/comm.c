@@ -53,6 +53,18 @@ int pcm_comm_create(pcm_world *world, uint64_t id, const int32_t *ranks, int siz
     return PCM_OK;
 }
 
+/* A user is done with a communicator; the last one of a freed one takes its memory along. Unlocks the world. */
+static void let_go(pcm_comm *comm)
+{
+    pcm_world *world = comm->world;
+    bool last = !--comm->users && comm->freed;
+    if (last) world->held--;
+    bool last_of_world = last && world->destroyed && !world->held;
+    pthread_mutex_unlock(&world->lock);
+    if (last) free(comm->channels), free(comm->ranks), free(comm);
+    if (last_of_world) pcm_world_release(world);
+}
+
 void pcm_comm_free(pcm_comm *comm)
 {
     if (!comm) return;
@@ -66,9 +78,12 @@ void pcm_comm_free(pcm_comm *comm)
         if (comm->channels[r]) comm->channels[r]->ops->close(comm->channels[r]);
     pcm_matcher_free(comm->matcher);
     pcm_plans_free(comm);
-    pthread_mutex_unlock(&world->lock);
     pcm_request_free(comm->spare);
-    free(comm->channels), free(comm->ranks), free(comm);
+    comm->spare = NULL;
+    comm->freed = true;
+    world->held++;
+    comm->users++;
+    let_go(comm);
 }
 
 int pcm_comm_rank(const pcm_comm *comm) { return comm->rank; }
@@ -129,7 +144,6 @@ void pcm_comm_lost(pcm_comm *comm, uint32_t peer)
 
 void pcm_world_on_notice(pcm_world *world, int peer, const void *bytes, size_t length)
 {
-    (void)peer;
     struct notice notice;
     if (length != sizeof notice) return;
     memcpy(&notice, bytes, sizeof notice);
@@ -137,6 +151,8 @@ void pcm_world_on_notice(pcm_world *world, int peer, const void *bytes, size_t l
     for (pcm_comm *comm = world->comms; comm; comm = comm->next) {
         if (comm->id != notice.comm) continue;
         struct pcm_error error = {.code = notice.code, .rank = notice.rank};
+        for (int r = 0; r < comm->size; r++) /* whoever disagrees with us names us, and we name it */
+            if (error.code == PCM_ERR_MISMATCH && notice.rank == comm->rank && comm->ranks[r] == peer) error.rank = r;
         snprintf(error.text, sizeof error.text, "%s", notice.text);
         if (error.code == PCM_ERR_TIMEOUT || error.code == PCM_ERR_MISMATCH || error.code == PCM_ERR_PEER_LOST ||
             error.code == PCM_ERR_ABORTED)
@@ -164,6 +180,9 @@ static bool overlap(const char *a, uint64_t na, const char *b, uint64_t nb) { re
 static int check_buffers(const struct pcm_plan *plan, const struct pcm_call *call, const struct pcm_geometry *g)
 {
     uint64_t in = g->in_end * plan->element, out = g->out_end * plan->element;
+    if ((in && !call->in) || (out && !call->out))
+        return pcm_fail(PCM_ERR_ARGUMENT, -1, "%s needs a buffer for its %s on this rank, and has none",
+                        pcm_collective_name(call->collective), in && !call->in ? "input" : "output");
     if (!plan->in_place && call->in && call->out && overlap(call->in, in, call->out, out))
         return pcm_fail(PCM_ERR_ARGUMENT, -1,
                         "the input and the output overlap: give two buffers, or the same one (IN_PLACE)");
@@ -208,7 +227,7 @@ static int prepare(struct pcm_request *r, const struct pcm_call *call, bool keep
     r->timeout = call->timeout > 0 ? call->timeout : comm->timeout;
     r->deadline = 0;
     r->head = (struct pcm_head){.seq = comm->seq, .collective = call->collective, .dtype = call->dtype, .op = call->op,
-                                .root = call->root, .count = call->count};
+                                .part = plan->mark, .root = call->root, .count = call->count};
     return PCM_OK;
 }
 
@@ -223,7 +242,11 @@ static void activate(struct pcm_request *r)
 
 static _Thread_local struct pcm_request *late;
 
-pcm_request *pcm_late_request(void) { return late; }
+void pcm_late_request(pcm_request **request)
+{
+    *request = late;
+    late = NULL;
+}
 
 int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
 {
@@ -235,6 +258,8 @@ int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
         return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a request");
     }
     comm->spare = NULL;
+    comm->users++;
+    late = NULL;
     r->comm = comm;
     int rc = comm->error.code ? report(&comm->error) : prepare(r, call, false);
     if (!rc) rc = pcm_collective_begin(r);
@@ -247,18 +272,19 @@ int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
             late = r;
             r->owned = true; /* by the caller, from now on */
             world->detached++;
-            comm->spare = calloc(1, sizeof *r);
+            pcm_world_wake_thread(world); /* the caller may take its time */
+            if (!comm->spare) comm->spare = calloc(1, sizeof *r);
             pthread_mutex_unlock(&world->lock);
             return rc;
         }
         pcm_trace_end(r, rc);
         if (rc) report(&r->error);
     }
-    if (comm->spare)
+    if (comm->spare || comm->freed)
         pcm_request_free(r); /* two threads were in calls at once */
     else
         comm->spare = r;
-    pthread_mutex_unlock(&world->lock);
+    let_go(comm);
     return rc;
 }
 
@@ -268,6 +294,7 @@ static int detach(struct pcm_request *r)
     int rc = pcm_world_start_thread(world);
     if (rc) return rc;
     r->owned = true;
+    r->comm->users++;
     activate(r);
     world->detached++;
     if (r->kind != PCM_REQUEST_COLLECTIVE) pcm_p2p_begin(r);
@@ -348,23 +375,27 @@ int pcm_recv_start(pcm_comm *comm, void *buf, uint64_t capacity, int dtype, int 
 
 int pcm_wait(pcm_request *r, double seconds, struct pcm_status_info *status)
 {
-    int rc = atomic_load_explicit(&r->status, memory_order_acquire);
-    if (rc == PCM_AGAIN) { /* else the communicator may be gone already, and is not needed */
-        pcm_world *world = r->comm->world;
-        pthread_mutex_lock(&world->lock);
+    pcm_comm *comm = r->comm;
+    pcm_world *world = comm->world;
+    pthread_mutex_lock(&world->lock); /* also for what is done: whoever did it may not have let go of the request yet */
+    int rc = atomic_load(&r->status);
+    if (rc == PCM_AGAIN) {
         if (seconds == 0) {
             if (!world->polled) pcm_reactor_poll(world->reactor, 0);
             pcm_world_progress(world);
             pcm_world_wake_thread(world);
-        } else if (atomic_load(&r->status) == PCM_AGAIN) {
+        } else {
             pcm_request_drive(r, seconds);
         }
         rc = atomic_load(&r->status);
-        pthread_mutex_unlock(&world->lock);
     }
-    if (rc == PCM_AGAIN) return rc;
+    if (rc == PCM_AGAIN) {
+        pthread_mutex_unlock(&world->lock);
+        return rc;
+    }
     if (status) *status = r->info;
     if (rc) report(&r->error);
     pcm_request_free(r);
+    let_go(comm);
     return rc;
 }

@@ -79,7 +79,8 @@ struct pcm_plan {
     struct pcm_geometry geometry; /* of equal blocks; empty for uneven ones */
     uint32_t slices, window, element;
     bool uneven, in_place, stream;
-    pcm_reduce_fn *reduce;
+    pcm_reduce_fn *reduce; /* of the collective, also where this rank combines nothing itself; NULL: it moves only */
+    uint8_t mark;          /* of algorithm and slices: what two ranks must have in common to understand each other */
 };
 
 struct pcm_plan *pcm_plan_find(pcm_comm *comm, const struct pcm_call *call);
@@ -184,6 +185,8 @@ struct pcm_comm {
     struct pcm_plan *buckets[PCM_PLAN_BUCKETS], *oldest, *newest, *last;
     int nplans;
     struct pcm_matcher *matcher;
+    int users;  /* calls under way and requests nobody has collected yet: they may outlive the communicator, */
+    bool freed; /* whose memory then stays until the last of them has gone */
 };
 
 struct pcm_peer {
@@ -207,7 +210,8 @@ struct pcm_world {
     pthread_mutex_t lock;
     pthread_cond_t parked; /* the progress thread waits here while there is nothing for it to do */
     pthread_t thread;
-    bool threaded, stopping;
+    bool threaded, stopping, destroyed;
+    int held;     /* communicators that were freed and still have users; with them the world's memory stays */
     int drivers;  /* threads that are waiting in a call, and so make progress for all */
     int sleepers; /* of them, asleep on the reactor */
     int detached; /* active requests that nobody waits for right now */
@@ -228,6 +232,8 @@ struct pcm_world {
 
 /* The channel to a comm rank, started on first use; NULL (and the communicator has failed) if it cannot be. */
 struct pcm_channel *pcm_comm_channel(pcm_comm *comm, uint32_t peer);
+/* Frees the memory of a world that was destroyed and that no communicator holds any more. */
+void pcm_world_release(pcm_world *world);
 /* The communicator fails, once: all its requests end with this error and its peers are told. */
 void pcm_comm_fail(pcm_comm *comm, int code, int rank, const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* The reason why a channel is of no use any more becomes the communicator's error. */

@@ -104,10 +104,15 @@ static void mismatch(struct pcm_request *r, uint32_t peer, const struct pcm_head
     char theirs[128], ours[128];
     pcm_head_describe(got, theirs, sizeof theirs);
     pcm_head_describe(mine, ours, sizeof ours);
-    if (got->seq == mine->seq && !strcmp(theirs, ours))
+    if (got->seq == mine->seq && !strcmp(theirs, ours) && got->part != mine->part)
+        pcm_comm_fail(r->comm, PCM_ERR_MISMATCH, (int)peer,
+                      "the ranks disagree: in operation %u, %s, rank %d runs %s in %u slices and rank %u something else: "
+                      "do all ranks give the same algorithm and slices?",
+                      mine->seq, ours, r->comm->rank, r->plan->schedule->name, r->plan->slices, peer);
+    else if (got->seq == mine->seq && !strcmp(theirs, ours))
         pcm_comm_fail(r->comm, PCM_ERR_MISMATCH, (int)peer,
                       "the ranks disagree: in operation %u, %s, rank %u sends slice %u in a message of %llu bytes where "
-                      "rank %d expects slice %u in %llu bytes: do all ranks give the same counts and algorithm?",
+                      "rank %d expects slice %u in %llu bytes: do all ranks give the same counts?",
                       mine->seq, ours, peer, got->slice, (unsigned long long)got->bytes, r->comm->rank, mine->slice,
                       (unsigned long long)mine->bytes);
     else

@@ -40,7 +40,7 @@ struct link { /* what goes on with one peer */
     bool arriving;                           /* a message is part-way through the p2p lane: */
     struct pcm_request *arriving_into;       /* into this receive, */
     struct unexpected *arriving_unexpected;  /* or this list entry, or nowhere (too long for its receive) */
-    uint64_t arrived;
+    uint64_t arrived, arriving_bytes;
     uint32_t tickets;
 };
 
@@ -320,13 +320,12 @@ static bool send_to(pcm_comm *comm, struct link *l, struct pcm_channel *channel)
     while (l->payloads_out.first) {
         struct errand *e = l->payloads_out.first;
         if (!push_bytes(channel, PCM_LANE_BULK, &e->head, e->request->buffer, e->head.bytes, &e->moved, &progress)) {
-            e->request->moved = e->moved;
+            if (!comm->error.code) e->request->moved = e->moved; /* else the request has ended, and maybe because of us */
             break;
         }
         pcm_request_finish(e->request, PCM_OK);
         pop(&l->payloads_out);
     }
-    (void)comm;
     return progress;
 }
 
@@ -363,11 +362,20 @@ static void begin_arrival(pcm_comm *comm, struct link *l, int source, const stru
             return;
         }
         l->arriving = true;
-        l->arrived = 0;
+        l->arrived = 0, l->arriving_bytes = head->bytes;
         l->arriving_into = wanted ? r : NULL;
         l->arriving_unexpected = r ? NULL : keep(m, source, head);
         if (!r && !l->arriving_unexpected) out_of_memory(comm);
     }
+}
+
+/* A fragment must not reach beyond what its message said: our buffers are as long as that. */
+static bool fits(pcm_comm *comm, int source, const struct pcm_head *head, uint64_t moved, uint64_t total, size_t n)
+{
+    if (head->bytes == total && n <= total - moved) return true;
+    pcm_comm_fail(comm, PCM_ERR_MISMATCH, source, "rank %d sent more, or less, than the %llu bytes that it announced",
+                  source, (unsigned long long)total);
+    return false;
 }
 
 static bool receive_envelopes(pcm_comm *comm, struct link *l, int source, struct pcm_channel *channel)
@@ -381,6 +389,7 @@ static bool receive_envelopes(pcm_comm *comm, struct link *l, int source, struct
         if (!l->arriving) begin_arrival(comm, l, source, head);
         if (comm->error.code) return true;
         if (l->arriving) {
+            if (!fits(comm, source, head, l->arrived, l->arriving_bytes, n)) return true;
             unsigned char *to = l->arriving_into         ? l->arriving_into->buffer
                                 : l->arriving_unexpected ? l->arriving_unexpected->payload
                                                          : NULL;
@@ -398,14 +407,16 @@ static bool receive_envelopes(pcm_comm *comm, struct link *l, int source, struct
     return progress;
 }
 
-static bool receive_payloads(struct link *l, struct pcm_channel *channel)
+static bool receive_payloads(pcm_comm *comm, struct link *l, int source, struct pcm_channel *channel)
 {
     bool progress = false;
+    const struct pcm_head *head;
     const void *payload;
     size_t n;
-    while (l->payloads_in.first && channel->ops->peek(channel, PCM_LANE_BULK, &payload, &n)) {
+    while (l->payloads_in.first && (head = channel->ops->peek(channel, PCM_LANE_BULK, &payload, &n))) {
         struct errand *e = l->payloads_in.first;
         progress = true;
+        if (!fits(comm, source, head, e->moved, e->head.bytes, n)) return true;
         if (e->request) pcm_copy((char *)e->request->buffer + e->moved, NULL, payload, n, 0);
         channel->ops->release(channel, PCM_LANE_BULK);
         e->moved += n;
@@ -418,12 +429,20 @@ static bool receive_payloads(struct link *l, struct pcm_channel *channel)
     return progress;
 }
 
-/* Is anybody here waiting for this peer, or for any? */
-static bool needed(const struct pcm_matcher *m, const struct link *l, int peer)
+/* Is there another rank that may still send something? */
+static bool anybody_left(const pcm_comm *comm)
+{
+    for (int peer = 0; peer < comm->size; peer++)
+        if (peer != comm->rank && (!comm->channels[peer] || comm->channels[peer]->state < PCM_CHANNEL_CLOSED)) return true;
+    return false;
+}
+
+/* Is anybody here waiting for this peer, which has gone, or for any when all have? */
+static bool needed(const pcm_comm *comm, const struct link *l, int peer)
 {
     if (l->sends || l->announced || l->payloads_out.first || l->payloads_in.first || l->arriving_into) return true;
-    for (const struct pcm_request *r = m->receives; r; r = r->link_next)
-        if (r->peer == peer || (r->peer == PCM_ANY_SOURCE && m->nlinks == 2)) return true;
+    for (const struct pcm_request *r = comm->matcher->receives; r; r = r->link_next)
+        if (r->peer == peer || (r->peer == PCM_ANY_SOURCE && !anybody_left(comm))) return true;
     return false;
 }
 
@@ -437,9 +456,11 @@ bool pcm_p2p_progress(pcm_comm *comm)
         if (!channel || channel->state == PCM_CHANNEL_CONNECTING) continue;
         if (channel->state == PCM_CHANNEL_UP) progress |= send_to(comm, l, channel);
         if (!comm->error.code) progress |= receive_envelopes(comm, l, peer, channel);
-        if (!comm->error.code) progress |= receive_payloads(l, channel);
-        if (channel->state >= PCM_CHANNEL_CLOSED && !progress && !comm->error.code && needed(m, l, peer))
-            pcm_comm_lost(comm, (uint32_t)peer);
+        if (!comm->error.code) progress |= receive_payloads(comm, l, peer, channel);
     }
+    for (int peer = 0; peer < comm->size && !progress && !comm->error.code; peer++) /* now that all has been read */
+        if (comm->channels[peer] && comm->channels[peer]->state >= PCM_CHANNEL_CLOSED &&
+            needed(comm, &m->links[peer], peer))
+            pcm_comm_lost(comm, (uint32_t)peer);
     return progress;
 }

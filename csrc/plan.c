@@ -209,6 +209,30 @@ struct pcm_plan *pcm_plan_find(pcm_comm *comm, const struct pcm_call *call)
     return NULL;
 }
 
+/* Of a barrier too, whose messages are empty. */
+static bool reduces(int collective)
+{
+    switch (collective) {
+    case PCM_ALLREDUCE:
+    case PCM_REDUCE:
+    case PCM_REDUCE_SCATTER:
+    case PCM_SCAN:
+    case PCM_EXSCAN:
+    case PCM_BARRIER: return true;
+    default: return false;
+    }
+}
+
+/* Folds what decides which messages a rank sends, but for the call itself, into a byte (FNV-1a). */
+static uint8_t mark_of(const struct pcm_schedule *schedule, uint32_t slices, uint32_t window)
+{
+    uint32_t hash = 2166136261u;
+    for (const char *c = schedule->name; *c; c++) hash = (hash ^ (unsigned char)*c) * 16777619u;
+    hash = (hash ^ slices) * 16777619u;
+    hash = (hash ^ window) * 16777619u;
+    return (uint8_t)(hash ^ hash >> 8 ^ hash >> 16 ^ hash >> 24);
+}
+
 static uint64_t cache_bytes(void) { return 24u << 20; }
 
 int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *schedule, uint32_t slices, uint32_t window)
@@ -219,12 +243,13 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
         return pcm_fail(PCM_ERR_ARGUMENT, -1, "slices must be at least 1 and window 1 to %d, not %u and %u",
                         PCM_OP_LANES, slices, window);
     pcm_reduce_fn *reduce = NULL;
-    for (uint32_t i = 0; i < schedule->nsteps && !reduce; i++) {
-        if (schedule->steps[i].kind != PCM_STEP_REDUCE_FROM && schedule->steps[i].kind != PCM_STEP_REDUCE) continue;
-        reduce = pcm_reduce_kernel(call->dtype, call->op);
+    if (reduces(call->collective)) {
+        bool prefix = call->collective == PCM_SCAN || call->collective == PCM_EXSCAN;
+        reduce = prefix && call->op == PCM_AVG ? NULL : pcm_reduce_kernel(call->dtype, call->op);
         if (!reduce)
             return pcm_fail(PCM_ERR_ARGUMENT, -1, "%s is not defined for %s", pcm_op_name(call->op),
-                            pcm_dtype_name(call->dtype));
+                            prefix && call->op == PCM_AVG ? pcm_collective_name(call->collective)
+                                                          : pcm_dtype_name(call->dtype));
     }
     for (uint32_t i = 0; i < schedule->nsteps; i++)
         if ((schedule->steps[i].kind <= PCM_STEP_REDUCE_FROM) && schedule->steps[i].peer >= (uint32_t)comm->size)
@@ -239,7 +264,7 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
     if (!plan) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a plan");
     make_key(call, plan->key);
     plan->schedule = schedule, plan->slices = slices, plan->window = window < slices ? window : slices;
-    plan->element = element, plan->reduce = reduce;
+    plan->element = element, plan->reduce = reduce, plan->mark = mark_of(schedule, slices, plan->window);
     plan->uneven = call->in_counts || call->out_counts, plan->in_place = in_place(call);
     pthread_mutex_lock(&comm->world->lock);
     int rc = pcm_schedule_program(schedule, plan->in_place, &plan->program);

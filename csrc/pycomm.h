@@ -181,10 +181,11 @@ struct pcm_call {
 PCM_API int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *schedule, uint32_t slices,
                           uint32_t window);
 /* Runs a call in this thread. PCM_NO_PLAN: pcm_comm_plan must come first. With patience (seconds; < 0: to the end),
- * PCM_AGAIN means that the call goes on as the request pcm_late_request(), so that the caller can look after other
+ * PCM_AGAIN means that the call goes on as a request, to be had from pcm_late_request(), so that the caller can look after other
  * things, such as signals, and then wait on. */
 PCM_API int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience);
-PCM_API pcm_request *pcm_late_request(void); /* of this thread */
+/* The request that this thread's last pcm_run has become, once; then NULL. */
+PCM_API void pcm_late_request(pcm_request **request);
 /* Starts a call; buffers must stay until it is done. Counts are copied. */
 PCM_API int pcm_start(pcm_comm *comm, const struct pcm_call *call, pcm_request **request);
 

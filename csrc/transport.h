@@ -31,7 +31,7 @@ enum {
 /* What every fragment says of the call that it belongs to; compared on arrival, so that ranks that disagree find out. */
 struct pcm_head {
     uint32_t seq;                        /* number of the operation on its communicator */
-    uint8_t collective, dtype, op, part; /* part: see p2p.c; 0 for collectives */
+    uint8_t collective, dtype, op, part; /* part: see p2p.c; of a collective the mark of its plan */
     int32_t root;                        /* or the tag */
     uint32_t slice;                      /* which piece of the buffer */
     uint64_t count;                      /* elements of the call (0: uneven) */

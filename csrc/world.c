@@ -98,18 +98,31 @@ void pcm_world_destroy(pcm_world *world)
     if (!world) return;
     pthread_mutex_lock(&world->lock);
     world->stopping = true;
+    for (pcm_comm *comm = world->comms; comm; comm = comm->next)
+        if (comm->active)
+            pcm_comm_fail(comm, PCM_ERR_ABORTED, comm->rank, "rank %d left the job during the operation", comm->rank);
+    if (world->reactor) pcm_reactor_ring(pcm_reactor_doorbell(world->reactor));
+    while (world->drivers) pthread_cond_wait(&world->parked, &world->lock); /* what they waited for has failed */
     pthread_cond_broadcast(&world->parked);
     bool threaded = world->threaded;
     pthread_mutex_unlock(&world->lock);
-    if (world->reactor) pcm_reactor_ring(pcm_reactor_doorbell(world->reactor));
     if (threaded) pthread_join(world->thread, NULL);
     while (world->comms) pcm_comm_free(world->comms);
     for (int i = 0; i < world->nendpoints; i++) world->endpoints[i]->ops->shut(world->endpoints[i]);
     pcm_reactor_destroy(world->reactor);
     for (int r = 0; r < world->config.size; r++) free(world->peers[r].address);
+    free(world->peers);
+    pthread_mutex_lock(&world->lock);
+    world->destroyed = true;
+    bool held = world->held;
+    pthread_mutex_unlock(&world->lock);
+    if (!held) pcm_world_release(world);
+}
+
+void pcm_world_release(pcm_world *world)
+{
     pthread_cond_destroy(&world->parked);
     pthread_mutex_destroy(&world->lock);
-    free(world->peers);
     free(world);
 }
 
@@ -327,7 +340,7 @@ int pcm_request_drive(struct pcm_request *request, double seconds)
         }
         idle(world, round++);
     }
-    world->drivers--;
+    if (!--world->drivers && world->stopping) pthread_cond_broadcast(&world->parked);
     if (world->sleepers) pcm_reactor_ring(pcm_reactor_doorbell(world->reactor));
     pcm_world_wake_thread(world);
     return atomic_load_explicit(&request->status, memory_order_relaxed);
@@ -370,12 +383,12 @@ int pcm_world_start_thread(pcm_world *world)
 void pcm_world_unsent(pcm_world *world, int change)
 {
     world->unsent += change;
-    if (!world->stopping) pcm_world_wake_thread(world);
+    pcm_world_wake_thread(world);
 }
 
 void pcm_world_wake_thread(pcm_world *world)
 {
-    if ((!world->detached && !world->unsent) || world->drivers) return; /* nothing to do, or somebody does it */
+    if ((!world->detached && !world->unsent) || world->drivers || world->stopping) return; /* nothing to do, or somebody does it */
     /* if it cannot be started, the next call makes progress */
     if (pcm_world_start_thread(world) == PCM_OK) pthread_cond_signal(&world->parked);
 }

@@ -50,7 +50,7 @@ static uintptr_t none;
 
 void pycomm_know_none(uintptr_t object) { none = object; }
 
-int pycomm_run_arrays(uintptr_t handle, uint64_t what, uintptr_t in, uintptr_t out)
+int pycomm_run_arrays(uintptr_t handle, int64_t what, uintptr_t in, uintptr_t out)
 {
     pcm_comm *comm = (pcm_comm *)handle;
     struct array i = {0}, o = {0};
@@ -59,6 +59,8 @@ int pycomm_run_arrays(uintptr_t handle, uint64_t what, uintptr_t in, uintptr_t o
     if (out == none) o = i, o.data = NULL;
     uint64_t size = (uint64_t)pcm_comm_size(comm), in_blocks = 1, out_blocks = 1;
     uint8_t collective = (uint8_t)what;
+    uint32_t op = (uint32_t)(what >> 8) & 0xFFFFFF;
+    if (op >= PCM_NOPS) return PYCOMM_LOOK;
     switch (collective) {
     case PCM_ALLGATHER: out_blocks = size; break;
     case PCM_REDUCE_SCATTER: in_blocks = size; break;
@@ -69,7 +71,14 @@ int pycomm_run_arrays(uintptr_t handle, uint64_t what, uintptr_t in, uintptr_t o
     }
     uint64_t count = in_blocks == 1 ? i.count : i.count / in_blocks;
     if (i.dtype != o.dtype || count * in_blocks != i.count || count * out_blocks != o.count) return PYCOMM_LOOK;
-    struct pcm_call call = {.collective = collective, .dtype = (uint8_t)i.dtype, .op = (uint8_t)(what >> 8),
-                            .root = (int32_t)(what >> 16), .in = i.data, .out = o.data, .count = count};
+    struct pcm_call call = {.collective = collective, .dtype = (uint8_t)i.dtype, .op = (uint8_t)op,
+                            .root = (int32_t)(what >> 32), .in = i.data, .out = o.data, .count = count};
     return pcm_run(comm, &call, 0.2);
+}
+
+int pycomm_wait(pcm_request **request, double seconds, struct pcm_status_info *status)
+{
+    int rc = pcm_wait(*request, seconds, status);
+    if (rc != PCM_AGAIN) *request = NULL;
+    return rc;
 }

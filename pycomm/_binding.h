@@ -13,7 +13,10 @@ void pycomm_know_none(uintptr_t none);
 
 /* pcm_run for two numpy.ndarray objects (or None), given by their id(): the caller holds references and has checked the
  * types. The count follows from the arrays' sizes and the collective. Few, plain arguments, because each costs: comm is a
- * pcm_comm *, and what = collective | op << 8 | root << 16. */
-int pycomm_run_arrays(uintptr_t comm, uint64_t what, uintptr_t in, uintptr_t out);
+ * pcm_comm *, and what = collective | op << 8 | root << 32. */
+int pycomm_run_arrays(uintptr_t comm, int64_t what, uintptr_t in, uintptr_t out);
+
+/* pcm_wait that also forgets the request, in the same crossing, once it has been freed. */
+int pycomm_wait(pcm_request **request, double seconds, struct pcm_status_info *status);
 
 #endif

@@ -89,14 +89,37 @@ def as_blocks(spec: Any, size: int, what: str, *, writes: bool = False) -> Block
     data = as_array(spec[0], what, writes=writes).reshape(-1)
     given = spec[1]
     pair = isinstance(given, tuple) and len(given) == 2 and not np.isscalar(given[0])
-    counts = np.asarray(given[0] if pair else given, np.int64)
-    displs = np.asarray(given[1], np.int64) if pair and given[1] is not None else np.cumsum(counts) - counts
-    if counts.shape != (size,) or displs.shape != (size,):
-        raise InvalidArgument(f"{what} needs {size} counts, one a rank, and has {counts.size}")
+    counts = _numbers(given[0] if pair else given, size, f"{what}'s counts")
+    displs = np.cumsum(counts) - counts
+    if pair and given[1] is not None:
+        displs = _numbers(given[1], size, f"{what}'s displacements")
     if (counts < 0).any() or (displs < 0).any() or (counts + displs > data.size).any():
         rank = int(np.argmax((counts < 0) | (displs < 0) | (counts + displs > data.size)))
         raise InvalidArgument(
             f"{what}: the block of rank {rank} ({counts[rank]} elements from {displs[rank]}) does not lie within the "
             f"{data.size} elements of the data"
         )
+    if writes and pair:
+        _check_apart(counts, displs, what)
     return Blocks(data, counts.astype(np.uint64), displs.astype(np.uint64))
+
+
+def _numbers(given: Any, size: int, what: str) -> npt.NDArray[np.int64]:
+    try:
+        numbers = np.asarray(given)
+        if numbers.dtype.kind not in "iu" and numbers.size:
+            raise ValueError
+    except ValueError:
+        raise InvalidArgument(f"{what} must be whole numbers, one a rank, not {given!r}") from None
+    if numbers.shape != (size,):
+        raise InvalidArgument(f"{what} must be {size} numbers, one a rank, and are {numbers.size}")
+    return numbers.astype(np.int64)
+
+
+def _check_apart(counts: npt.NDArray[np.int64], displs: npt.NDArray[np.int64], what: str) -> None:
+    """Refuse blocks that would be written over each other."""
+    filled = np.flatnonzero(counts)
+    order = filled[np.argsort(displs[filled], kind="stable")]
+    over = np.flatnonzero((displs + counts)[order[:-1]] > displs[order[1:]])
+    if over.size:
+        raise InvalidArgument(f"{what}: the blocks of ranks {order[over[0]]} and {order[over[0] + 1]} overlap")

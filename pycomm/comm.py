@@ -7,13 +7,13 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
-from . import keys, select
+from . import keys, registry, select
 from .buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
 from .contract import contract
 from .core import COLLECTIVES, check, dtype_code, fail, ffi, lib
 from .errors import InvalidArgument
 from .registry import find
-from .request import Request, Status
+from .request import Request, Status, drop_late
 from .schedule import Lowered
 from .select import Machine
 from .view import View, emit
@@ -32,6 +32,7 @@ _SCAN, _EXSCAN = lib.PCM_SCAN, lib.PCM_EXSCAN
 _run_arrays, _ndarray = lib.pycomm_run_arrays, np.ndarray
 _AGAIN, _NO_PLAN = lib.PCM_AGAIN, lib.PCM_NO_PLAN
 _ANY = Machine()
+_MOST_SLICES, _MOST_TAGS = 1 << 20, 1 << 31
 _TURN = 0.2  # seconds in the core before Python may handle a signal
 
 
@@ -41,7 +42,6 @@ class How(TypedDict, total=False):
     algorithm: Algorithm | None
     slices: int | None
     timeout: float | None
-
 
 
 class _Prepared(NamedTuple):
@@ -60,8 +60,8 @@ class Comm:
 
     Buffers are numpy arrays, or anything with DLPack or the buffer protocol; they are used in place, never copied.
     Reductions of float16, bfloat16 and float8 combine two operands in float32 and round once to nearest even; AVG of
-    float16 and float8 divides the inputs before adding them, so that the sum cannot overflow, and all others after.
-    Every rank gets the same bits.
+    float16 and float8 divides the inputs before adding them, so that the sum overflows hardly before the average would,
+    and all others after, integers towards zero. Every rank gets the same bits.
 
     All collectives take these keywords, `**how`:
         algorithm: a name (`pycomm.registry.names`) or a function of one view, which is verified at its first use.
@@ -102,7 +102,7 @@ class Comm:
 
     def _forget(self) -> None:
         self._handle, self._address = None, 0
-        for schedule in self._schedules.values():
+        for schedule, _ in self._schedules.values():
             lib.pcm_schedule_release(schedule)
         self._schedules.clear()
 
@@ -124,7 +124,7 @@ class Comm:
         return self._start(self._prefix("allreduce", sendbuf, recvbuf, op, how))
 
     def Scan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
-        """Reduce over the ranks up to and including this one. Buffers as in Allreduce."""
+        """Reduce over the ranks up to and including this one. Buffers and ops as in Allreduce, but for AVG."""
         if how or not self._quick(_SCAN | op << 8, sendbuf, recvbuf):
             self._run(self._prefix("scan", sendbuf, recvbuf, op, how))
 
@@ -133,7 +133,7 @@ class Comm:
         return self._start(self._prefix("scan", sendbuf, recvbuf, op, how))
 
     def Exscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
-        """Reduce over the ranks before this one. Buffers as in Allreduce; rank 0's recvbuf is left as it is."""
+        """Reduce over the ranks before this one. As Scan; rank 0's recvbuf is left as it is."""
         if how or not self._quick(_EXSCAN | op << 8, sendbuf, recvbuf):
             self._run(self._prefix("exscan", sendbuf, recvbuf, op, how))
 
@@ -151,7 +151,7 @@ class Comm:
             root: the rank that gets the result.
         """
         out = recvbuf if root == self.rank else None
-        if how or not self._quick(_REDUCE | op << 8 | root << 16, sendbuf, out):
+        if how or not self._quick(_REDUCE | op << 8 | root << 32, sendbuf, out):
             self._run(self._reduce(sendbuf, recvbuf, op, root, how))
 
     def Ireduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, root: int = 0, **how: Unpack[How]) -> Request:
@@ -222,7 +222,7 @@ class Comm:
             root: whose buffer.
         """
         own = buf if root == self.rank else None
-        if how or not self._quick(_BROADCAST | root << 16, own, buf):
+        if how or not self._quick(_BROADCAST | root << 32, own, buf):
             self._run(self._bcast(buf, root, how))
 
     def Ibcast(self, buf: Any, root: int = 0, **how: Unpack[How]) -> Request:
@@ -444,10 +444,12 @@ class Comm:
 
     def Isend(self, buf: Any, dest: int, tag: int = 0, *, timeout: float | None = None) -> Request:
         """Start a Send."""
-        array, handle = as_array(buf, "buf"), ffi.new("pcm_request **")
-        check(lib.pcm_send_start(self._handle, ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), dest, tag,
-                                 timeout or 0, handle))  # fmt: skip
-        return Request(handle[0], array)
+        array = as_array(buf, "buf")
+        self._check_message(dest, tag)
+        request = Request(array)
+        check(lib.pcm_send_start(self._live(), ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), dest, tag,
+                                 timeout or 0, request.handle))  # fmt: skip
+        return request
 
     def Recv(self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None, *,
              timeout: float | None = None) -> None:  # fmt: skip
@@ -467,10 +469,18 @@ class Comm:
 
     def Irecv(self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, *, timeout: float | None = None) -> Request:
         """Start a Recv."""
-        array, handle = as_array(buf, "buf", writes=True), ffi.new("pcm_request **")
-        check(lib.pcm_recv_start(self._handle, ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), source,
-                                 tag, timeout or 0, handle))  # fmt: skip
-        return Request(handle[0], array)
+        array = as_array(buf, "buf", writes=True)
+        self._check_message(source, tag)
+        request = Request(array)
+        check(lib.pcm_recv_start(self._live(), ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), source,
+                                 tag, timeout or 0, request.handle))  # fmt: skip
+        return request
+
+    def _check_message(self, peer: int, tag: int) -> None:
+        if not -1 <= peer < self.size:
+            raise InvalidArgument(f"there is no rank {peer} in a communicator of {self.size}")
+        if not -1 <= tag < _MOST_TAGS:
+            raise InvalidArgument(f"a tag is a number from 0 to {_MOST_TAGS - 1}, and this one is {tag}")
 
     # ---- groups -------------------------------------------------------------------------------------------------
 
@@ -495,20 +505,20 @@ class Comm:
         return Comm(self._world, ident, [self._ranks[r] for r in members], groups or None, self.machine)
 
     def Free(self) -> None:
-        """Leave the communicator: its other ranks see a goodbye. Not collective; outstanding requests fail."""
+        """Leave the communicator: ranks that it is connected to see a goodbye. Not collective; outstanding requests fail."""
         if self._handle:
-            handle, self._handle = self._handle, None
+            handle, self._handle, self._address = self._handle, None, 0
             lib.pcm_comm_free(handle)
             self._world.not_at_close(self._forget)
             self._forget()
 
     def Abort(self, why: str = "Abort was called") -> None:
         """Make every operation of the communicator fail with Aborted, here and on the other ranks."""
-        lib.pcm_comm_abort(self._handle, why.encode())
+        lib.pcm_comm_abort(self._live(), why.encode())
 
     def set_timeout(self, seconds: float) -> None:
         """Set how long calls may take when they do not say so themselves."""
-        lib.pcm_comm_set_timeout(self._handle, seconds)
+        lib.pcm_comm_set_timeout(self._live(), seconds)
 
     def transport(self, rank: int) -> str:
         """Return the name of the transport that reaches a rank of this communicator."""
@@ -519,7 +529,7 @@ class Comm:
     def _quick(self, what: int, sendbuf: Any, recvbuf: Any) -> bool:
         """Try to run a call on plain arrays (None: not on this rank) in one crossing; False if it needs a closer look.
 
-        what: collective | op << 8 | root << 16, in the core's codes.
+        what: collective | op << 8 | root << 32, in the core's codes.
         """
         if type(sendbuf) is not _ndarray:
             if sendbuf is IN_PLACE and what & 0xFF == _ALLREDUCE:
@@ -528,7 +538,11 @@ class Comm:
                 return False
         if type(recvbuf) is not _ndarray and recvbuf is not None:
             return False
-        status = _run_arrays(self._address, what, id(sendbuf), id(recvbuf))
+        try:
+            status = _run_arrays(self._address, what, id(sendbuf), id(recvbuf))
+        except BaseException:  # of a signal's handler, such as KeyboardInterrupt: the call goes on
+            drop_late((sendbuf, recvbuf))
+            raise
         if not status:
             return True
         if status < 0 or status == _NO_PLAN:
@@ -540,7 +554,15 @@ class Comm:
         """Wait for a call that takes longer than a moment, or raise its error."""
         if status != _AGAIN:
             fail(status)
-        Request(lib.pcm_late_request(), keep).Wait()
+        request = Request(keep)
+        lib.pcm_late_request(request.handle)
+        request.Wait()
+
+    def _live(self) -> Any:
+        """Return the handle, or raise if there is none any more."""
+        if self._handle is None:
+            raise InvalidArgument("the communicator was freed")
+        return self._handle
 
     def _check_root(self, root: int) -> bool:
         if not 0 <= root < self.size:
@@ -557,8 +579,11 @@ class Comm:
     def _prepare(self, collective: str, own: Array | Blocks | None, out: Array | Blocks | None, count: int, how: How, *,
                  op: int = 0, root: int = 0) -> _Prepared:  # fmt: skip
         """Check two buffers against each other and describe the call to the core."""
-        if self._handle is None:
-            raise InvalidArgument("the communicator was freed")
+        self._live()
+        if how:
+            _check_how(how)
+        if not 0 <= op < lib.PCM_NOPS:
+            raise InvalidArgument(f"op is {op}: use SUM, PROD, MIN, MAX, AVG, LAND, LOR, LXOR, BAND, BOR or BXOR")
         sample = out if own is None else own
         dtype = np.dtype(np.uint8) if sample is None else _data(sample).dtype
         if own is not None and out is not None and _data(own).dtype != _data(out).dtype:
@@ -575,28 +600,36 @@ class Comm:
 
     def _run(self, prepared: _Prepared) -> None:
         """Run a call to its end."""
-        status = lib.pcm_run(self._handle, prepared.call, _TURN)
-        if status == _NO_PLAN:
-            self._plan(prepared)
+        try:
             status = lib.pcm_run(self._handle, prepared.call, _TURN)
+            if status == _NO_PLAN:
+                self._plan(prepared)
+                status = lib.pcm_run(self._handle, prepared.call, _TURN)
+        except BaseException:
+            drop_late(prepared.keep)
+            raise
         if status:
             self._finish(status, prepared.keep)
 
     def _start(self, prepared: _Prepared) -> Request:
         """Start a call."""
-        handle = ffi.new("pcm_request **")
-        status = lib.pcm_start(self._handle, prepared.call, handle)
+        request = Request(prepared.keep)
+        status = lib.pcm_start(self._handle, prepared.call, request.handle)
         if status == _NO_PLAN:
             self._plan(prepared)
-            status = lib.pcm_start(self._handle, prepared.call, handle)
+            status = lib.pcm_start(self._handle, prepared.call, request.handle)
         check(status)
-        return Request(handle[0], prepared.keep)
+        return request
 
     def _variant(self, how: How) -> int:
         """Return a small number that tells a caller's choice of algorithm and slices from all others."""
-        choice = (how.get("algorithm"), how.get("slices"))
+        algorithm, slices = choice = (how.get("algorithm"), how.get("slices"))
         if choice == (None, None):
             return 0
+        if slices is not None and not 1 <= slices <= _MOST_SLICES:
+            raise InvalidArgument(f"slices is {slices} and must be 1 or more; None lets the library choose")
+        if algorithm is not None and not isinstance(algorithm, str) and not callable(algorithm):
+            raise InvalidArgument(f"algorithm is {algorithm!r} and must be a name or a function of one view")
         number = self._variants.setdefault(choice, len(self._variants) + 1)
         if number > 255:
             raise InvalidArgument("more than 255 different (algorithm, slices) pairs were used on one communicator")
@@ -615,19 +648,28 @@ class Comm:
         groups = None if self.groups is None else _frozen(self.groups)
         key = (collective, algorithm, root, groups)
         if key not in self._schedules:
-            if not isinstance(algorithm, str):
+            found = find(collective, algorithm)
+            may_be_uneven = found.uneven or collective in ("allgather", "reduce_scatter")  # where all know all counts
+            if _is_users(algorithm, found):
                 from .verify import verify  # here: few programs need it in memory
 
-                verify(algorithm, collective, size=self.size, root=root, groups=groups)
+                verdict = verify(algorithm, collective, size=self.size, root=root, groups=groups)
+                may_be_uneven = verdict.uneven
             lowered = emit(algorithm, collective, size=self.size, rank=self.rank, root=root, groups=groups).lower()
-            known = lowered.uneven if collective in ("allgather", "reduce_scatter") else find(collective, algorithm).uneven
-            if uneven and not known:  # the same on all ranks
-                raise InvalidArgument(
-                    f"algorithm {lowered.name} passes on blocks whose lengths only others know: it cannot do an uneven "
-                    f"{collective}"
-                )
-            self._schedules[key] = _create(lowered)
-        return self._schedules[key]
+            self._schedules[key] = _create(lowered), may_be_uneven
+        schedule, may_be_uneven = self._schedules[key]
+        if uneven and not may_be_uneven:
+            raise InvalidArgument(
+                f"algorithm {find(collective, algorithm).name} passes on blocks whose lengths only others know: it cannot "
+                f"do an uneven {collective}"
+            )
+        return schedule
+
+
+def _is_users(algorithm: Algorithm, found: registry.Algorithm) -> bool:
+    """Return whether the library's own tests cannot have verified an algorithm."""
+    composed = isinstance(algorithm, str) and "(" in algorithm
+    return composed or not found.write.__module__.startswith("pycomm.algorithms.")
 
 
 def _create(lowered: Lowered) -> Any:
@@ -671,6 +713,15 @@ def _whole(array: Array, count: int, what: str) -> Blocks:
     if array.size != count:
         raise InvalidArgument(f"{what} has {array.size} elements and the counts say {count}")
     return Blocks(array.reshape(-1), np.array([count], np.uint64), np.zeros(1, np.uint64))
+
+
+def _check_how(how: How) -> None:
+    unknown = how.keys() - How.__optional_keys__
+    if unknown:
+        raise InvalidArgument(f"there is no keyword {sorted(unknown)[0]!r}: a collective takes {', '.join(How.__annotations__)}")
+    timeout = how.get("timeout")
+    if timeout is not None and not timeout > 0:
+        raise InvalidArgument(f"timeout is {timeout} and must be a positive number of seconds, or None")
 
 
 def _check_sizes(own: Array, out: Array, own_blocks: int, out_blocks: int) -> None:

@@ -146,6 +146,7 @@ def _run_and_exit(
 
 def _call(rank: int, function: Callable[..., object], args: tuple[object, ...], result: int) -> int:
     from pycomm.rendezvous import close_all
+    from pycomm.world import close_all as close_worlds
 
     code, value, error = 0, None, None
     pid = os.getpid()
@@ -159,6 +160,7 @@ def _call(rank: int, function: Callable[..., object], args: tuple[object, ...], 
         sys.last_value = error
     if os.getpid() == pid:  # and not a fork that has run on into here
         os.write(result, _pickled(value, error))
+        close_worlds()
         close_all()
     return code
 

@@ -12,6 +12,23 @@ from .errors import DeadlineExceeded
 _TURN = 0.2  # seconds in the core before Python may handle a signal
 
 
+_dropped: list[tuple[Any, Any]] = []  # operations that nobody will wait for, with their buffers
+
+
+def _sweep() -> None:
+    """Let go of the dropped operations that are done."""
+    for _ in range(len(_dropped)):
+        handle, keep = _dropped.pop()
+        if lib.pcm_wait(handle, 0.0, ffi.NULL) == lib.PCM_AGAIN:
+            _dropped.insert(0, (handle, keep))
+
+
+def drop_late(keep: Any) -> None:
+    """Let a blocking call go on that has not ended in time and that the caller was torn away from."""
+    request = Request(keep)
+    lib.pcm_late_request(request.handle)
+
+
 @dataclass
 class Status:
     """What is known of a received message.
@@ -28,17 +45,22 @@ class Status:
 
 
 class Request:
-    """An operation that was started. It keeps its buffers alive until it is done.
+    """An operation that was started. It keeps its buffers alive until it is done, even if it is dropped before.
 
     Made by Isend, Irecv and the I* collectives; progress is made by whoever waits, else by a thread of the library.
     """
 
-    __slots__ = ("_handle", "_keep", "_status")
+    __slots__ = ("_keep", "_status", "handle")
 
-    def __init__(self, handle: Any, keep: Any) -> None:
-        self._handle = handle
+    def __init__(self, keep: Any) -> None:
+        _sweep()
+        self.handle = ffi.new("pcm_request **")  # the core fills it: so no moment is left at which a signal could lose it
         self._keep = keep
         self._status = Status()
+
+    def __del__(self) -> None:
+        if self.handle[0]:  # not collected; nothing but this may be done here, where the world may be locked
+            _dropped.append((self.handle[0], self._keep))
 
     def Wait(self, status: Status | None = None, *, timeout: float | None = None) -> None:
         """Wait until the operation is done.
@@ -67,13 +89,13 @@ class Request:
         return done
 
     def _poll(self, seconds: float) -> bool:
-        if self._handle is None:
+        if not self.handle[0]:
             return True
         info = ffi.new("struct pcm_status_info *")
-        status = lib.pcm_wait(self._handle, seconds, info)
+        status = lib.pycomm_wait(self.handle, seconds, info)
         if status == lib.PCM_AGAIN:
             return False
-        self._handle = self._keep = None
+        self._keep = None
         self._status = Status(info.source, info.tag, info.bytes)
         check(status)
         return True

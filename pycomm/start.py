@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from . import interfaces, keys, knobs
 from .comm import Comm
 from .environment import Job, join
+from .errors import InvalidArgument
 from .rendezvous import Rendezvous
 from .select import Machine
 from .world import World
@@ -64,7 +66,8 @@ def init(
 
     def on_lost(lost: int, why: str) -> None:
         if lost < 0:
-            comm.Abort(why)
+            with contextlib.suppress(InvalidArgument):  # it was freed
+                comm.Abort(why)
         else:
             world.peer_lost(lost, why)
 

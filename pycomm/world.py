@@ -111,7 +111,7 @@ class World:
 
 
 @atexit.register
-def _close_all() -> None:
+def close_all() -> None:
     """End all worlds in order, so that peers see a goodbye and not a death."""
     for world in list(_open):
         world.close()

@@ -116,29 +116,33 @@ def test_reduce_scatter(transport: str, size: int) -> None:
     on_ranks(transport, size, rank)
 
 
-def test_algorithms_that_cannot_are_refused() -> None:
+def test_algorithms_that_cannot_are_refused_on_every_rank() -> None:
+    """Also on those ranks whose own part of the algorithm would do."""
+
     def rank(comm: pycomm.Comm) -> None:
-        counts = [1, 2, 3]
-        data = np.zeros(6)
-        with pytest.raises(pycomm.InvalidArgument, match="bruck.*uneven"):
-            comm.Alltoallv([data, counts], [data.copy(), counts], algorithm="bruck")
+        counts = [1, 2, 3, 4]
+        data, mine = np.zeros(10), np.zeros(counts[comm.rank])
         with pytest.raises(pycomm.InvalidArgument, match="binomial.*uneven"):
-            comm.Gatherv(np.zeros(counts[comm.rank]), [data, counts], algorithm="binomial")
+            comm.Gatherv(mine, [data, counts], algorithm="binomial")
+        with pytest.raises(pycomm.InvalidArgument, match="binomial.*uneven"):
+            comm.Scatterv([data, counts], mine, algorithm="binomial")
+        with pytest.raises(pycomm.InvalidArgument, match="bruck.*uneven"):
+            comm.Ialltoallv([data, counts], [data.copy(), counts], algorithm="bruck")
         comm.Barrier()
 
-    on_ranks("inproc", 3, rank)
+    on_ranks("inproc", 4, rank)
 
 
 def test_counts_that_cannot_be_are_refused() -> None:
     def rank(comm: pycomm.Comm) -> None:
         data, mine = np.zeros(10), np.zeros(2)
         for spec, words in (
-            ([data, [2, 2]], "needs 3 counts"),
+            ([data, [2, 2]], "counts must be 3 numbers"),
             ([data, [2, -1, 2]], "rank 1"),
             ([data, [2, 2, 7]], "rank 2.*within the 10 elements"),
             ([data, ([2, 2, 2], [0, 2, 9])], "rank 2"),
             ([data, ([2, 2, 2], [0, -2, 4])], "rank 1"),
-            ([data, ([2, 2, 2], [0, 2])], "displacements"),
+            ([data, ([2, 2, 2], [0, 2])], "displacements must be 3"),
             ([data, [2.5, 2, 2]], "whole numbers"),
             ([data, ["a", 2, 2]], "whole numbers"),
             ([data, ([2, 2, 2], [0, 1, 4])], "overlap"),
