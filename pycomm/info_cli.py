@@ -6,6 +6,7 @@ import argparse
 import platform
 import shlex
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _compile() -> Iterator[str]:
-    # In an editable installation the library lies in the build folder: ask the extension that is linked to it.
-    library = Path(core.library_path()).parent
-    header = next(here for here in (library.parent / "include", *_sources()) if (here / "pycomm.h").is_file())
+    package = files("pycomm")  # of an editable installation too, where both lie elsewhere
+    header, library = (Path(str(package / place)).parent for place in ("include/pycomm.h", "lib/libpycomm.so"))
     yield shlex.join([f"-I{header}", f"-L{library}", f"-Wl,-rpath,{library}", "-lpycomm"])
 
 
