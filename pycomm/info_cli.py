@@ -1,27 +1,43 @@
-"""The command `pycomm info`: versions, how this process was started, and every setting with its value's source."""
+"""The command `pycomm info`: versions, how this process was started, what is built in, and every setting."""
 
 from __future__ import annotations
 
 import argparse
 import platform
+import shlex
 from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pycomm
-from pycomm import environment, knobs
+from pycomm import core, environment, knobs, registry
+from pycomm.contract import CONTRACTS
 from pycomm.errors import LaunchError
 
 
 def register(subparsers: Any) -> None:
     """Add the command `info` to the argument parser of pycomm."""
-    parser = subparsers.add_parser("info", help="print versions, the launcher that is seen, and all settings")
+    parser = subparsers.add_parser(
+        "info", help="print versions, the launcher that is seen, what is built in, and all settings"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="print what a C compiler needs instead: cc x.c $(pycomm info --compile)"
+    )
     parser.set_defaults(run=_run)
 
 
-def _run(_: argparse.Namespace) -> int:
-    for section in (_versions, _launcher, _settings):
+def _run(arguments: argparse.Namespace) -> int:
+    sections = (_compile,) if arguments.compile else (_versions, _launcher, _built_in, _settings)
+    for section in sections:
         print("\n".join(section()))
     return 0
+
+
+def _compile() -> Iterator[str]:
+    package = files("pycomm")  # of an editable installation too, where both lie elsewhere
+    header, library = (Path(str(package / place)).parent for place in ("include/pycomm.h", "lib/libpycomm.so"))
+    yield shlex.join([f"-I{header}", f"-L{library}", f"-Wl,-rpath,{library}", "-lpycomm"])
 
 
 def _versions() -> Iterator[str]:
@@ -37,6 +53,14 @@ def _launcher() -> Iterator[str]:
         yield f"launcher: {place.launcher}, rank {place.rank} of {place.size}"
     except LaunchError as why:
         yield f"launcher: {why}"
+
+
+def _built_in() -> Iterator[str]:
+    yield f"transports: {', '.join(core.transports())}"
+    yield f"kernels: {core.kernels()}"
+    yield "algorithms:"
+    for collective in CONTRACTS:
+        yield f"  {collective:22} {', '.join(registry.names(collective))}"
 
 
 def _settings() -> Iterator[str]:

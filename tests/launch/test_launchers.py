@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from pycomm import environment
@@ -31,7 +30,6 @@ print(f"{job.launcher} {job.rank}/{job.size} {job.local_rank}/{job.local_size}\\
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the words that run a rank, whose argument is the name of its job."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     path = tmp_path / "rank.py"
     path.write_text(SCRIPT)

@@ -17,7 +17,6 @@ from launch_helpers import free_port
 
 from pycomm import knobs
 
-ROOT = Path(__file__).parents[2]
 SOON = 30.0
 MEET = """
 from pycomm import environment
@@ -52,7 +51,6 @@ def command(*words: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def environment_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     # Unbuffered, the parts of a line would be written one by one, and mix with those of other ranks.
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 
@@ -375,7 +373,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(words: list[str], message: str) -
 def test_info_prints_every_setting_with_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     env = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
         "PYCOMM_TIMEOUT": "7",
         "GLOO_SOCKET_IFNAME": "eth9",
         "PYCOMM_SECRET": "x" * 16,
