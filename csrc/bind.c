@@ -29,6 +29,8 @@ struct life { /* of a chunk */
     uint32_t nwrites, last_read;
     uint8_t start; /* enum pcm_place */
     bool final_copy, read;
+    bool sent; /* in some round */
+    bool kept; /* a send has made the final copy on its way */
     uint32_t temp[2], temp_first[2], temp_last[2];
 };
 
@@ -88,6 +90,7 @@ static int collect(struct binding *b, bool in_place)
         if (chunk == NONE) continue;
         struct life *life = &b->lives[chunk];
         life->read = true;
+        life->sent |= step->kind == PCM_STEP_SEND;
         life->last_read = b->round_of[i];
         for (uint32_t w = 0; w < life->nwrites; w++)
             if (life->writes[w].round == b->round_of[i]) life->writes[w].read_too = true;
@@ -194,16 +197,23 @@ static int emit_step(struct binding *b, uint32_t i, bool begins)
     const struct pcm_step *step = &b->schedule->steps[i];
     struct pcm_program *p = b->program;
     uint32_t round = b->round_of[i];
-    const struct life *life = &b->lives[step->chunk];
+    struct life *life = &b->lives[step->chunk];
     struct write *write = step->kind == PCM_STEP_SEND ? NULL : write_in(life, round);
     bool again = write && write->last_move >= 0; /* the round has written the chunk before: go on from there */
-    struct pcm_part part = {.chunk = step->chunk};
+    struct pcm_ref nowhere = {PCM_NOWHERE, 0};
+    struct pcm_part part = {step->chunk, nowhere, nowhere, nowhere};
     struct pcm_ref after = reference(b, step->chunk, place_at(life, round, true));
     struct pcm_ref before = again ? after : reference(b, step->chunk, place_at(life, round, false));
     struct pcm_ref source = {PCM_NOWHERE, 0};
     if (is_local(step)) source = reference(b, step->src, place_at(&b->lives[step->src], round, false));
     switch (step->kind) {
-    case PCM_STEP_SEND: part.from = before; break;
+    case PCM_STEP_SEND:
+        part.from = before;
+        if (life->final_copy && !life->nwrites && !life->kept) {
+            part.to = reference(b, step->chunk, PCM_OUT); /* it only moves to the output: on the way out */
+            life->kept = true;
+        }
+        break;
     case PCM_STEP_RECV: part.to = after; break;
     case PCM_STEP_REDUCE_FROM: part.from = before, part.to = after; break;
     case PCM_STEP_COPY: part.to = after, part.from = source; break;
@@ -233,7 +243,8 @@ static int emit_step(struct binding *b, uint32_t i, bool begins)
 static void emit_copy(struct binding *b, uint32_t chunk, uint8_t from)
 {
     struct pcm_program *p = b->program;
-    p->parts[p->nparts++] = (struct pcm_part){.chunk = chunk, .to = reference(b, chunk, PCM_OUT), .from = reference(b, chunk, from)};
+    p->parts[p->nparts++] = (struct pcm_part){.chunk = chunk, .to = reference(b, chunk, PCM_OUT), .from = reference(b, chunk, from),
+                                              .with = {PCM_NOWHERE, 0}};
     p->moves[p->nmoves++] = (struct pcm_move){.kind = PCM_STEP_COPY, .final = 1, .part = p->nparts - 1, .parts = 1,
                                               .after = -1, .after_write = -1, .forward = -1, .forward_after = -1};
 }
@@ -254,7 +265,8 @@ static int emit_round(struct binding *b, uint32_t first, uint32_t end, uint32_t 
         }
         if (pass == 0 && round == 0)
             for (uint32_t c = 0; c < b->schedule->nchunks; c++)
-                if (b->lives[c].final_copy && !b->lives[c].nwrites) emit_copy(b, c, b->lives[c].start);
+                if (b->lives[c].final_copy && !b->lives[c].nwrites && !b->lives[c].sent)
+                    emit_copy(b, c, b->lives[c].start);
     }
     return PCM_OK;
 }

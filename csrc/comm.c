@@ -183,7 +183,7 @@ static int check_buffers(const struct pcm_plan *plan, const struct pcm_call *cal
     if ((in && !call->in) || (out && !call->out))
         return pcm_fail(PCM_ERR_ARGUMENT, -1, "%s needs a buffer for its %s on this rank, and has none",
                         pcm_collective_name(call->collective), in && !call->in ? "input" : "output");
-    if (!plan->in_place && call->in && call->out && overlap(call->in, in, call->out, out))
+    if (call->in != call->out && call->in && call->out && overlap(call->in, in, call->out, out))
         return pcm_fail(PCM_ERR_ARGUMENT, -1,
                         "the input and the output overlap: give two buffers, or the same one (IN_PLACE)");
     return PCM_OK;

@@ -20,7 +20,7 @@ struct pcm_ref { /* where a chunk's bytes are: the index-th piece of a buffer, o
 
 struct pcm_part { /* one chunk of a message, or the operands of a local step */
     uint32_t chunk; /* whose length it has */
-    struct pcm_ref to, from, with; /* to = from op with; a received value is the `with` of its reduction */
+    struct pcm_ref to, from, with; /* to = from op with. Received: `with` is what comes. Sent: `to`, if anywhere, gets a copy */
 };
 
 struct pcm_move { /* one message of a round, or one local step */
@@ -79,6 +79,7 @@ struct pcm_plan {
     struct pcm_geometry geometry; /* of equal blocks; empty for uneven ones */
     uint32_t slices, window, element;
     bool uneven, in_place, stream;
+    bool staged; /* in place, but chunks move: the input is copied first */
     pcm_reduce_fn *reduce; /* of the collective, also where this rank combines nothing itself; NULL: it moves only */
     uint8_t mark;          /* of algorithm and slices: what two ranks must have in common to understand each other */
 };
@@ -129,8 +130,8 @@ struct pcm_request {
     size_t runs_room, cursors_room, temps_room;
     struct pcm_cursor *cursors;
     char *temps;
-    void *scaled; /* the input divided by the number of ranks, where an average needs that */
-    size_t scaled_room;
+    void *staged; /* a copy of the input, where it must be divided first, or lies where the output goes */
+    size_t staged_room;
     uint64_t *counts; /* copies of the caller's, for asynchronous calls */
     /* point to point */
     int peer, tag;

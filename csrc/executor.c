@@ -71,7 +71,11 @@ static void gather(const struct pcm_request *r, const struct pcm_run *run, const
     const struct pcm_part *part = r->plan->program->parts + m->part;
     while (n > 0) {
         struct stretch s = next_stretch(r, run, &part, &at, n);
-        pcm_copy(to, NULL, address(r, run, s.part->from, s.slice) + s.skip, s.bytes, 0);
+        const char *from = address(r, run, s.part->from, s.slice) + s.skip;
+        if (s.part->to.place == PCM_NOWHERE)
+            pcm_copy(to, NULL, from, s.bytes, 0);
+        else /* the chunk is wanted in the output too */
+            pcm_copy(address(r, run, s.part->to, s.slice) + s.skip, to, from, s.bytes, r->plan->stream);
         to += s.bytes, n -= s.bytes;
     }
 }
@@ -319,18 +323,23 @@ static bool prescales(const struct pcm_call *call)
                                    call->dtype == PCM_FLOAT8_E5M2);
 }
 
-/* The sum of narrow floats overflows long before their average does: they are divided first, the others last. */
-static bool prescale(struct pcm_request *r)
+/* Prepares the input: the sum of narrow floats overflows long before their average does, so they are divided first, the
+ * others last; and an input that lies where other chunks will be written is moved out of the way. */
+static bool stage(struct pcm_request *r)
 {
-    const struct pcm_geometry *g = r->geometry;
-    if (!prescales(&r->call) || !r->plan->reduce) return true;
+    uint64_t elements = r->geometry->in_end;
+    bool scale = prescales(&r->call) && r->plan->reduce;
     if (r->plan->in_place) {
-        pcm_divide(r->call.dtype, r->call.out, r->call.out, g->in_end, (unsigned)r->comm->size);
+        if (scale) pcm_divide(r->call.dtype, r->call.out, r->call.out, elements, (unsigned)r->comm->size);
         return true;
     }
-    if (!room_for(&r->scaled, &r->scaled_room, g->in_end * r->plan->element + 1)) return false;
-    pcm_divide(r->call.dtype, r->scaled, r->call.in, g->in_end, (unsigned)r->comm->size);
-    r->call.in = r->scaled;
+    if (!scale && !r->plan->staged) return true;
+    if (!room_for(&r->staged, &r->staged_room, elements * r->plan->element + 1)) return false;
+    if (scale)
+        pcm_divide(r->call.dtype, r->staged, r->call.in, elements, (unsigned)r->comm->size);
+    else
+        pcm_copy(r->staged, NULL, r->call.in, elements * r->plan->element, 0);
+    r->call.in = r->staged;
     return true;
 }
 
@@ -348,7 +357,7 @@ int pcm_collective_begin(struct pcm_request *r)
     size_t temps = p->ntemps * r->geometry->temp_stride;
     if (!room_for((void **)&r->runs, &r->runs_room, plan->window * sizeof *r->runs) ||
         !room_for((void **)&r->cursors, &r->cursors_room, plan->window * p->nmoves * sizeof *r->cursors + 1) ||
-        !room_for((void **)&r->temps, &r->temps_room, plan->window * temps + 1) || !prescale(r))
+        !room_for((void **)&r->temps, &r->temps_room, plan->window * temps + 1) || !stage(r))
         return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a call of %s", plan->schedule->name);
     r->window = plan->window;
     r->live = p->nrounds ? r->window : 0;
@@ -420,7 +429,7 @@ void pcm_request_free(struct pcm_request *r)
 {
     if (!r) return;
     pcm_geometry_free(&r->own_geometry);
-    free(r->runs), free(r->cursors), free(r->temps), free(r->scaled), free(r->counts);
+    free(r->runs), free(r->cursors), free(r->temps), free(r->staged), free(r->counts);
     free(r);
 }
 

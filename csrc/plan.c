@@ -233,7 +233,8 @@ static uint8_t mark_of(const struct pcm_schedule *schedule, uint32_t slices, uin
     return (uint8_t)(hash ^ hash >> 8 ^ hash >> 16 ^ hash >> 24);
 }
 
-static uint64_t cache_bytes(void) { return 24u << 20; }
+/* An output longer than this will not be in a second-level cache when it is read, and is written past the caches. */
+enum { KEPT = 256 * 1024 };
 
 int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *schedule, uint32_t slices, uint32_t window)
 {
@@ -255,17 +256,15 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
         if ((schedule->steps[i].kind <= PCM_STEP_REDUCE_FROM) && schedule->steps[i].peer >= (uint32_t)comm->size)
             return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: step %u names rank %u of %d", schedule->name, i,
                             schedule->steps[i].peer, comm->size);
-    if (in_place(call))
-        for (uint32_t c = 0; c < schedule->nchunks; c++)
-            if (schedule->in_at[c] >= 0 && schedule->out_at[c] < 0)
-                return pcm_fail(PCM_ERR_ARGUMENT, -1, "%s cannot run in place on this rank: give it two buffers",
-                                pcm_collective_name(call->collective));
     struct pcm_plan *plan = calloc(1, sizeof *plan);
     if (!plan) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a plan");
     make_key(call, plan->key);
     plan->schedule = schedule, plan->slices = slices, plan->window = window < slices ? window : slices;
     plan->element = element, plan->reduce = reduce, plan->mark = mark_of(schedule, slices, plan->window);
-    plan->uneven = call->in_counts || call->out_counts, plan->in_place = in_place(call);
+    plan->uneven = call->in_counts || call->out_counts;
+    for (uint32_t c = 0; in_place(call) && c < schedule->nchunks; c++)
+        plan->staged |= schedule->in_at[c] >= 0 && schedule->out_at[c] < 0;
+    plan->in_place = in_place(call) && !plan->staged;
     pthread_mutex_lock(&comm->world->lock);
     int rc = pcm_schedule_program(schedule, plan->in_place, &plan->program);
     if (!rc && !plan->uneven) rc = pcm_geometry_make(plan, call, &plan->geometry);
@@ -275,7 +274,7 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
         free(plan);
         return rc;
     }
-    plan->stream = plan->geometry.out_end * element > cache_bytes() / (uint64_t)comm->size;
+    plan->stream = plan->geometry.out_end * element >= KEPT;
     struct pcm_plan *known = pcm_plan_find(comm, call);
     if (known && !in_use(comm, known)) drop(comm, known);
     for (struct pcm_plan *old = comm->oldest, *newer; old && comm->nplans >= PCM_PLANS_MAX; old = newer) {

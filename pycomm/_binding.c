@@ -69,8 +69,12 @@ int pycomm_run_arrays(uintptr_t handle, int64_t what, uintptr_t in, uintptr_t ou
     case PCM_EXSCAN:
         if (pcm_comm_rank(comm) == 0) o.data = NULL; /* there is nothing before it */
     }
-    uint64_t count = in_blocks == 1 ? i.count : i.count / in_blocks;
-    if (i.dtype != o.dtype || count * in_blocks != i.count || count * out_blocks != o.count) return PYCOMM_LOOK;
+    uint64_t most = in_blocks > out_blocks ? in_blocks : out_blocks; /* in place, one buffer is as long as the longer side */
+    uint64_t count = in != out ? i.count / in_blocks : most == 1 ? i.count : i.count / most;
+    if (in == out && (in == none) != (collective == PCM_BARRIER)) return PYCOMM_LOOK;
+    if (in == out ? count * most != i.count : count * in_blocks != i.count || count * out_blocks != o.count)
+        return PYCOMM_LOOK;
+    if (i.dtype != o.dtype) return PYCOMM_LOOK;
     struct pcm_call call = {.collective = collective, .dtype = (uint8_t)i.dtype, .op = (uint8_t)op,
                             .root = (int32_t)(what >> 32), .in = i.data, .out = o.data, .count = count};
     return pcm_run(comm, &call, 0.2);

@@ -185,7 +185,7 @@ class Comm:
     def _reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int, how: How) -> _Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         if sendbuf is IN_PLACE:
-            own, out = out.copy(), out.reshape(-1)[: out.size // self.size]
+            own, out = out, out.reshape(-1)[: out.size // self.size]
         else:
             own = as_array(sendbuf, "sendbuf")
         _check_sizes(own, out, self.size, 1)
@@ -381,7 +381,7 @@ class Comm:
 
     def _alltoall(self, sendbuf: Any, recvbuf: Any, how: How) -> _Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
-        own = out.copy() if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
+        own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
         _check_sizes(own, out, self.size, self.size)
         return self._prepare("alltoall", own, out, out.size // self.size, how)
 
@@ -532,7 +532,7 @@ class Comm:
         what: collective | op << 8 | root << 32, in the core's codes.
         """
         if type(sendbuf) is not _ndarray:
-            if sendbuf is IN_PLACE and what & 0xFF == _ALLREDUCE:
+            if sendbuf is IN_PLACE:
                 sendbuf = recvbuf
             elif sendbuf is not None:
                 return False
