@@ -32,8 +32,16 @@ struct array {
     int dtype;
 };
 
+static uintptr_t none, in_place, array_type;
+
+void pycomm_know_objects(uintptr_t none_, uintptr_t in_place_, uintptr_t array_type_)
+{
+    none = none_, in_place = in_place_, array_type = array_type_;
+}
+
 static int look(uintptr_t object, int writes, struct array *array)
 {
+    if ((uintptr_t)Py_TYPE((PyObject *)object) != array_type) return PYCOMM_LOOK;
     PyArrayObject *a = (PyArrayObject *)object;
     int need = NPY_ARRAY_C_CONTIGUOUS | (writes ? NPY_ARRAY_WRITEABLE : 0);
     int type = PyArray_TYPE(a);
@@ -46,14 +54,11 @@ static int look(uintptr_t object, int writes, struct array *array)
     return 0;
 }
 
-static uintptr_t none;
-
-void pycomm_know_none(uintptr_t object) { none = object; }
-
 int pycomm_run_arrays(uintptr_t handle, int64_t what, uintptr_t in, uintptr_t out)
 {
     pcm_comm *comm = (pcm_comm *)handle;
     struct array i = {0}, o = {0};
+    if (in == in_place) in = out;
     if (!comm || (out != none && look(out, 1, &o)) || (in != none && look(in, 0, &i))) return PYCOMM_LOOK;
     if (in == none) i = o, i.data = NULL;
     if (out == none) o = i, o.data = NULL;

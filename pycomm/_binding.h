@@ -8,12 +8,12 @@ enum { PYCOMM_LOOK = -1 };
 /* Tells which pcm_dtype a numpy type number is; for the types that packages such as ml_dtypes add at run time. */
 int pycomm_know_dtype(int type_number, int dtype);
 
-/* Tells the id() of None, which stands for "no buffer on this rank" below. */
-void pycomm_know_none(uintptr_t none);
+/* Tells the id() of None ("no buffer on this rank"), of IN_PLACE, and of the type numpy.ndarray. */
+void pycomm_know_objects(uintptr_t none, uintptr_t in_place, uintptr_t array_type);
 
-/* pcm_run for two numpy.ndarray objects (or None), given by their id(): the caller holds references and has checked the
- * types. The count follows from the arrays' sizes and the collective. Few, plain arguments, because each costs: comm is a
- * pcm_comm *, and what = collective | op << 8 | root << 32. */
+/* pcm_run for two objects, given by their id(), which must be plain numpy arrays, None or IN_PLACE (else: PYCOMM_LOOK); the
+ * caller holds references. The count follows from the arrays' sizes and the collective. Few, plain arguments, because
+ * each costs: comm is a pcm_comm *, and what = collective | op << 8 | root << 32. */
 int pycomm_run_arrays(uintptr_t comm, int64_t what, uintptr_t in, uintptr_t out);
 
 /* pcm_wait that also forgets the request, in the same crossing, once it has been freed. */

@@ -29,7 +29,7 @@ Groups = Sequence[Any]
 _ALLREDUCE, _REDUCE, _BROADCAST, _ALLGATHER = lib.PCM_ALLREDUCE, lib.PCM_REDUCE, lib.PCM_BROADCAST, lib.PCM_ALLGATHER
 _REDUCE_SCATTER, _ALLTOALL, _BARRIER = lib.PCM_REDUCE_SCATTER, lib.PCM_ALLTOALL, lib.PCM_BARRIER
 _SCAN, _EXSCAN = lib.PCM_SCAN, lib.PCM_EXSCAN
-_run_arrays, _ndarray = lib.pycomm_run_arrays, np.ndarray
+lib.pycomm_know_objects(id(None), id(IN_PLACE), id(np.ndarray))
 _AGAIN, _NO_PLAN = lib.PCM_AGAIN, lib.PCM_NO_PLAN
 _ANY = Machine()
 _MOST_SLICES, _MOST_TAGS = 1 << 20, 1 << 31
@@ -53,6 +53,39 @@ class _Prepared(NamedTuple):
     nbytes: int
     uneven: bool
     how: How
+
+
+def _quick_path(address: int) -> Callable[[int, Any, Any], bool]:
+    """Return a function that tries to run a call on plain arrays in one crossing, and returns False if it needs a closer look.
+
+    Its first argument is collective | op << 8 | root << 32, in the core's codes; buffers may be None (not on this rank)
+    or IN_PLACE. It is a closure, and lets C look at the types, because at 8 bytes every attribute and every call counts.
+    """
+    run, ident = lib.pycomm_run_arrays, id
+
+    def quick(what: int, sendbuf: Any, recvbuf: Any) -> bool:
+        try:
+            status = run(address, what, ident(sendbuf), ident(recvbuf))
+        except BaseException:  # of a signal's handler, such as KeyboardInterrupt: the call goes on
+            drop_late((sendbuf, recvbuf))
+            raise
+        if not status:
+            return True
+        if status < 0 or status == _NO_PLAN:
+            return False
+        _finish(status, (sendbuf, recvbuf))
+        return True
+
+    return quick
+
+
+def _finish(status: int, keep: Any) -> None:
+    """Wait for a call that takes longer than a moment, or raise its error."""
+    if status != _AGAIN:
+        fail(status)
+    request = Request(keep)
+    lib.pcm_late_request(request.handle)
+    request.Wait()
 
 
 class Comm:
@@ -89,7 +122,7 @@ class Comm:
         handle = ffi.new("pcm_comm **")
         check(lib.pcm_comm_create(world.handle, ident, list(ranks), len(ranks), handle))
         self._handle = handle[0]
-        self._address = int(ffi.cast("uintptr_t", self._handle))  # for the quick path, where a pointer object costs
+        self._quick = _quick_path(int(ffi.cast("uintptr_t", self._handle)))
         self._world, self._ident, self._ranks = world, ident, tuple(ranks)
         self.rank: int = lib.pcm_comm_rank(self._handle)
         self.size: int = lib.pcm_comm_size(self._handle)
@@ -101,7 +134,7 @@ class Comm:
         world.at_close(self._forget)
 
     def _forget(self) -> None:
-        self._handle, self._address = None, 0
+        self._handle, self._quick = None, _quick_path(0)
         for schedule, _ in self._schedules.values():
             lib.pcm_schedule_release(schedule)
         self._schedules.clear()
@@ -507,7 +540,7 @@ class Comm:
     def Free(self) -> None:
         """Leave the communicator: ranks that it is connected to see a goodbye. Not collective; outstanding requests fail."""
         if self._handle:
-            handle, self._handle, self._address = self._handle, None, 0
+            handle, self._handle, self._quick = self._handle, None, _quick_path(0)
             lib.pcm_comm_free(handle)
             self._world.not_at_close(self._forget)
             self._forget()
@@ -525,38 +558,6 @@ class Comm:
         return self._world.transport(self._ranks[rank])
 
     # ---- how calls are made -------------------------------------------------------------------------------------
-
-    def _quick(self, what: int, sendbuf: Any, recvbuf: Any) -> bool:
-        """Try to run a call on plain arrays (None: not on this rank) in one crossing; False if it needs a closer look.
-
-        what: collective | op << 8 | root << 32, in the core's codes.
-        """
-        if type(sendbuf) is not _ndarray:
-            if sendbuf is IN_PLACE:
-                sendbuf = recvbuf
-            elif sendbuf is not None:
-                return False
-        if type(recvbuf) is not _ndarray and recvbuf is not None:
-            return False
-        try:
-            status = _run_arrays(self._address, what, id(sendbuf), id(recvbuf))
-        except BaseException:  # of a signal's handler, such as KeyboardInterrupt: the call goes on
-            drop_late((sendbuf, recvbuf))
-            raise
-        if not status:
-            return True
-        if status < 0 or status == _NO_PLAN:
-            return False
-        self._finish(status, (sendbuf, recvbuf))
-        return True
-
-    def _finish(self, status: int, keep: Any) -> None:
-        """Wait for a call that takes longer than a moment, or raise its error."""
-        if status != _AGAIN:
-            fail(status)
-        request = Request(keep)
-        lib.pcm_late_request(request.handle)
-        request.Wait()
 
     def _live(self) -> Any:
         """Return the handle, or raise if there is none any more."""
@@ -609,7 +610,7 @@ class Comm:
             drop_late(prepared.keep)
             raise
         if status:
-            self._finish(status, prepared.keep)
+            _finish(status, prepared.keep)
 
     def _start(self, prepared: _Prepared) -> Request:
         """Start a call."""

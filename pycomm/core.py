@@ -68,7 +68,6 @@ def pycomm_mac(user: Any, data: Any, size: int, mac: Any) -> int:
     return 0
 
 
-lib.pycomm_know_none(id(None))
 
 # ---- dtypes -------------------------------------------------------------------------------------------------------
 
