@@ -15,7 +15,7 @@
 #include "core.h"
 
 enum { NONE = UINT32_MAX };
-enum { SECOND = PCM_NOWHERE + 1 }; /* a place that only this file tells apart: the chunk's second temporary */
+enum { SECOND = PCM_STAGED + 1 }; /* a place that only this file tells apart: the chunk's second temporary */
 
 struct write { /* of a chunk: all that one round writes to it */
     uint32_t round;
@@ -57,7 +57,16 @@ static uint8_t place_at(const struct life *life, uint32_t round, bool after)
     return place;
 }
 
-static int collect(struct binding *b, bool in_place)
+enum pcm_place pcm_chunk_start(const struct pcm_schedule *s, enum pcm_layout layout, uint32_t c)
+{
+    if (s->in_at[c] < 0) return PCM_NOWHERE;
+    if (layout == PCM_APART) return PCM_IN;
+    if (layout == PCM_ALIKE) return PCM_OUT;
+    if (s->in_blocks == s->out_blocks && s->in_at[c] == s->out_at[c]) return PCM_OUT;
+    return s->in_at[c] < (int64_t)s->out_blocks * s->cut ? PCM_STAGED : PCM_IN;
+}
+
+static int collect(struct binding *b, enum pcm_layout layout)
 {
     const struct pcm_schedule *s = b->schedule;
     uint32_t *count = calloc(s->nchunks + 1, sizeof *count);
@@ -73,7 +82,7 @@ static int collect(struct binding *b, bool in_place)
         struct life *life = &b->lives[c];
         life->writes = next;
         next += count[c];
-        life->start = s->in_at[c] < 0 ? PCM_NOWHERE : in_place ? PCM_OUT : PCM_IN;
+        life->start = (uint8_t)pcm_chunk_start(s, layout, c);
         life->temp[0] = life->temp[1] = NONE;
     }
     free(count);
@@ -176,7 +185,7 @@ static struct pcm_ref reference(const struct binding *b, uint32_t chunk, uint8_t
 {
     const struct life *life = &b->lives[chunk];
     switch (place) {
-    case PCM_IN: return (struct pcm_ref){PCM_IN, (uint32_t)b->schedule->in_at[chunk]};
+    case PCM_IN: case PCM_STAGED: return (struct pcm_ref){place, (uint32_t)b->schedule->in_at[chunk]};
     case PCM_OUT: return (struct pcm_ref){PCM_OUT, (uint32_t)b->schedule->out_at[chunk]};
     case PCM_TEMP: return (struct pcm_ref){PCM_TEMP, life->temp[0]};
     case SECOND: return (struct pcm_ref){PCM_TEMP, life->temp[1]};
@@ -339,7 +348,7 @@ static void mark_final(const struct binding *b)
     free(reads);
 }
 
-static int make_program(struct binding *b, bool in_place)
+static int make_program(struct binding *b, enum pcm_layout layout)
 {
     const struct pcm_schedule *s = b->schedule;
     struct pcm_program *p = b->program;
@@ -351,7 +360,7 @@ static int make_program(struct binding *b, bool in_place)
     p->parts = calloc(most, sizeof *p->parts);
     if (!b->lives || !b->writes || !b->round_of || !p->moves || !p->parts)
         return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory binding schedule %s", s->name);
-    int rc = collect(b, in_place);
+    int rc = collect(b, layout);
     if (rc) return rc;
     choose_places(b);
     if ((rc = give_temporaries(b))) return rc;
@@ -374,20 +383,20 @@ static int make_program(struct binding *b, bool in_place)
     return PCM_OK;
 }
 
-int pcm_schedule_program(struct pcm_schedule *schedule, bool in_place, struct pcm_program **out)
+int pcm_schedule_program(struct pcm_schedule *schedule, enum pcm_layout layout, struct pcm_program **out)
 {
-    if (!schedule->program[in_place]) {
+    if (!schedule->program[layout]) {
         struct binding b = {.schedule = schedule, .program = calloc(1, sizeof *b.program)};
-        int rc = b.program ? make_program(&b, in_place)
+        int rc = b.program ? make_program(&b, layout)
                            : pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory binding schedule %s", schedule->name);
         free(b.lives), free(b.writes), free(b.round_of), free(b.slot_free_after);
         if (rc) {
             pcm_program_free(b.program);
             return rc;
         }
-        schedule->program[in_place] = b.program;
+        schedule->program[layout] = b.program;
     }
-    *out = schedule->program[in_place];
+    *out = schedule->program[layout];
     return PCM_OK;
 }
 

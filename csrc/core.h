@@ -11,7 +11,15 @@
 
 /* ---- a schedule made ready to run (bind.c) ------------------------------------------------------ */
 
-enum pcm_place { PCM_IN, PCM_OUT, PCM_TEMP, PCM_NOWHERE };
+/* PCM_STAGED: in the copy of the input, because its own place will be written */
+enum pcm_place { PCM_IN, PCM_OUT, PCM_TEMP, PCM_NOWHERE, PCM_STAGED };
+
+enum pcm_layout { /* how the two buffers of a call lie */
+    PCM_APART,
+    PCM_ALIKE,  /* in place, and every chunk stays where it is */
+    PCM_MOVING, /* in place, but chunks move: some are staged */
+    PCM_LAYOUTS
+};
 
 struct pcm_ref { /* where a chunk's bytes are: the index-th piece of a buffer, or a temporary */
     uint32_t place; /* enum pcm_place */
@@ -51,10 +59,12 @@ struct pcm_schedule {
     uint32_t *like;
     uint32_t nsteps, nchunks, in_blocks, out_blocks, cut;
     _Atomic int references;
-    struct pcm_program *program[2]; /* out of place, in place; made at first use */
+    struct pcm_program *program[PCM_LAYOUTS]; /* made at first use */
 };
 
-int pcm_schedule_program(struct pcm_schedule *schedule, bool in_place, struct pcm_program **program);
+int pcm_schedule_program(struct pcm_schedule *schedule, enum pcm_layout layout, struct pcm_program **program);
+/* Where a chunk is before the first round. */
+enum pcm_place pcm_chunk_start(const struct pcm_schedule *schedule, enum pcm_layout layout, uint32_t chunk);
 void pcm_program_free(struct pcm_program *program);
 
 /* ---- a plan: a program with lengths (plan.c) ----------------------------------------------------- */
@@ -78,8 +88,8 @@ struct pcm_plan {
     struct pcm_program *program;
     struct pcm_geometry geometry; /* of equal blocks; empty for uneven ones */
     uint32_t slices, window, element;
-    bool uneven, in_place, stream;
-    bool staged; /* in place, but chunks move: the input is copied first */
+    bool uneven, stream;
+    enum pcm_layout layout;
     pcm_reduce_fn *reduce; /* of the collective, also where this rank combines nothing itself; NULL: it moves only */
     uint8_t mark;          /* of algorithm and slices: what two ranks must have in common to understand each other */
 };
@@ -130,7 +140,7 @@ struct pcm_request {
     size_t runs_room, cursors_room, temps_room;
     struct pcm_cursor *cursors;
     char *temps;
-    void *staged; /* a copy of the input, where it must be divided first, or lies where the output goes */
+    void *staged; /* of the input, what must be divided first, or lies where output will be written */
     size_t staged_room;
     uint64_t *counts; /* copies of the caller's, for asynchronous calls */
     /* point to point */
@@ -223,7 +233,7 @@ struct pcm_world {
     bool polled; /* every open transport shows its fragments in memory */
     struct pcm_peer *peers;
     pcm_comm *comms;
-    int spin;
+    int spin, yields; /* what a waiting thread does before it sleeps: empty polls, then polls between yields */
     _Atomic uint64_t refused;
     struct pcm_record trace[PCM_TRACE];
     uint64_t traced;

@@ -26,6 +26,7 @@ static inline char *address(const struct pcm_request *r, const struct pcm_run *r
     uint32_t element = r->plan->element;
     switch (ref.place) {
     case PCM_IN: return (char *)r->call.in + (g->in[ref.index].offset + slice.offset) * element;
+    case PCM_STAGED: return (char *)r->staged + (g->in[ref.index].offset + slice.offset) * element;
     case PCM_OUT: return (char *)r->call.out + (g->out[ref.index].offset + slice.offset) * element;
     default: return run->temps + ref.index * g->temp_stride;
     }
@@ -324,22 +325,30 @@ static bool prescales(const struct pcm_call *call)
 }
 
 /* Prepares the input: the sum of narrow floats overflows long before their average does, so they are divided first, the
- * others last; and an input that lies where other chunks will be written is moved out of the way. */
+ * others last; and what lies where other chunks will be written is moved out of the way. */
 static bool stage(struct pcm_request *r)
 {
+    const struct pcm_plan *plan = r->plan;
+    const struct pcm_schedule *s = plan->schedule;
     uint64_t elements = r->geometry->in_end;
-    bool scale = prescales(&r->call) && r->plan->reduce;
-    if (r->plan->in_place) {
+    bool scale = prescales(&r->call) && plan->reduce;
+    if (plan->layout == PCM_ALIKE) {
         if (scale) pcm_divide(r->call.dtype, r->call.out, r->call.out, elements, (unsigned)r->comm->size);
         return true;
     }
-    if (!scale && !r->plan->staged) return true;
-    if (!room_for(&r->staged, &r->staged_room, elements * r->plan->element + 1)) return false;
-    if (scale)
+    if (!scale && plan->layout == PCM_APART) return true;
+    if (!room_for(&r->staged, &r->staged_room, elements * plan->element + 1)) return false;
+    if (scale) {
         pcm_divide(r->call.dtype, r->staged, r->call.in, elements, (unsigned)r->comm->size);
-    else
-        pcm_copy(r->staged, NULL, r->call.in, elements * r->plan->element, 0);
-    r->call.in = r->staged;
+        r->call.in = r->staged;
+        return true;
+    }
+    for (uint32_t c = 0; c < s->nchunks; c++) {
+        if (pcm_chunk_start(s, plan->layout, c) != PCM_STAGED) continue;
+        struct pcm_span span = r->geometry->in[s->in_at[c]];
+        uint64_t offset = span.offset * plan->element;
+        pcm_copy((char *)r->staged + offset, NULL, (const char *)r->call.in + offset, span.length * plan->element, 0);
+    }
     return true;
 }
 

@@ -65,8 +65,7 @@ int pcm_schedule_create(const struct pcm_schedule_desc *d, pcm_schedule **out)
 void pcm_schedule_release(pcm_schedule *s)
 {
     if (!s || atomic_fetch_sub(&s->references, 1) > 1) return;
-    pcm_program_free(s->program[0]);
-    pcm_program_free(s->program[1]);
+    for (int i = 0; i < PCM_LAYOUTS; i++) pcm_program_free(s->program[i]);
     free(s->steps), free(s->in_at), free(s->out_at), free(s->like);
     free(s);
 }
@@ -262,11 +261,16 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
     plan->schedule = schedule, plan->slices = slices, plan->window = window < slices ? window : slices;
     plan->element = element, plan->reduce = reduce, plan->mark = mark_of(schedule, slices, plan->window);
     plan->uneven = call->in_counts || call->out_counts;
+    plan->layout = in_place(call) ? PCM_ALIKE : PCM_APART;
     for (uint32_t c = 0; in_place(call) && c < schedule->nchunks; c++)
-        plan->staged |= schedule->in_at[c] >= 0 && schedule->out_at[c] < 0;
-    plan->in_place = in_place(call) && !plan->staged;
+        if (schedule->in_at[c] >= 0 && schedule->out_at[c] < 0) plan->layout = PCM_MOVING;
+    if (plan->layout == PCM_MOVING && plan->uneven) {
+        free(plan);
+        return pcm_fail(PCM_ERR_ARGUMENT, -1, "an uneven %s cannot run in place: give it two buffers",
+                        pcm_collective_name(call->collective));
+    }
     pthread_mutex_lock(&comm->world->lock);
-    int rc = pcm_schedule_program(schedule, plan->in_place, &plan->program);
+    int rc = pcm_schedule_program(schedule, plan->layout, &plan->program);
     if (!rc && !plan->uneven) rc = pcm_geometry_make(plan, call, &plan->geometry);
     if (rc) {
         pthread_mutex_unlock(&comm->world->lock);

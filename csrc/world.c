@@ -61,8 +61,11 @@ static int processors(void)
 
 void pcm_world_set_local_ranks(pcm_world *world, int ranks)
 {
-    /* With a processor for each rank, spinning costs nobody anything; without, it is the peer that needs it. */
-    world->spin = ranks <= processors() ? 20000 : 20; /* the former is about a millisecond */
+    /* With a processor for each rank, a peer is not far: spin for some 100 us, then sleep, for whoever else uses the
+     * processor would take a yielded turn for milliseconds. Without, the peer needs this very processor: yield at once. */
+    bool crowded = ranks > processors();
+    world->spin = crowded ? 20 : 2000;
+    world->yields = crowded ? 64 : 0;
 }
 
 int pcm_world_create(const struct pcm_world_config *config, pcm_world **out)
@@ -297,11 +300,10 @@ static void sleep_on_reactor(pcm_world *world, int milliseconds)
 /* What a waiting thread does when there was nothing to move: it spins, then yields its core, then sleeps. */
 static void idle(pcm_world *world, int round)
 {
-    enum { YIELDS = 64 };
     if (!world->polled || round % 256 == 255) pcm_reactor_poll(world->reactor, 0);
     if (round < world->spin) {
         pcm_pause();
-    } else if (round < world->spin + YIELDS) {
+    } else if (round < world->spin + world->yields) {
         pthread_mutex_unlock(&world->lock);
         sched_yield();
         pthread_mutex_lock(&world->lock);
