@@ -24,20 +24,21 @@ PREFACE = """\
 
 <!-- written by docs/generate.py from the register and the verifier -->
 
-What `pycomm info` lists, as `pycomm verify all --collective all` counts it on {sizes} ranks. Every number is counted from the
-schedules themselves:
+What `pycomm info` lists, as `pycomm verify all --collective all` counts it on {sizes} ranks. Every number is counted
+from the schedules themselves:
 
 - *rounds*: of the rank that has most;
 - *hops*: the longest chain of messages that each have to wait for the one before, which is what latency is made of;
-- *sent*: what the rank that sends most sends, as a multiple of n, the bytes of a rank's full vector (a block of an allgather,
-  reduce-scatter, gather, scatter or all-to-all is n/p), which is what bandwidth is made of;
+- *sent*: what the rank that sends most sends, as a multiple of n, the bytes of a rank's full vector (a block of an
+  allgather, reduce-scatter, gather, scatter or all-to-all is n/p), which is what bandwidth is made of;
 - *traffic*: the same of all ranks together.
 
-*uneven*: whether blocks may differ in length where a rank knows only its own. Hierarchical algorithms are made of others
-(`hierarchical(direct, ring)`: direct within a host, a ring across hosts); here they run on {groups}.
+*uneven*: whether blocks may differ in length where a rank knows only its own. Hierarchical algorithms are made of
+others (`hierarchical(direct, ring)`: direct within a host, a ring across hosts); here they run on
+{groups}.
 
-`pycomm show NAME --collective C -n P` draws any of them, `pycomm show NAME --rank R` tells one rank's part in words, and
-[CONTRIBUTING.md](../CONTRIBUTING.md) says how to write one.
+`pycomm show NAME --collective C -n P` draws any of them, `pycomm show NAME --rank R` tells one rank's part in words,
+and [CONTRIBUTING.md](../CONTRIBUTING.md) says how to write one.
 """
 
 

@@ -1,4 +1,4 @@
-"""The documentation says what is true: its programs run, its tables are what the code says, its links lead somewhere."""
+"""The documentation is true: its programs run, its tables are what the code says, its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from pycomm import knobs
 from pycomm.__main__ import main
 
 ROOT = Path(__file__).parents[2]
-TEXTS = sorted(
-    path for pattern in ("*.md", "docs/*.md", "transports/*.md", "perf/*.md") for path in ROOT.glob(pattern)
-)
+TEXTS = sorted(path for pattern in ("*.md", "docs/*.md", "transports/*.md", "perf/*.md") for path in ROOT.glob(pattern))
 PROGRAM = re.compile(r"<!-- file: (\S+); run: (.*?) -->\n```\w*\n(.*?)```", re.S)
+FILE = re.compile(r"`((?:csrc|pycomm|algorithms|transports|perf|tests|docs)/[\w./-]+\.(?:c|h|py|md|sh|ini))`")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
 
 
@@ -31,11 +30,13 @@ def programs() -> list[tuple[Path, str, str, str]]:
     return [(path, *found) for path in TEXTS for found in PROGRAM.findall(path.read_text())]
 
 
-@pytest.mark.parametrize(("path", "file", "command", "lines"), programs(), ids=[f"{p[0].name}-{p[1]}" for p in programs()])
-def test_a_program_runs_as_printed(path: Path, file: str, command: str, lines: str, tmp_path: Path):
+@pytest.mark.parametrize("program", programs(), ids=lambda program: f"{program[0].name}-{program[1]}")
+def test_a_program_runs_as_printed(program: tuple[Path, str, str, str], tmp_path: Path):
+    _, file, command, lines = program
     (tmp_path / file).write_text(lines)
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    words = ["sh", "-c", command]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     for expected in re.findall(r"# (\[.*\])$", lines, re.M):
         assert expected in done.stdout
@@ -62,7 +63,7 @@ def test_links_lead_somewhere(path: Path):
 
 @pytest.mark.parametrize("path", TEXTS, ids=name_of)
 def test_files_that_are_named_exist(path: Path):
-    for name in re.findall(r"`((?:csrc|pycomm|algorithms|transports|perf|tests|docs)/[\w./-]+\.(?:c|h|py|md|sh|ini))`", path.read_text()):
+    for name in FILE.findall(path.read_text()):
         assert (ROOT / name).exists(), name
 
 
