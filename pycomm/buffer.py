@@ -1,4 +1,4 @@
-"""What users pass as buffers (arrays, DLPack, the buffer protocol, mpi4py's lists), as numpy arrays over that memory."""
+"""What users pass as buffers (arrays, DLPack, the buffer protocol, lists like mpi4py's), as arrays over that memory."""
 
 from __future__ import annotations
 
