@@ -1,4 +1,4 @@
-"""Turns C headers into what cffi reads: `cdef.py OUTPUT HEADER...`. The headers stay the only place of the interface."""
+"""Turns C headers into what cffi reads: `cdef.py OUTPUT HEADER...`. The headers stay the interface's only place."""
 
 import pathlib
 import re

@@ -34,8 +34,10 @@ from .start import init
 from .threads import run_threads
 
 __all__ = [
-    "ANY_SOURCE", "ANY_TAG", "AVG", "BAND", "BOR", "BXOR", "IN_PLACE", "LAND", "LOR", "LXOR", "MAX", "MIN", "PROD", "SUM",
-    "Aborted", "AuthenticationError", "Comm", "DeadlineExceeded", "InvalidArgument", "LaunchError", "Mismatch", "Misuse",
+    "ANY_SOURCE", "ANY_TAG", "AVG", "BAND", "BOR", "BXOR", "IN_PLACE", "LAND", "LOR", "LXOR", "MAX", "MIN", "PROD",
+    "SUM",
+    "Aborted", "AuthenticationError", "Comm", "DeadlineExceeded", "InvalidArgument", "LaunchError", "Mismatch",
+    "Misuse",
     "PeerLost", "PycommError", "Recoverable", "Request", "ScheduleError", "Status", "SystemRefused", "Truncated",
     "__version__", "algorithm", "init", "run_threads",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What users pass as buffers, read as numpy arrays over the same memory: arrays, DLPack, the buffer protocol, mpi4py's lists."""
+"""What users pass as buffers (arrays, DLPack, the buffer protocol, lists like mpi4py's), as arrays over that memory."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def as_array(buffer: Any, what: str, *, writes: bool = False) -> Array:
             array = np.asarray(memoryview(buffer))
         except TypeError:
             raise InvalidArgument(
-                f"{what} is a {type(buffer).__name__}: give a numpy array, or an object with DLPack or the buffer protocol"
+                f"{what} is a {type(buffer).__name__}: give a numpy array, or what has DLPack or the buffer protocol"
             ) from None
     if not array.flags.c_contiguous:
         raise InvalidArgument(f"{what} is not contiguous (strides {array.strides}): pass np.ascontiguousarray of it")
@@ -79,7 +79,7 @@ def _counted(spec: Sequence[Any], what: str, writes: bool) -> Array:
 
 
 def as_blocks(spec: Any, size: int, what: str, *, writes: bool = False) -> Blocks:
-    """Return `[data, counts]` or `[data, (counts, displs)]` as Blocks; displacements default to one block after the other.
+    """Return `[data, counts]` or `[data, (counts, displs)]` as Blocks; by default one block lies after the other.
 
     Raises:
         InvalidArgument: the counts are not one a rank, are negative, or reach beyond the data.

@@ -56,10 +56,10 @@ class _Prepared(NamedTuple):
 
 
 def _quick_path(address: int) -> Callable[[int, Any, Any], bool]:
-    """Return a function that tries to run a call on plain arrays in one crossing, and returns False if it needs a closer look.
+    """Return a function that tries to run a call on plain arrays in one crossing; False: it needs a closer look.
 
     Its first argument is collective | op << 8 | root << 32, in the core's codes; buffers may be None (not on this rank)
-    or IN_PLACE. It is a closure, and lets C look at the types, because at 8 bytes every attribute and every call counts.
+    or IN_PLACE. It is a closure, and lets C look at the types, because at 8 bytes every attribute and call counts.
     """
     run, ident = lib.pycomm_run_arrays, id
 
@@ -100,8 +100,8 @@ class Comm:
         algorithm: a name (`pycomm.registry.names`) or a function of one view, which is verified at its first use.
         slices: how many pieces of the buffer go through the rounds one after the other; None: chosen.
         timeout: seconds until the call gives up; None: the communicator's.
-    Each has a twin with an I before its name, which starts it and returns a Request; the buffers must then be left alone
-    until the request is done.
+    Each has a twin with an I before its name, which starts it and returns a Request; the buffers must then be left
+    alone until the request is done.
 
     They raise:
         InvalidArgument: an argument is wrong.
@@ -236,14 +236,18 @@ class Comm:
         """
         self._run(self._reduce_scatter(sendbuf, recvbuf, recvcounts, op, how))
 
-    def Ireduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int = SUM, **how: Unpack[How]) -> Request:
+    def Ireduce_scatter(
+        self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int = SUM, **how: Unpack[How]
+    ) -> Request:
         """Start a Reduce_scatter."""
         return self._start(self._reduce_scatter(sendbuf, recvbuf, recvcounts, op, how))
 
     def _reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int, how: How) -> _Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         blocks = as_blocks([sendbuf, recvcounts], self.size, "sendbuf")
-        return self._prepare("reduce_scatter", blocks, _whole(out, int(blocks.counts[self.rank]), "recvbuf"), 0, how, op=op)
+        return self._prepare(
+            "reduce_scatter", blocks, _whole(out, int(blocks.counts[self.rank]), "recvbuf"), 0, how, op=op
+        )
 
     # ---- movement -----------------------------------------------------------------------------------------------
 
@@ -538,7 +542,7 @@ class Comm:
         return Comm(self._world, ident, [self._ranks[r] for r in members], groups or None, self.machine)
 
     def Free(self) -> None:
-        """Leave the communicator: ranks that it is connected to see a goodbye. Not collective; outstanding requests fail."""
+        """Leave the communicator: connected ranks see a goodbye. Not collective; outstanding requests fail."""
         if self._handle:
             handle, self._handle, self._quick = self._handle, None, _quick_path(0)
             lib.pcm_comm_free(handle)
@@ -661,8 +665,8 @@ class Comm:
         schedule, may_be_uneven = self._schedules[key]
         if uneven and not may_be_uneven:
             raise InvalidArgument(
-                f"algorithm {find(collective, algorithm).name} passes on blocks whose lengths only others know: it cannot "
-                f"do an uneven {collective}"
+                f"algorithm {find(collective, algorithm).name} passes on blocks whose lengths only others know: "
+                f"it cannot do an uneven {collective}"
             )
         return schedule
 
@@ -719,7 +723,9 @@ def _whole(array: Array, count: int, what: str) -> Blocks:
 def _check_how(how: How) -> None:
     unknown = how.keys() - How.__optional_keys__
     if unknown:
-        raise InvalidArgument(f"there is no keyword {sorted(unknown)[0]!r}: a collective takes {', '.join(How.__annotations__)}")
+        raise InvalidArgument(
+            f"there is no keyword {sorted(unknown)[0]!r}: a collective takes {', '.join(How.__annotations__)}"
+        )
     timeout = how.get("timeout")
     if timeout is not None and not timeout > 0:
         raise InvalidArgument(f"timeout is {timeout} and must be a positive number of seconds, or None")

@@ -1,4 +1,4 @@
-"""The C core as Python sees it: the library, its codes, and its errors raised as exceptions. Nothing else talks to cffi."""
+"""The C core as Python sees it: the library, its codes, its errors as exceptions. Nothing else speaks to cffi."""
 
 from __future__ import annotations
 
@@ -66,7 +66,6 @@ def pycomm_mac(user: Any, data: Any, size: int, mac: Any) -> int:
     secret: bytes = ffi.from_handle(user)
     ffi.memmove(mac, keys.authenticate(secret, ffi.buffer(data, size)[:]), 32)
     return 0
-
 
 
 # ---- dtypes -------------------------------------------------------------------------------------------------------

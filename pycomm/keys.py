@@ -17,7 +17,7 @@ def derive(secret: bytes, purpose: str, length: int = 32) -> bytes:
 
 
 def authenticate(secret: bytes, message: bytes) -> bytes:
-    """Return the 32-byte code by which a peer proves, for one connection of the data plane, that it knows the secret."""
+    """Return the 32-byte code by which a peer proves, for one connection of the data plane, that it has the secret."""
     return blake2b(message, key=derive(secret, "data plane"), digest_size=32, person=b"pycomm").digest()
 
 

@@ -54,7 +54,7 @@ class Request:
 
     def __init__(self, keep: Any) -> None:
         _sweep()
-        self.handle = ffi.new("pcm_request **")  # the core fills it: so no moment is left at which a signal could lose it
+        self.handle = ffi.new("pcm_request **")  # the core fills it: a signal finds no moment at which to lose it
         self._keep = keep
         self._status = Status()
 

@@ -96,6 +96,7 @@ def _asked_for(collective: str) -> str | None:
             return name.strip()
         if colon:
             raise InvalidArgument(
-                f"PYCOMM_ALGO asks for {name.strip()}, which is no {collective}: choose from {', '.join(names(collective))}"
+                f"PYCOMM_ALGO asks for {name.strip()}, which is no {collective}: "
+                f"choose from {', '.join(names(collective))}"
             )
     return None

@@ -41,8 +41,10 @@ class World:
         self.rank, self.size = rank, size
         self._secret = ffi.new_handle(secret) if secret is not None else ffi.NULL
         self._keep: Any = secret
-        texts = {name: ffi.new("char[]", value.encode()) if value else ffi.NULL
-                 for name, value in (("transports", transports), ("listen", listen), ("advertise", advertise))}
+        texts = {
+            name: ffi.new("char[]", value.encode()) if value else ffi.NULL
+            for name, value in (("transports", transports), ("listen", listen), ("advertise", advertise))
+        }
         config = ffi.new(
             "struct pcm_world_config *",
             {
