@@ -76,6 +76,7 @@ void pcm_comm_free(pcm_comm *comm)
     *at = comm->next;
     for (int r = 0; r < comm->size; r++)
         if (comm->channels[r]) comm->channels[r]->ops->close(comm->channels[r]);
+    if (comm->untold) world->detached--;
     pcm_matcher_free(comm->matcher);
     pcm_plans_free(comm);
     pcm_request_free(comm->spare);
@@ -98,23 +99,54 @@ void pcm_comm_set_timeout(pcm_comm *comm, double seconds)
 
 /* ---- failure ------------------------------------------------------------------------------------------- */
 
-struct notice { /* on the wire, to the peers of a communicator that has failed */
+struct notice { /* on the wire, to the peers of a communicator */
     uint64_t comm;
-    int32_t code, rank;
-    char text[PCM_NOTICE - 16];
+    int32_t code, rank; /* why it has failed; PCM_AGAIN: it has not, and this is a question */
+    union {
+        char text[PCM_NOTICE - 16];
+        struct pcm_head call; /* that `rank` waits in: is it yours too? */
+    };
 };
 _Static_assert(sizeof(struct notice) == PCM_NOTICE, "a notice fills its frame");
+
+void pcm_comm_tell(pcm_comm *comm)
+{
+    struct notice notice = {.comm = comm->id, .code = comm->error.code, .rank = comm->error.rank};
+    snprintf(notice.text, sizeof notice.text, "%.*s", (int)sizeof notice.text - 1, comm->error.text);
+    bool untold = false;
+    for (int r = 0; r < comm->size; r++) {
+        struct pcm_channel *channel = comm->channels[r];
+        if (!channel || channel->told) continue;
+        untold |= channel->state == PCM_CHANNEL_CONNECTING;
+        if (channel->state != PCM_CHANNEL_UP) continue;
+        channel->told = true;
+        channel->ops->notice(channel, &notice, sizeof notice);
+    }
+    if (untold != comm->untold) comm->world->detached += untold ? 1 : -1;
+    comm->untold = untold;
+}
+
+/* Opens channels to all that a failed call needs: they may wait for us, and would not hear of it. */
+static void reach_out(pcm_comm *comm)
+{
+    for (const struct pcm_request *r = comm->active; r; r = r->next) {
+        if (r->kind != PCM_REQUEST_COLLECTIVE) continue;
+        const struct pcm_program *p = r->plan->program;
+        for (uint32_t i = 0; i < p->nmoves; i++) {
+            uint32_t peer = p->moves[i].peer;
+            if (p->moves[i].kind <= PCM_STEP_REDUCE_FROM && !comm->world->peers[comm->ranks[peer]].lost)
+                pcm_comm_channel(comm, peer);
+        }
+    }
+}
 
 static void fail_with(pcm_comm *comm, const struct pcm_error *error)
 {
     if (comm->error.code) return;
     comm->error = *error;
-    struct notice notice = {.comm = comm->id, .code = error->code, .rank = error->rank};
-    snprintf(notice.text, sizeof notice.text, "%.*s", (int)sizeof notice.text - 1, error->text);
-    for (int r = 0; r < comm->size; r++) {
-        struct pcm_channel *channel = comm->channels[r];
-        if (channel && channel->state == PCM_CHANNEL_UP) channel->ops->notice(channel, &notice, sizeof notice);
-    }
+    reach_out(comm);
+    pcm_comm_tell(comm);
+    pcm_world_wake_thread(comm->world);
     while (comm->active) {
         comm->active->error = *error;
         pcm_request_finish(comm->active, error->code);
@@ -142,6 +174,26 @@ void pcm_comm_lost(pcm_comm *comm, uint32_t peer)
                       peer, channel ? channel->why : "closed");
 }
 
+void pcm_comm_ask(const struct pcm_request *r, uint32_t peer)
+{
+    struct pcm_channel *channel = r->comm->channels[peer];
+    struct notice notice = {.comm = r->comm->id, .code = PCM_AGAIN, .rank = r->comm->rank};
+    notice.call = r->head;
+    if (channel && channel->state == PCM_CHANNEL_UP) channel->ops->notice(channel, &notice, sizeof notice);
+}
+
+/* A peer waits in a call: if ours under the same number is, or was, another one, it would wait for ever. */
+static void compare(pcm_comm *comm, int peer, const struct pcm_head *theirs)
+{
+    const pcm_world *world = comm->world;
+    uint64_t first = world->traced > PCM_TRACE ? world->traced - PCM_TRACE : 0;
+    for (uint64_t i = first; i < world->traced; i++) {
+        const struct pcm_record *ours = &world->trace[i % PCM_TRACE];
+        if (ours->comm == comm->id && ours->head.seq == theirs->seq && memcmp(&ours->head, theirs, sizeof *theirs))
+            return pcm_comm_differ(comm, peer, theirs, &ours->head);
+    }
+}
+
 void pcm_world_on_notice(pcm_world *world, int peer, const void *bytes, size_t length)
 {
     struct notice notice;
@@ -150,6 +202,7 @@ void pcm_world_on_notice(pcm_world *world, int peer, const void *bytes, size_t l
     notice.text[sizeof notice.text - 1] = 0;
     for (pcm_comm *comm = world->comms; comm; comm = comm->next) {
         if (comm->id != notice.comm) continue;
+        if (notice.code == PCM_AGAIN) return compare(comm, notice.rank, &notice.call);
         struct pcm_error error = {.code = notice.code, .rank = notice.rank};
         for (int r = 0; r < comm->size; r++) /* whoever disagrees with us names us, and we name it */
             if (error.code == PCM_ERR_MISMATCH && notice.rank == comm->rank && comm->ranks[r] == peer) error.rank = r;
@@ -227,7 +280,8 @@ static int prepare(struct pcm_request *r, const struct pcm_call *call, bool keep
     r->timeout = call->timeout > 0 ? call->timeout : comm->timeout;
     r->deadline = 0;
     r->head = (struct pcm_head){.seq = comm->seq, .collective = call->collective, .dtype = call->dtype, .op = call->op,
-                                .part = plan->mark, .root = call->root, .count = call->count};
+                                .part = plan->mark, .root = call->root,
+                                .count = plan->uneven ? PCM_UNEVEN : call->count};
     return PCM_OK;
 }
 

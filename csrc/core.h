@@ -126,6 +126,7 @@ struct pcm_request {
     bool owned;         /* someone will wait for it; else it is the communicator's own, for blocking calls */
     double timeout;
     double deadline; /* on the monotonic clock; 0 until someone has waited long enough to look */
+    double ask;      /* when to ask those that are waited for whether they are in the same call */
     uint64_t begun;  /* ticks */
     uint64_t record; /* number of its line in the flight recorder */
     struct pcm_call call;
@@ -154,6 +155,8 @@ struct pcm_request {
 
 /* Advances everything that is active on a communicator; true if anything moved. Under the world's lock. */
 bool pcm_comm_progress(pcm_comm *comm);
+/* Asks whoever keeps a collective waiting. */
+void pcm_collective_ask(const struct pcm_request *request);
 int pcm_collective_begin(struct pcm_request *request);
 bool pcm_collective_progress(struct pcm_request *request);
 bool pcm_p2p_progress(pcm_comm *comm);
@@ -193,6 +196,7 @@ struct pcm_comm {
     struct pcm_request *spare; /* reused by blocking calls */
     double timeout;
     struct pcm_error error; /* once it has failed: why; every later call says the same */
+    bool untold;            /* of which peers do not know yet, because their channels are not up */
     struct pcm_plan *buckets[PCM_PLAN_BUCKETS], *oldest, *newest, *last;
     int nplans;
     struct pcm_matcher *matcher;
@@ -225,7 +229,7 @@ struct pcm_world {
     int held;     /* communicators that were freed and still have users; with them the world's memory stays */
     int drivers;  /* threads that are waiting in a call, and so make progress for all */
     int sleepers; /* of them, asleep on the reactor */
-    int detached; /* active requests that nobody waits for right now */
+    int detached; /* active requests that nobody waits for right now, and failures that have yet to be told */
     int unsent;   /* channels on which something committed has not left yet */
     struct pcm_reactor *reactor;
     struct pcm_endpoint *endpoints[PCM_MAX_ENDPOINTS];
@@ -245,8 +249,14 @@ struct pcm_world {
 struct pcm_channel *pcm_comm_channel(pcm_comm *comm, uint32_t peer);
 /* Frees the memory of a world that was destroyed and that no communicator holds any more. */
 void pcm_world_release(pcm_world *world);
+/* Asks a peer that a collective has waited for too long whether it is in the same call. */
+void pcm_comm_ask(const struct pcm_request *request, uint32_t peer);
+/* Two ranks make different calls under the same number. */
+void pcm_comm_differ(pcm_comm *comm, int peer, const struct pcm_head *theirs, const struct pcm_head *ours);
 /* The communicator fails, once: all its requests end with this error and its peers are told. */
 void pcm_comm_fail(pcm_comm *comm, int code, int rank, const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Tells those who do not know yet that a communicator has failed. */
+void pcm_comm_tell(pcm_comm *comm);
 /* The reason why a channel is of no use any more becomes the communicator's error. */
 void pcm_comm_lost(pcm_comm *comm, uint32_t peer);
 /* Marks a world rank dead for all communicators. */

@@ -29,7 +29,7 @@ void pcm_head_describe(const struct pcm_head *head, char *text, size_t capacity)
         return;
     }
     char count[32] = "uneven counts";
-    if (head->count) snprintf(count, sizeof count, "count %llu", (unsigned long long)head->count);
+    if (head->count != PCM_UNEVEN) snprintf(count, sizeof count, "count %llu", (unsigned long long)head->count);
     const char *op = "";
     switch (head->collective) {
     case PCM_ALLREDUCE: case PCM_REDUCE: case PCM_REDUCE_SCATTER: case PCM_SCAN: case PCM_EXSCAN:

@@ -104,27 +104,27 @@ static bool send_move(struct pcm_request *r, struct pcm_run *run, const struct p
 
 /* ---- receiving ----------------------------------------------------------------------------------------------- */
 
-static void mismatch(struct pcm_request *r, uint32_t peer, const struct pcm_head *got, const struct pcm_head *mine)
+void pcm_comm_differ(pcm_comm *comm, int peer, const struct pcm_head *theirs, const struct pcm_head *ours)
 {
-    char theirs[128], ours[128];
-    pcm_head_describe(got, theirs, sizeof theirs);
-    pcm_head_describe(mine, ours, sizeof ours);
-    if (got->seq == mine->seq && !strcmp(theirs, ours) && got->part != mine->part)
-        pcm_comm_fail(r->comm, PCM_ERR_MISMATCH, (int)peer,
-                      "the ranks disagree: in operation %u, %s, rank %d runs %s in %u slices and rank %u something else: "
-                      "do all ranks give the same algorithm and slices?",
-                      mine->seq, ours, r->comm->rank, r->plan->schedule->name, r->plan->slices, peer);
-    else if (got->seq == mine->seq && !strcmp(theirs, ours))
-        pcm_comm_fail(r->comm, PCM_ERR_MISMATCH, (int)peer,
-                      "the ranks disagree: in operation %u, %s, rank %u sends slice %u in a message of %llu bytes where "
-                      "rank %d expects slice %u in %llu bytes: do all ranks give the same counts?",
-                      mine->seq, ours, peer, got->slice, (unsigned long long)got->bytes, r->comm->rank, mine->slice,
-                      (unsigned long long)mine->bytes);
-    else
-        pcm_comm_fail(r->comm, PCM_ERR_MISMATCH, (int)peer,
-                      "the ranks disagree: rank %u calls %s as operation %u of the communicator while rank %d calls %s "
+    char their_call[128], our_call[128];
+    pcm_head_describe(theirs, their_call, sizeof their_call);
+    pcm_head_describe(ours, our_call, sizeof our_call);
+    if (theirs->seq != ours->seq || strcmp(their_call, our_call))
+        pcm_comm_fail(comm, PCM_ERR_MISMATCH, peer,
+                      "the ranks disagree: rank %d calls %s as operation %u of the communicator while rank %d calls %s "
                       "as operation %u",
-                      peer, theirs, got->seq, r->comm->rank, ours, mine->seq);
+                      peer, their_call, theirs->seq, comm->rank, our_call, ours->seq);
+    else if (theirs->part != ours->part)
+        pcm_comm_fail(comm, PCM_ERR_MISMATCH, peer,
+                      "the ranks disagree: in operation %u, %s, rank %d runs another algorithm than rank %d, or the same "
+                      "in other slices: give all ranks the same",
+                      ours->seq, our_call, peer, comm->rank);
+    else
+        pcm_comm_fail(comm, PCM_ERR_MISMATCH, peer,
+                      "the ranks disagree: in operation %u, %s, rank %d sends slice %u in a message of %llu bytes where "
+                      "rank %d expects slice %u in %llu bytes: do all ranks give the same counts?",
+                      ours->seq, our_call, peer, theirs->slice, (unsigned long long)theirs->bytes, comm->rank,
+                      ours->slice, (unsigned long long)ours->bytes);
 }
 
 /* Room to pass a fragment on to the next peer in the same breath, or NULL: then the send does it in its own round. */
@@ -190,7 +190,7 @@ static bool receive_move(struct pcm_request *r, struct pcm_run *run, const struc
         const struct pcm_head *got = channel->ops->peek(channel, run->lane, &payload, &n);
         if (!got) return moved;
         if (memcmp(got, &mine, sizeof mine) || n > total - cursor->bytes) {
-            mismatch(r, m->peer, got, &mine);
+            pcm_comm_differ(r->comm, (int)m->peer, got, &mine);
             return true;
         }
         if (n) {
@@ -356,6 +356,17 @@ static void postscale(struct pcm_request *r)
 {
     if (r->call.op != PCM_AVG || !r->plan->reduce || !r->call.out || prescales(&r->call)) return;
     pcm_divide(r->call.dtype, r->call.out, r->call.out, r->geometry->out_end, (unsigned)r->comm->size);
+}
+
+void pcm_collective_ask(const struct pcm_request *r)
+{
+    const struct pcm_program *p = r->plan->program;
+    for (uint32_t w = 0; w < r->window && !r->waiting; w++) {
+        const struct pcm_run *run = &r->runs[w];
+        for (uint32_t i = run->begin; !run->done && i < p->round_end[run->round]; i++)
+            if (!run->cursors[i].done && (p->moves[i].kind == PCM_STEP_RECV || p->moves[i].kind == PCM_STEP_REDUCE_FROM))
+                pcm_comm_ask(r, p->moves[i].peer);
+    }
 }
 
 int pcm_collective_begin(struct pcm_request *r)

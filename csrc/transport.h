@@ -29,12 +29,13 @@ enum {
 };
 
 /* What every fragment says of the call that it belongs to; compared on arrival, so that ranks that disagree find out. */
+#define PCM_UNEVEN UINT64_MAX
 struct pcm_head {
     uint32_t seq;                        /* number of the operation on its communicator */
     uint8_t collective, dtype, op, part; /* part: see p2p.c; of a collective the mark of its plan */
     int32_t root;                        /* or the tag */
     uint32_t slice;                      /* which piece of the buffer */
-    uint64_t count;                      /* elements of the call (0: uneven) */
+    uint64_t count;                      /* elements of the call; PCM_UNEVEN */
     uint64_t bytes;                      /* of the whole message, of which this fragment carries the next piece */
 };
 _Static_assert(sizeof(struct pcm_head) == 32, "the header is part of the wire format");
@@ -53,6 +54,7 @@ struct pcm_channel {
     int peer;    /* world rank */
     uint64_t id; /* the communicator's; channels of two ranks with the same id belong together */
     int state;   /* enum pcm_channel_state */
+    bool told;   /* that its communicator has failed */
     char why[128];
 };
 

@@ -273,7 +273,10 @@ bool pcm_world_progress(pcm_world *world)
 {
     bool moved = false;
     for (pcm_comm *comm = world->comms; comm; comm = comm->next)
-        if (comm->active) moved |= pcm_comm_progress(comm);
+        if (comm->active)
+            moved |= pcm_comm_progress(comm);
+        else if (comm->untold)
+            pcm_comm_tell(comm);
     return moved;
 }
 
@@ -312,12 +315,19 @@ static void idle(pcm_world *world, int round)
     }
 }
 
+static const double ASK_AFTER = 0.2, ASK_AGAIN = 1; /* seconds */
+
 static void check_deadline(struct pcm_request *request)
 {
     double now = pcm_now();
     if (request->deadline == 0) {
         request->deadline = now + request->timeout;
-    } else if (now > request->deadline) {
+        request->ask = now + ASK_AFTER;
+    } else if (now <= request->deadline) {
+        if (request->kind != PCM_REQUEST_COLLECTIVE || now < request->ask) return;
+        request->ask = now + ASK_AGAIN;
+        pcm_collective_ask(request);
+    } else {
         char what[384];
         int peer = pcm_request_describe(request, what, sizeof what);
         pcm_comm_fail(request->comm, PCM_ERR_TIMEOUT, peer,

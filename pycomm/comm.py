@@ -129,6 +129,7 @@ class Comm:
         self.groups = groups
         self.machine = machine
         self._splits = 0
+        self._timeout: float | None = None
         self._schedules: dict[Any, Any] = {}
         self._variants: dict[Any, int] = {}
         world.at_close(self._forget)
@@ -539,7 +540,10 @@ class Comm:
         ident = int.from_bytes(keys.derive(b"split", f"{self._ident}/{self._splits}/{color}", 8), "little")
         places = {r: i for i, r in enumerate(members)}
         groups = [kept for g in self.groups or () if (kept := [places[r] for r in g if r in places])]
-        return Comm(self._world, ident, [self._ranks[r] for r in members], groups or None, self.machine)
+        comm = Comm(self._world, ident, [self._ranks[r] for r in members], groups or None, self.machine)
+        if self._timeout is not None:
+            comm.set_timeout(self._timeout)
+        return comm
 
     def Free(self) -> None:
         """Leave the communicator: connected ranks see a goodbye. Not collective; outstanding requests fail."""
@@ -556,6 +560,7 @@ class Comm:
     def set_timeout(self, seconds: float) -> None:
         """Set how long calls may take when they do not say so themselves."""
         lib.pcm_comm_set_timeout(self._live(), seconds)
+        self._timeout = seconds
 
     def transport(self, rank: int) -> str:
         """Return the name of the transport that reaches a rank of this communicator."""
