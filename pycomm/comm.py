@@ -120,7 +120,7 @@ class Comm:
         self, world: World, ident: int, ranks: Sequence[int], groups: Groups | None = None, machine: Machine = _ANY
     ) -> None:
         handle = ffi.new("pcm_comm **")
-        check(lib.pcm_comm_create(world.handle, ident, list(ranks), len(ranks), handle))
+        check(lib.pcm_comm_create(world.live(), ident, list(ranks), len(ranks), handle))
         self._handle = handle[0]
         self._quick = _quick_path(int(ffi.cast("uintptr_t", self._handle)))
         self._world, self._ident, self._ranks = world, ident, tuple(ranks)
@@ -483,7 +483,7 @@ class Comm:
     def Isend(self, buf: Any, dest: int, tag: int = 0, *, timeout: float | None = None) -> Request:
         """Start a Send."""
         array = as_array(buf, "buf")
-        self._check_message(dest, tag)
+        self._check_message(dest, tag, timeout)
         request = Request(array)
         check(lib.pcm_send_start(self._live(), ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), dest, tag,
                                  timeout or 0, request.handle))  # fmt: skip
@@ -508,13 +508,14 @@ class Comm:
     def Irecv(self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, *, timeout: float | None = None) -> Request:
         """Start a Recv."""
         array = as_array(buf, "buf", writes=True)
-        self._check_message(source, tag)
+        self._check_message(source, tag, timeout)
         request = Request(array)
         check(lib.pcm_recv_start(self._live(), ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), source,
                                  tag, timeout or 0, request.handle))  # fmt: skip
         return request
 
-    def _check_message(self, peer: int, tag: int) -> None:
+    def _check_message(self, peer: int, tag: int, timeout: float | None) -> None:
+        _check_timeout(timeout)
         if not -1 <= peer < self.size:
             raise InvalidArgument(f"there is no rank {peer} in a communicator of {self.size}")
         if not -1 <= tag < _MOST_TAGS:
@@ -559,6 +560,7 @@ class Comm:
 
     def set_timeout(self, seconds: float) -> None:
         """Set how long calls may take when they do not say so themselves."""
+        _check_timeout(seconds)
         lib.pcm_comm_set_timeout(self._live(), seconds)
         self._timeout = seconds
 
@@ -728,10 +730,11 @@ def _whole(array: Array, count: int, what: str) -> Blocks:
 def _check_how(how: How) -> None:
     unknown = how.keys() - How.__optional_keys__
     if unknown:
-        raise InvalidArgument(
-            f"there is no keyword {sorted(unknown)[0]!r}: a collective takes {', '.join(How.__annotations__)}"
-        )
-    timeout = how.get("timeout")
+        raise InvalidArgument(f"there is no keyword {sorted(unknown)[0]!r}: a collective takes {', '.join(How.__annotations__)}")
+    _check_timeout(how.get("timeout"))
+
+
+def _check_timeout(timeout: float | None) -> None:
     if timeout is not None and not timeout > 0:
         raise InvalidArgument(f"timeout is {timeout} and must be a positive number of seconds, or None")
 

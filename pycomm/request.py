@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +13,18 @@ from .errors import DeadlineExceeded
 _TURN = 0.2  # seconds in the core before Python may handle a signal
 
 
-_dropped: list[tuple[Any, Any]] = []  # operations that nobody will wait for, with their buffers
+_dropped: deque[tuple[Any, Any]] = deque()  # operations that nobody will wait for, with their buffers
 
 
 def _sweep() -> None:
     """Let go of the dropped operations that are done."""
     for _ in range(len(_dropped)):
-        handle, keep = _dropped.pop()
+        try:
+            handle, keep = _dropped.popleft()
+        except IndexError:  # another thread sweeps too
+            return
         if lib.pcm_wait(handle, 0.0, ffi.NULL) == lib.PCM_AGAIN:
-            _dropped.insert(0, (handle, keep))
+            _dropped.append((handle, keep))
 
 
 def drop_late(keep: Any) -> None:
@@ -53,13 +57,14 @@ class Request:
     __slots__ = ("_keep", "_status", "handle")
 
     def __init__(self, keep: Any) -> None:
-        _sweep()
-        self.handle = ffi.new("pcm_request **")  # the core fills it: a signal finds no moment at which to lose it
+        if _dropped:
+            _sweep()
+        self.handle = ffi.new("pcm_request **")  # the core fills it: so no moment is left at which a signal could lose it
         self._keep = keep
         self._status = Status()
 
     def __del__(self) -> None:
-        if self.handle[0]:  # not collected; nothing but this may be done here, where the world may be locked
+        if hasattr(self, "handle") and self.handle[0]:  # not collected; nothing but this may be done here, where the world may be locked
             _dropped.append((self.handle[0], self._keep))
 
     def Wait(self, status: Status | None = None, *, timeout: float | None = None) -> None:

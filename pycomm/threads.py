@@ -23,7 +23,7 @@ def run_threads(
     The core lets go of the interpreter's lock, so that ranks communicate at once; their Python code takes turns.
 
     Raises:
-        Exception: the first rank's that failed; the others' communicators are aborted by then.
+        Exception: the first rank's that failed; to the others it is lost, so that they raise PeerLost.
     """
     job = os.getpid() << 32 | next(_jobs)
     worlds = [World(r, size, job=job, transports=transports, secret=secret) for r in range(size)]
@@ -32,24 +32,33 @@ def run_threads(
     results: list[Any] = [None] * size
     failures: list[tuple[int, BaseException]] = []
 
+    def lose(r: int, why: str) -> None:
+        for world in worlds:
+            world.peer_lost(r, why)
+
     def rank(r: int) -> None:
-        comm = None
         try:
             worlds[r].set_peers(addresses)
-            comm = Comm(worlds[r], 1, range(size), [list(range(size))], machine)
-            results[r] = function(comm, *args)
+            results[r] = function(Comm(worlds[r], 1, range(size), [list(range(size))], machine), *args)
         except BaseException as error:
             failures.append((r, error))
-            if comm is not None:
-                comm.Abort(f"rank {r} raised {type(error).__name__}: {error}")
+            lose(r, f"it raised {type(error).__name__}: {error}")
 
     threads = [threading.Thread(target=rank, args=(r,), name=f"rank {r}") for r in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for world in worlds:
-        world.close()
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException as error:  # Ctrl-C
+        for r in range(size):
+            lose(r, f"its program was ended by {type(error).__name__}")
+        for thread in threads:
+            thread.join()
+        raise
+    finally:
+        for world in worlds:
+            world.close()
     if failures:
         raise failures[0][1]
     return results

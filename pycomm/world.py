@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .core import check, ffi, lib, text
+from .errors import InvalidArgument
 
 _ADDRESS_BYTES = 4096
 _open: weakref.WeakSet[World] = weakref.WeakSet()
@@ -61,17 +62,17 @@ class World:
     def address(self) -> bytes:
         """Return where this rank can be reached: opaque bytes for `set_peers` on the others."""
         buffer, size = ffi.new("char[]", _ADDRESS_BYTES), ffi.new("size_t *", _ADDRESS_BYTES)
-        check(lib.pcm_world_address(self.handle, buffer, size))
+        check(lib.pcm_world_address(self.live(), buffer, size))
         return bytes(ffi.buffer(buffer, size[0]))
 
     def set_peers(self, addresses: Sequence[bytes]) -> None:
         """Tell where every rank can be reached, in rank order."""
         for rank, address in enumerate(addresses):
-            check(lib.pcm_world_set_peer(self.handle, rank, address, len(address)))
+            check(lib.pcm_world_set_peer(self.live(), rank, address, len(address)))
 
     def set_local_ranks(self, ranks: int) -> None:
         """Tell how many ranks share this host's processors, which decides how long waiting spins."""
-        lib.pcm_world_set_local_ranks(self.handle, ranks)
+        lib.pcm_world_set_local_ranks(self.live(), ranks)
 
     def peer_lost(self, rank: int, why: str) -> None:
         """Declare a rank dead: every operation that involves it raises PeerLost."""
@@ -80,19 +81,25 @@ class World:
 
     def transport(self, rank: int) -> str:
         """Return the name of the transport that reaches a rank; "" if none does."""
-        return text(lib.pcm_world_transport(self.handle, rank))
+        return text(lib.pcm_world_transport(self.live(), rank))
 
     @property
     def refused(self) -> int:
         """Connections that were turned away."""
-        return int(lib.pcm_world_refused(self.handle))
+        return int(lib.pcm_world_refused(self.live()))
 
     def trace(self) -> str:
         """Return the flight recorder: this rank's latest operations, one JSON object a line."""
-        size = lib.pcm_world_trace(self.handle, ffi.NULL, 0) + 4096
+        size = lib.pcm_world_trace(self.live(), ffi.NULL, 0) + 4096
         buffer = ffi.new("char[]", size)
         lib.pcm_world_trace(self.handle, buffer, size)
         return text(buffer)
+
+    def live(self) -> Any:
+        """Return the handle, or raise InvalidArgument if the world was closed."""
+        if not self.handle:
+            raise InvalidArgument("the world was closed")
+        return self.handle
 
     def at_close(self, function: Callable[[], None]) -> None:
         """Have a function called before the world goes away."""
