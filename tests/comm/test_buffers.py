@@ -180,7 +180,7 @@ def test_buffers_that_overlap() -> None:
             lambda: comm.Allgather(data[:4], data),
             lambda: comm.Iallgather(data[:4], data),
             lambda: comm.Gather(data[:4], data, comm.rank),
-            lambda: comm.Alltoall(data, data),
+            lambda: comm.Alltoall(data[:6], data[2:]),
             lambda: comm.Reduce_scatter_block(data, data[:4]),
             lambda: comm.Scatter(data, data[:4], comm.rank),
             lambda: comm.Allgatherv(data[:4], [data, [4, 4]]),
@@ -206,7 +206,7 @@ def test_other_arguments() -> None:
         ):
             with pytest.raises(InvalidArgument, match=words):
                 comm.Allreduce(x, x, **how)
-        with pytest.raises(InvalidArgument, match="cannot run in place|IN_PLACE"):
+        with pytest.raises(InvalidArgument, match="sendbuf cannot be IN_PLACE here"):
             comm.Gather(IN_PLACE, None, 1 - comm.rank)
         comm.Barrier()
 
