@@ -79,7 +79,7 @@ int pycomm_run_arrays(uintptr_t handle, int64_t what, uintptr_t in, uintptr_t ou
     if (in == out && (in == none) != (collective == PCM_BARRIER)) return PYCOMM_LOOK;
     if (in == out ? count * most != i.count : count * in_blocks != i.count || count * out_blocks != o.count)
         return PYCOMM_LOOK;
-    if (i.dtype != o.dtype) return PYCOMM_LOOK;
+    if (i.dtype != o.dtype || (in != out && i.data == o.data && in_blocks != out_blocks)) return PYCOMM_LOOK;
     struct pcm_call call = {.collective = collective, .dtype = (uint8_t)i.dtype, .op = (uint8_t)op,
                             .root = (int32_t)(what >> 32), .in = i.data, .out = o.data, .count = count};
     return pcm_run(comm, &call, 0.2);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -48,6 +49,8 @@ def as_array(buffer: Any, what: str, *, writes: bool = False) -> Array:
     Raises:
         InvalidArgument: it is none of these, not contiguous, or read-only where it must be written.
     """
+    if buffer is IN_PLACE:
+        raise InvalidArgument(f"{what} cannot be IN_PLACE here: give a buffer")
     if isinstance(buffer, np.ndarray):
         array = buffer
     elif isinstance(buffer, (list, tuple)):
@@ -72,7 +75,10 @@ def _counted(spec: Sequence[Any], what: str, writes: bool) -> Array:
     if len(spec) != 2:
         raise InvalidArgument(f"{what} is a list of {len(spec)}: give [data, count] or the data alone")
     data = as_array(spec[0], what, writes=writes).reshape(-1)
-    count = int(spec[1])
+    try:
+        count = operator.index(spec[1])
+    except TypeError:
+        raise InvalidArgument(f"{what}'s count must be a whole number, not {spec[1]!r}") from None
     if not 0 <= count <= data.size:
         raise InvalidArgument(f"{what} says {count} elements and has {data.size}")
     return data[:count]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
@@ -66,6 +67,8 @@ def _quick_path(address: int) -> Callable[[int, Any, Any], bool]:
     def quick(what: int, sendbuf: Any, recvbuf: Any) -> bool:
         try:
             status = run(address, what, ident(sendbuf), ident(recvbuf))
+        except OverflowError:  # no op or root is as large as that
+            return False
         except BaseException:  # of a signal's handler, such as KeyboardInterrupt: the call goes on
             drop_late((sendbuf, recvbuf))
             raise
@@ -223,7 +226,7 @@ class Comm:
         else:
             own = as_array(sendbuf, "sendbuf")
         _check_sizes(own, out, self.size, 1)
-        return self._prepare("reduce_scatter", own, out, out.size, how, op=op)
+        return self._prepare("reduce_scatter", own, out, out.size, how, op=op, in_place=sendbuf is IN_PLACE)
 
     def Reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int = SUM,
                        **how: Unpack[How]) -> None:  # fmt: skip
@@ -530,7 +533,7 @@ class Comm:
             color: which one to join; None: none of them.
             key: place in it.
         """
-        mine = np.array([color is not None, color or 0, key], np.int64)
+        mine = np.array([color is not None, _int64(color or 0, "color"), _int64(key, "key")], np.int64)
         everyone = np.empty((self.size, 3), np.int64)
         self.Allgather(mine, everyone)
         self._splits += 1
@@ -540,8 +543,8 @@ class Comm:
         members.sort(key=lambda r: (int(everyone[r, 2]), r))
         ident = int.from_bytes(keys.derive(b"split", f"{self._ident}/{self._splits}/{color}", 8), "little")
         places = {r: i for i, r in enumerate(members)}
-        groups = [kept for g in self.groups or () if (kept := [places[r] for r in g if r in places])]
-        comm = Comm(self._world, ident, [self._ranks[r] for r in members], groups or None, self.machine)
+        groups = None if self.groups is None else _kept(self.groups, places)
+        comm = Comm(self._world, ident, [self._ranks[r] for r in members], groups, self.machine)
         if self._timeout is not None:
             comm.set_timeout(self._timeout)
         return comm
@@ -589,7 +592,7 @@ class Comm:
         return self._prepare(collective, own, None if nothing else out, own.size, how, op=op)
 
     def _prepare(self, collective: str, own: Array | Blocks | None, out: Array | Blocks | None, count: int, how: How, *,
-                 op: int = 0, root: int = 0) -> _Prepared:  # fmt: skip
+                 op: int = 0, root: int = 0, in_place: bool = False) -> _Prepared:  # fmt: skip
         """Check two buffers against each other and describe the call to the core."""
         self._live()
         if how:
@@ -598,6 +601,9 @@ class Comm:
             raise InvalidArgument(f"op is {op}: use SUM, PROD, MIN, MAX, AVG, LAND, LOR, LXOR, BAND, BOR or BXOR")
         sample = out if own is None else own
         dtype = np.dtype(np.uint8) if sample is None else _data(sample).dtype
+        for buffer in (own, out):
+            if buffer is not None:
+                dtype_code(_data(buffer).dtype)  # refuses what cannot be carried before it is compared
         if own is not None and out is not None and _data(own).dtype != _data(out).dtype:
             raise InvalidArgument(f"sendbuf has dtype {_data(own).dtype} and recvbuf {_data(out).dtype}")
         call = ffi.new("struct pcm_call *", {
@@ -605,6 +611,8 @@ class Comm:
             "variant": self._variant(how), "timeout": how.get("timeout") or 0,
         })  # fmt: skip
         keep = [own, out, _describe(call, "in", own), _describe(call, "out", out)]
+        if own is not None and out is not None and not in_place:
+            _check_apart(call, _data(own), _data(out))
         # not what lies in this rank's buffers: of that a root has more, and would choose otherwise than the others
         nbytes = count * dtype.itemsize * (1 if contract(collective).blocks == "one" else self.size)
         uneven = isinstance(own, Blocks) or isinstance(out, Blocks)
@@ -727,6 +735,12 @@ def _whole(array: Array, count: int, what: str) -> Blocks:
     return Blocks(array.reshape(-1), np.array([count], np.uint64), np.zeros(1, np.uint64))
 
 
+def _check_apart(call: Any, own: Array, out: Array) -> None:
+    """Refuse an input that begins where a longer or shorter output does, which to the core would mean IN_PLACE."""
+    if own is not out and own.size != out.size and own.size and out.size and getattr(call, "in") == call.out:
+        raise InvalidArgument("sendbuf and recvbuf overlap: give two buffers, or IN_PLACE")
+
+
 def _check_how(how: How) -> None:
     unknown = how.keys() - How.__optional_keys__
     if unknown:
@@ -739,6 +753,23 @@ def _check_how(how: How) -> None:
 def _check_timeout(timeout: float | None) -> None:
     if timeout is not None and not timeout > 0:
         raise InvalidArgument(f"timeout is {timeout} and must be a positive number of seconds, or None")
+
+
+def _int64(number: Any, what: str) -> int:
+    try:
+        value = operator.index(number)
+    except TypeError:
+        raise InvalidArgument(f"{what} must be a whole number, not {number!r}") from None
+    if not -(1 << 63) <= value < 1 << 63:
+        raise InvalidArgument(f"{what} is {number} and must fit into 64 bits")
+    return value
+
+
+def _kept(groups: Any, places: Mapping[int, int]) -> Any:
+    """Return nested groups without the ranks that have no place, and the others by their places."""
+    if isinstance(groups, int):
+        return places.get(groups)
+    return [kept for group in groups if (kept := _kept(group, places)) is not None and kept != []]
 
 
 def _check_sizes(own: Array, out: Array, own_blocks: int, out_blocks: int) -> None:

@@ -59,12 +59,16 @@ class Request:
     def __init__(self, keep: Any) -> None:
         if _dropped:
             _sweep()
-        self.handle = ffi.new("pcm_request **")  # the core fills it: a signal finds no moment at which to lose it
+        self.handle = ffi.new(
+            "pcm_request **"
+        )  # the core fills it: so no moment is left at which a signal could lose it
         self._keep = keep
         self._status = Status()
 
     def __del__(self) -> None:
-        if hasattr(self, "handle") and self.handle[0]:  # not collected; nothing but this may be done here, where the world may be locked
+        if (
+            hasattr(self, "handle") and self.handle[0]
+        ):  # not collected; nothing but this may be done here, where the world may be locked
             _dropped.append((self.handle[0], self._keep))
 
     def Wait(self, status: Status | None = None, *, timeout: float | None = None) -> None:

@@ -145,6 +145,8 @@ class _Rank:
         self.home = schedule.home(self.ids)
         self.local = np.searchsorted(self.ids, steps["chunk"])
         self.stamp = np.full(len(self.ids), -1)  # the last round that wrote each chunk
+        self.writer = np.full(len(self.ids), -1)  # the first step of the receive of this round that writes it, so far
+        self.behind: dict[int, set[int]] = {}  # for a receive, by its first step, those that must be taken before it
         self.rows = np.zeros((len(self.ids), WHO + 2 * _words(schedule)), np.uint64)
         self.rows[:, PART] = NOTHING
         own = np.searchsorted(self.ids, schedule.brings)
@@ -188,6 +190,24 @@ class _Rank:
             rows[known] = _combine(self.schedule, self.rows[at][known], rows[known], op.swap[known])
         self.rows[at] = rows
 
+    def expect(self, op: Op) -> None:
+        """Enter a receive of this round: what writes the same chunk is taken in the order of the steps, and waits for it."""
+        at = self.at(op)
+        before = {int(first) for first in np.unique(self.writer[at])} - {-1} - self.arrived.keys()
+        self.writer[at] = op.first
+        if before:
+            self.behind[op.first] = before
+
+    def has_arrived(self, op: Op, rows: Rows) -> list[int]:
+        """Note what a receive got; return the peers whose next message may have waited for that."""
+        self.arrived[op.first] = rows
+        freed = [first for first, before in self.behind.items() if before == {op.first}]
+        for before in self.behind.values():
+            before.discard(op.first)
+        for first in freed:
+            del self.behind[first]
+        return [int(self.schedule.steps["peer"][first]) for first in freed]
+
     def finish_round(self) -> None:
         for op in self.rounds[self.round]:
             if op.kind == SEND:
@@ -199,6 +219,7 @@ class _Rank:
                     what = self.schedule.chunk_name(int(op.chunks[i]))
                     raise self.error(op, f"overwrites {what}, which an earlier step of the same round wrote", i)
             self.put(op, self.arrived[op.first] if op.kind in (RECV, REDUCE_FROM) else self.read[op.first])
+            self.writer[self.at(op)] = -1
         self.arrived.clear()
         self.read.clear()
 
@@ -207,7 +228,7 @@ class _Rank:
 
 
 class _Channel:
-    """The messages from one rank to another that have met no other end: sends, or receives, but never both."""
+    """The messages from one rank to another that have met no other end."""
 
     def __init__(self) -> None:
         self.sends: deque[tuple[Op, Rows]] = deque()
@@ -238,11 +259,21 @@ def _run(ranks: list[_Rank]) -> list[Event]:
             if op.kind == SEND:
                 channel.sends.append((op, rank.take(op, op.chunks, rank.at(op), "sends")))
             else:
+                rank.expect(op)
                 channel.receives.append(op)
-            if channel.sends and channel.receives:
+            links = [link]
+            while links:
+                link = links.pop()
                 sender, receiver = ranks[link[0]], ranks[link[1]]
+                channel = channels.get(link)
+                if not channel or not channel.sends or not channel.receives:
+                    continue
+                if channel.receives[0].first in receiver.behind:
+                    continue
                 depth = 1 + max(sender.began, receiver.began)
-                received = _meet(sender, receiver, channel)
+                received, freed = _meet(sender, receiver, channel)
+                links += [(peer, link[1]) for peer in freed]
+                links.append(link)
                 events.append(Event(depth, *link, received.kind, receiver.names(received)))
                 for end in (sender, receiver):
                     end.pending -= 1
@@ -258,7 +289,8 @@ def _run(ranks: list[_Rank]) -> list[Event]:
     return events
 
 
-def _meet(sender: _Rank, receiver: _Rank, channel: _Channel) -> Op:
+def _meet(sender: _Rank, receiver: _Rank, channel: _Channel) -> tuple[Op, list[int]]:
+    """Let the oldest message of a channel arrive; return its receive, and the peers whose next one may come now."""
     (send, rows), receive = channel.sends.popleft(), channel.receives.popleft()
     there, here = sender.names(send), receiver.names(receive)
     if len(there) != len(here):
@@ -277,8 +309,7 @@ def _meet(sender: _Rank, receiver: _Rank, channel: _Channel) -> Op:
             f"(its round {sender.round})",
             i,
         )
-    receiver.arrived[receive.first] = rows
-    return receive
+    return receive, receiver.has_arrived(receive, rows)
 
 
 def _deadlock(ranks: list[_Rank], channels: dict[tuple[int, int], _Channel]) -> str:

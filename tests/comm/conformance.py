@@ -36,7 +36,9 @@ def on_ranks(transport: str, size: int, function: Callable[..., Any], *args: Any
     return pycomm.run_threads(size, patient, transports=transport)
 
 
-def on_processes(transport: str, size: int, function: Callable[..., Any], *args: Any, timeout: float = 60.0) -> list[Any]:
+def on_processes(
+    transport: str, size: int, function: Callable[..., Any], *args: Any, timeout: float = 60.0
+) -> list[Any]:
     """Run function(comm, *args) on ranks that are processes of this host."""
     from pycomm.launch import run_ranks
 
@@ -105,7 +107,9 @@ def combine(op: int, arrays: list[np.ndarray]) -> np.ndarray:
             case pycomm.AVG:
                 total = np.add.reduce(arrays, dtype=dtype)
                 if dtype.kind in "iu":  # towards zero, where numpy's // is downwards
-                    total = np.sign(total) * (np.abs(total) // len(arrays)) if dtype.kind == "i" else total // len(arrays)
+                    total = (
+                        np.sign(total) * (np.abs(total) // len(arrays)) if dtype.kind == "i" else total // len(arrays)
+                    )
                 else:
                     total = total / len(arrays)
             case pycomm.MIN:
@@ -164,7 +168,9 @@ class Output:
         self.array = self._whole.view(np.uint8)[self._edge : self._whole.size - self._edge].view(dtype)
 
     def untouched_around(self) -> bool:
-        return bool((self._whole[: self._edge] == 0xA5).all() and (self._whole[self._whole.size - self._edge :] == 0xA5).all())
+        return bool(
+            (self._whole[: self._edge] == 0xA5).all() and (self._whole[self._whole.size - self._edge :] == 0xA5).all()
+        )
 
     def untouched(self) -> bool:
         return bool((self._whole == 0xA5).all())
@@ -185,7 +191,9 @@ def perform(comm: pycomm.Comm, case: Case) -> np.ndarray | None:
     if wanted is None:
         assert out.untouched() or case.in_place, f"{what} wrote to a buffer that it should ignore"
         return None
-    assert same(got, wanted), f"{what}: got {got.ravel()[:8]}..., wanted {wanted.ravel()[:8]}..., {_differences(got, wanted)}"
+    assert same(got, wanted), (
+        f"{what}: got {got.ravel()[:8]}..., wanted {wanted.ravel()[:8]}..., {_differences(got, wanted)}"
+    )
     return got
 
 
@@ -218,7 +226,9 @@ def _call(comm: pycomm.Comm, case: Case, mine: np.ndarray, out: Output) -> np.nd
         case "scatter":
             stays = case.in_place and here
             got = mine[root * n : root * n + n] if stays else result[:n]
-            return _finish(comm, "scatter", case, (mine if here else None, pycomm.IN_PLACE if stays else got, root), how, got)
+            return _finish(
+                comm, "scatter", case, (mine if here else None, pycomm.IN_PLACE if stays else got, root), how, got
+            )
         case "reduce":
             return _finish(comm, "reduce", case, (send, recv, op, root), how, result)
         case "gather":
@@ -231,7 +241,9 @@ def _call(comm: pycomm.Comm, case: Case, mine: np.ndarray, out: Output) -> np.nd
             return _finish(comm, case.collective, case, (send, recv, op), how, result)
 
 
-def _finish(comm: pycomm.Comm, name: str, case: Case, arguments: tuple[Any, ...], how: Any, got: np.ndarray) -> np.ndarray:
+def _finish(
+    comm: pycomm.Comm, name: str, case: Case, arguments: tuple[Any, ...], how: Any, got: np.ndarray
+) -> np.ndarray:
     if case.waits:
         getattr(comm, name.capitalize())(*arguments, **how)
     else:

@@ -108,7 +108,11 @@ def test_refused(what: str) -> None:
         calls = [lambda x: comm.Allreduce(IN_PLACE, x), lambda x: comm.Iallgather(IN_PLACE, x), lambda x: comm.Recv(x, 0),
                  lambda x: comm.Bcast(x, 1)]  # fmt: skip
         if what != "read-only":
-            calls += [lambda x: comm.Allreduce(x, np.zeros(4)), lambda x: comm.Send(x, 0), lambda x: comm.Gather(x, None, 1)]
+            calls += [
+                lambda x: comm.Allreduce(x, np.zeros(4)),
+                lambda x: comm.Send(x, 0),
+                lambda x: comm.Gather(x, None, 1),
+            ]
         for call in calls if comm.rank == 0 else ():
             with pytest.raises(InvalidArgument, match=words):
                 call(make())
@@ -180,7 +184,7 @@ def test_buffers_that_overlap() -> None:
             lambda: comm.Allgather(data[:4], data),
             lambda: comm.Iallgather(data[:4], data),
             lambda: comm.Gather(data[:4], data, comm.rank),
-            lambda: comm.Alltoall(data, data),
+            lambda: comm.Alltoall(data[:6], data[2:]),
             lambda: comm.Reduce_scatter_block(data, data[:4]),
             lambda: comm.Scatter(data, data[:4], comm.rank),
             lambda: comm.Allgatherv(data[:4], [data, [4, 4]]),
@@ -206,7 +210,7 @@ def test_other_arguments() -> None:
         ):
             with pytest.raises(InvalidArgument, match=words):
                 comm.Allreduce(x, x, **how)
-        with pytest.raises(InvalidArgument, match="cannot run in place|IN_PLACE"):
+        with pytest.raises(InvalidArgument, match="sendbuf cannot be IN_PLACE here"):
             comm.Gather(IN_PLACE, None, 1 - comm.rank)
         comm.Barrier()
 

@@ -10,7 +10,17 @@ import pytest
 from conformance import TRANSPORTS, on_processes, on_ranks
 from pycomm import ANY_SOURCE, ANY_TAG, Request, Status
 
-SIZES = (0, 1, 24, 25, 1000, 32 * 1024, 32 * 1024 + 1, 65536, 200_000)  # bytes: inline, eager, announced, many fragments
+SIZES = (
+    0,
+    1,
+    24,
+    25,
+    1000,
+    32 * 1024,
+    32 * 1024 + 1,
+    65536,
+    200_000,
+)  # bytes: inline, eager, announced, many fragments
 
 pytestmark = pytest.mark.parametrize("transport", TRANSPORTS)
 
@@ -178,7 +188,9 @@ def test_too_long_for_its_buffer(transport: str, nbytes: int, late: bool) -> Non
 
 def test_other_dtype_is_a_mismatch_on_both_sides(transport: str) -> None:
     def rank(comm: pycomm.Comm) -> None:
-        with pytest.raises(pycomm.Mismatch, match="rank 0 sends float32 with tag 3 where rank 1 receives int32") as caught:
+        with pytest.raises(
+            pycomm.Mismatch, match="rank 0 sends float32 with tag 3 where rank 1 receives int32"
+        ) as caught:
             if comm.rank == 0:
                 comm.Send(np.zeros(4, np.float32), 1, 3)
                 comm.Recv(np.zeros(1), 1, 4)
@@ -304,7 +316,10 @@ def test_an_unmatched_receive_from_anybody_ends_when_nobody_is_left(transport: s
 
 def test_wrong_arguments(transport: str) -> None:
     def rank(comm: pycomm.Comm) -> None:
-        for call in (lambda peer, tag: comm.Isend(np.zeros(1), peer, tag), lambda peer, tag: comm.Irecv(np.zeros(1), peer, tag)):
+        for call in (
+            lambda peer, tag: comm.Isend(np.zeros(1), peer, tag),
+            lambda peer, tag: comm.Irecv(np.zeros(1), peer, tag),
+        ):
             for peer in (2, 100, -2, 1 << 40):
                 with pytest.raises(pycomm.InvalidArgument, match=r"no rank .* in a communicator of 2"):
                     call(peer, 0)

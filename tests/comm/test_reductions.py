@@ -123,7 +123,10 @@ def test_narrow_floats_round_once_to_nearest_even(dtype: type) -> None:
 
     def rank(comm: pycomm.Comm) -> None:
         result = np.empty_like(a)
-        for op, exact in ((pycomm.SUM, a.astype(float) + b.astype(float)), (pycomm.PROD, a.astype(float) * b.astype(float))):
+        for op, exact in (
+            (pycomm.SUM, a.astype(float) + b.astype(float)),
+            (pycomm.PROD, a.astype(float) * b.astype(float)),
+        ):
             comm.Allreduce(a if comm.rank == 0 else b, result, op)
             wanted = exact.astype(np.float32).astype(dtype)
             agree = (result == wanted) | (np.isnan(result.astype(np.float32)) & np.isnan(wanted.astype(np.float32)))
@@ -145,7 +148,11 @@ def test_nan_and_signed_zero(dtype: type) -> None:
             assert np.isnan(result[:2]).all(), "NaN wins"
             assert (result[2:] == 0).all()
         signs = {op: np.signbit(got[op].astype(np.float64)[2:]).tolist() for op in got}
-        assert signs == {pycomm.MIN: [True, True, True], pycomm.MAX: [False, False, True], pycomm.SUM: [False, False, True]}
+        assert signs == {
+            pycomm.MIN: [True, True, True],
+            pycomm.MAX: [False, False, True],
+            pycomm.SUM: [False, False, True],
+        }
 
     on_ranks(INPROC, 3, rank)
 
@@ -164,7 +171,12 @@ def test_the_same_bits_on_every_rank_and_in_every_run(size: int, dtype: type) ->
             for slices in (1, 2):
                 comm.Allreduce(mine, result, algorithm=algorithm, slices=slices)
                 error = np.abs(result.astype(np.complex128) - exact)
-                bound = size * np.max(np.abs(inputs), axis=0) * size * float(ml_dtypes.finfo(np.empty(0, dtype).real.dtype).eps)
+                bound = (
+                    size
+                    * np.max(np.abs(inputs), axis=0)
+                    * size
+                    * float(ml_dtypes.finfo(np.empty(0, dtype).real.dtype).eps)
+                )
                 assert (error <= np.maximum(bound.astype(float), 1e-30)).all()
                 prints[f"{algorithm}/{slices}"] = fingerprint(result)
         comm.Allreduce(pycomm.IN_PLACE, again := mine.copy(), algorithm="ring")

@@ -26,7 +26,13 @@ def test_a_collective_names_peer_round_and_bytes(transport: str) -> None:
             comm.Allreduce(np.ones(1000, np.float32), np.empty(1000, np.float32), timeout=0.3)
         over.set()
         words = str(caught.value)
-        for word in ("gave up after 0.3 s", "allreduce(float32, count 1000, SUM)", "operation 1", "round 1 of", "bytes have arrived"):
+        for word in (
+            "gave up after 0.3 s",
+            "allreduce(float32, count 1000, SUM)",
+            "operation 1",
+            "round 1 of",
+            "bytes have arrived",
+        ):
             assert word in words, words
         assert isinstance(caught.value, TimeoutError)
         with pytest.raises(pycomm.DeadlineExceeded, match="gave up after 0.3 s"):
@@ -64,7 +70,9 @@ def test_messages(transport: str) -> None:
                     with pytest.raises(pycomm.DeadlineExceeded, match="receive from any rank"):
                         own.Recv(np.zeros(3), timeout=0.2)
                 else:
-                    with pytest.raises(pycomm.DeadlineExceeded, match="send to rank 1 with tag 9 waits: 0 of 800000 bytes"):
+                    with pytest.raises(
+                        pycomm.DeadlineExceeded, match="send to rank 1 with tag 9 waits: 0 of 800000 bytes"
+                    ):
                         own.Send(np.zeros(100_000), 1, 9, timeout=0.2)
             over.wait()
 

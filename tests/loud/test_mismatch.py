@@ -57,7 +57,9 @@ def test_against_an_allreduce(transport: str, what: str, size: int) -> None:
     call, word = AGAINST_ALLREDUCE[what]
 
     def rank(comm: pycomm.Comm) -> None:
-        expect_mismatch(comm, call if comm.rank == 1 else allreduce, ("disagree", "allreduce(float32, count 8, SUM)", word))
+        expect_mismatch(
+            comm, call if comm.rank == 1 else allreduce, ("disagree", "allreduce(float32, count 8, SUM)", word)
+        )
 
     on_ranks(transport, size, rank)
 
@@ -97,7 +99,9 @@ def test_order(transport: str) -> None:
 def test_one_call_too_many(transport: str) -> None:
     def rank(comm: pycomm.Comm) -> None:
         extra = comm.rank == 0  # whose first call nobody else makes
-        expect_mismatch(comm, (lambda c: c.Bcast(f32(), 0)) if extra else allreduce, ("broadcast", "allreduce", "operation 1"))
+        expect_mismatch(
+            comm, (lambda c: c.Bcast(f32(), 0)) if extra else allreduce, ("broadcast", "allreduce", "operation 1")
+        )
 
     on_ranks(transport, 2, rank)
 
@@ -146,7 +150,9 @@ def test_counts_of_uneven_blocks(transport: str) -> None:
 @pytest.mark.parametrize("transport", (SHM, TCP))
 def test_between_processes(transport: str) -> None:
     def rank(comm: pycomm.Comm) -> None:
-        expect_mismatch(comm, allreduce if comm.rank != 2 else (lambda c: c.Allreduce(f32(3), f32(3))), ("count 3", "count 8"))
+        expect_mismatch(
+            comm, allreduce if comm.rank != 2 else (lambda c: c.Allreduce(f32(3), f32(3))), ("count 3", "count 8")
+        )
 
     on_processes(transport, 4, rank)
 
