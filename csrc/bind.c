@@ -51,8 +51,8 @@ static bool is_local(const struct pcm_step *s) { return s->kind == PCM_STEP_COPY
 static uint8_t place_at(const struct life *life, uint32_t round, bool after)
 {
     uint8_t place = life->start;
-    for (uint32_t i = 0; i < life->nwrites && (life->writes[i].round < round || (after && life->writes[i].round == round));
-         i++)
+    for (uint32_t i = 0;
+         i < life->nwrites && (life->writes[i].round < round || (after && life->writes[i].round == round)); i++)
         place = life->writes[i].place;
     return place;
 }
@@ -125,9 +125,10 @@ static void choose_places(struct binding *b)
         for (uint32_t w = 0; w < life->nwrites; w++) {
             if (life->writes[w].place != PCM_TEMP && life->writes[w].place != SECOND) continue;
             int which = life->writes[w].place == SECOND;
-            uint32_t until = w + 1 < life->nwrites ? life->writes[w + 1].round : life->final_copy ? b->rounds
-                             : life->read && life->last_read > life->writes[w].round         ? life->last_read
-                                                                                              : life->writes[w].round;
+            uint32_t until = w + 1 < life->nwrites                                   ? life->writes[w + 1].round
+                             : life->final_copy                                      ? b->rounds
+                             : life->read && life->last_read > life->writes[w].round ? life->last_read
+                                                                                     : life->writes[w].round;
             if (life->temp[which] == NONE) life->temp_first[which] = life->writes[w].round, life->temp[which] = 0;
             life->temp_last[which] = until;
         }
@@ -185,7 +186,8 @@ static struct pcm_ref reference(const struct binding *b, uint32_t chunk, uint8_t
 {
     const struct life *life = &b->lives[chunk];
     switch (place) {
-    case PCM_IN: case PCM_STAGED: return (struct pcm_ref){place, (uint32_t)b->schedule->in_at[chunk]};
+    case PCM_IN:
+    case PCM_STAGED: return (struct pcm_ref){place, (uint32_t)b->schedule->in_at[chunk]};
     case PCM_OUT: return (struct pcm_ref){PCM_OUT, (uint32_t)b->schedule->out_at[chunk]};
     case PCM_TEMP: return (struct pcm_ref){PCM_TEMP, life->temp[0]};
     case SECOND: return (struct pcm_ref){PCM_TEMP, life->temp[1]};
@@ -235,9 +237,15 @@ static int emit_step(struct binding *b, uint32_t i, bool begins)
     p->parts[p->nparts++] = part;
     if (begins) {
         bool final = after.place == PCM_OUT && !(life->read && life->last_read > round);
-        p->moves[p->nmoves++] = (struct pcm_move){.kind = step->kind, .swap = !!(step->flags & PCM_FLAG_SWAP),
-                                                  .final = final, .peer = step->peer, .part = p->nparts - 1,
-                                                  .after = -1, .after_write = -1, .forward = -1, .forward_after = -1};
+        p->moves[p->nmoves++] = (struct pcm_move){.kind = step->kind,
+                                                  .swap = !!(step->flags & PCM_FLAG_SWAP),
+                                                  .final = final,
+                                                  .peer = step->peer,
+                                                  .part = p->nparts - 1,
+                                                  .after = -1,
+                                                  .after_write = -1,
+                                                  .forward = -1,
+                                                  .forward_after = -1};
     }
     struct pcm_move *move = &p->moves[p->nmoves - 1];
     move->parts++;
@@ -252,10 +260,18 @@ static int emit_step(struct binding *b, uint32_t i, bool begins)
 static void emit_copy(struct binding *b, uint32_t chunk, uint8_t from)
 {
     struct pcm_program *p = b->program;
-    p->parts[p->nparts++] = (struct pcm_part){.chunk = chunk, .to = reference(b, chunk, PCM_OUT), .from = reference(b, chunk, from),
+    p->parts[p->nparts++] = (struct pcm_part){.chunk = chunk,
+                                              .to = reference(b, chunk, PCM_OUT),
+                                              .from = reference(b, chunk, from),
                                               .with = {PCM_NOWHERE, 0}};
-    p->moves[p->nmoves++] = (struct pcm_move){.kind = PCM_STEP_COPY, .final = 1, .part = p->nparts - 1, .parts = 1,
-                                              .after = -1, .after_write = -1, .forward = -1, .forward_after = -1};
+    p->moves[p->nmoves++] = (struct pcm_move){.kind = PCM_STEP_COPY,
+                                              .final = 1,
+                                              .part = p->nparts - 1,
+                                              .parts = 1,
+                                              .after = -1,
+                                              .after_write = -1,
+                                              .forward = -1,
+                                              .forward_after = -1};
 }
 
 /* Emits one round: sends first, so that peers can start. Chunks that only move from the input to the output do so in the

@@ -279,8 +279,12 @@ static int prepare(struct pcm_request *r, const struct pcm_call *call, bool keep
     if ((rc = check_buffers(plan, call, r->geometry))) return rc;
     r->timeout = call->timeout > 0 ? call->timeout : comm->timeout;
     r->deadline = 0;
-    r->head = (struct pcm_head){.seq = comm->seq, .collective = call->collective, .dtype = call->dtype, .op = call->op,
-                                .part = plan->mark, .root = call->root,
+    r->head = (struct pcm_head){.seq = comm->seq,
+                                .collective = call->collective,
+                                .dtype = call->dtype,
+                                .op = call->op,
+                                .part = plan->mark,
+                                .root = call->root,
                                 .count = plan->uneven ? PCM_UNEVEN : call->count};
     return PCM_OK;
 }

@@ -15,10 +15,10 @@
 enum pcm_place { PCM_IN, PCM_OUT, PCM_TEMP, PCM_NOWHERE, PCM_STAGED };
 
 enum pcm_layout { /* how the two buffers of a call lie */
-    PCM_APART,
-    PCM_ALIKE,  /* in place, and every chunk stays where it is */
-    PCM_MOVING, /* in place, but chunks move: some are staged */
-    PCM_LAYOUTS
+                  PCM_APART,
+                  PCM_ALIKE,  /* in place, and every chunk stays where it is */
+                  PCM_MOVING, /* in place, but chunks move: some are staged */
+                  PCM_LAYOUTS
 };
 
 struct pcm_ref { /* where a chunk's bytes are: the index-th piece of a buffer, or a temporary */
@@ -28,7 +28,8 @@ struct pcm_ref { /* where a chunk's bytes are: the index-th piece of a buffer, o
 
 struct pcm_part { /* one chunk of a message, or the operands of a local step */
     uint32_t chunk; /* whose length it has */
-    struct pcm_ref to, from, with; /* to = from op with. Received: `with` is what comes. Sent: `to`, if anywhere, gets a copy */
+    struct pcm_ref to, from,
+        with; /* to = from op with. Received: `with` is what comes. Sent: `to`, if anywhere, gets a copy */
 };
 
 struct pcm_move { /* one message of a round, or one local step */

@@ -45,22 +45,10 @@ static const char *const collectives[PCM_NCOLLECTIVES] = {
     [PCM_POINT_TO_POINT] = "point_to_point",
 };
 
-size_t pcm_dtype_size(int dtype)
-{
-    return dtype >= 0 && dtype < PCM_NDTYPES ? dtypes[dtype].size : 0;
-}
+size_t pcm_dtype_size(int dtype) { return dtype >= 0 && dtype < PCM_NDTYPES ? dtypes[dtype].size : 0; }
 
-const char *pcm_dtype_name(int dtype)
-{
-    return dtype >= 0 && dtype < PCM_NDTYPES ? dtypes[dtype].name : "?";
-}
+const char *pcm_dtype_name(int dtype) { return dtype >= 0 && dtype < PCM_NDTYPES ? dtypes[dtype].name : "?"; }
 
-const char *pcm_op_name(int op)
-{
-    return op >= 0 && op < PCM_NOPS ? ops[op] : "?";
-}
+const char *pcm_op_name(int op) { return op >= 0 && op < PCM_NOPS ? ops[op] : "?"; }
 
-const char *pcm_collective_name(int coll)
-{
-    return coll >= 0 && coll < PCM_NCOLLECTIVES ? collectives[coll] : "?";
-}
+const char *pcm_collective_name(int coll) { return coll >= 0 && coll < PCM_NCOLLECTIVES ? collectives[coll] : "?"; }

@@ -32,13 +32,18 @@ void pcm_head_describe(const struct pcm_head *head, char *text, size_t capacity)
     if (head->count != PCM_UNEVEN) snprintf(count, sizeof count, "count %llu", (unsigned long long)head->count);
     const char *op = "";
     switch (head->collective) {
-    case PCM_ALLREDUCE: case PCM_REDUCE: case PCM_REDUCE_SCATTER: case PCM_SCAN: case PCM_EXSCAN:
-        op = pcm_op_name(head->op);
+    case PCM_ALLREDUCE:
+    case PCM_REDUCE:
+    case PCM_REDUCE_SCATTER:
+    case PCM_SCAN:
+    case PCM_EXSCAN: op = pcm_op_name(head->op);
     }
     char root[24] = "";
     switch (head->collective) {
-    case PCM_REDUCE: case PCM_BROADCAST: case PCM_GATHER: case PCM_SCATTER:
-        snprintf(root, sizeof root, ", root %d", (int)head->root);
+    case PCM_REDUCE:
+    case PCM_BROADCAST:
+    case PCM_GATHER:
+    case PCM_SCATTER: snprintf(root, sizeof root, ", root %d", (int)head->root);
     }
     if (at < capacity)
         snprintf(text + at, capacity - at, "%s, %s%s%s%s)", pcm_dtype_name(head->dtype), count, *op ? ", " : "", op,

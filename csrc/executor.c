@@ -47,8 +47,8 @@ struct stretch { /* where a run of a message's bytes lies: in one part of it */
 };
 
 /* The stretch that begins `*at` bytes into the parts from *part on; moves both on. Bytes must be left. */
-static struct stretch next_stretch(const struct pcm_request *r, const struct pcm_run *run,
-                                   const struct pcm_part **part, uint64_t *at, uint64_t left)
+static struct stretch next_stretch(const struct pcm_request *r, const struct pcm_run *run, const struct pcm_part **part,
+                                   uint64_t *at, uint64_t left)
 {
     for (;; ++*part) {
         struct pcm_span slice = slice_of(r, run, (*part)->chunk);
@@ -115,16 +115,18 @@ void pcm_comm_differ(pcm_comm *comm, int peer, const struct pcm_head *theirs, co
                       "as operation %u",
                       peer, their_call, theirs->seq, comm->rank, our_call, ours->seq);
     else if (theirs->part != ours->part)
-        pcm_comm_fail(comm, PCM_ERR_MISMATCH, peer,
-                      "the ranks disagree: in operation %u, %s, rank %d runs another algorithm than rank %d, or the same "
-                      "in other slices: give all ranks the same",
-                      ours->seq, our_call, peer, comm->rank);
+        pcm_comm_fail(
+            comm, PCM_ERR_MISMATCH, peer,
+            "the ranks disagree: in operation %u, %s, rank %d runs another algorithm than rank %d, or the same "
+            "in other slices: give all ranks the same",
+            ours->seq, our_call, peer, comm->rank);
     else
-        pcm_comm_fail(comm, PCM_ERR_MISMATCH, peer,
-                      "the ranks disagree: in operation %u, %s, rank %d sends slice %u in a message of %llu bytes where "
-                      "rank %d expects slice %u in %llu bytes: do all ranks give the same counts?",
-                      ours->seq, our_call, peer, theirs->slice, (unsigned long long)theirs->bytes, comm->rank,
-                      ours->slice, (unsigned long long)ours->bytes);
+        pcm_comm_fail(
+            comm, PCM_ERR_MISMATCH, peer,
+            "the ranks disagree: in operation %u, %s, rank %d sends slice %u in a message of %llu bytes where "
+            "rank %d expects slice %u in %llu bytes: do all ranks give the same counts?",
+            ours->seq, our_call, peer, theirs->slice, (unsigned long long)theirs->bytes, comm->rank, ours->slice,
+            (unsigned long long)ours->bytes);
 }
 
 /* Room to pass a fragment on to the next peer in the same breath, or NULL: then the send does it in its own round. */
@@ -320,8 +322,8 @@ static bool room_for(void **memory, size_t *room, size_t bytes)
 
 static bool prescales(const struct pcm_call *call)
 {
-    return call->op == PCM_AVG && (call->dtype == PCM_FLOAT16 || call->dtype == PCM_FLOAT8_E4M3 ||
-                                   call->dtype == PCM_FLOAT8_E5M2);
+    return call->op == PCM_AVG &&
+           (call->dtype == PCM_FLOAT16 || call->dtype == PCM_FLOAT8_E4M3 || call->dtype == PCM_FLOAT8_E5M2);
 }
 
 /* Prepares the input: the sum of narrow floats overflows long before their average does, so they are divided first, the
@@ -364,7 +366,8 @@ void pcm_collective_ask(const struct pcm_request *r)
     for (uint32_t w = 0; w < r->window && !r->waiting; w++) {
         const struct pcm_run *run = &r->runs[w];
         for (uint32_t i = run->begin; !run->done && i < p->round_end[run->round]; i++)
-            if (!run->cursors[i].done && (p->moves[i].kind == PCM_STEP_RECV || p->moves[i].kind == PCM_STEP_REDUCE_FROM))
+            if (!run->cursors[i].done &&
+                (p->moves[i].kind == PCM_STEP_RECV || p->moves[i].kind == PCM_STEP_REDUCE_FROM))
                 pcm_comm_ask(r, p->moves[i].peer);
     }
 }
@@ -383,8 +386,10 @@ int pcm_collective_begin(struct pcm_request *r)
     r->live = p->nrounds ? r->window : 0;
     for (uint32_t w = 0; w < r->window; w++) {
         struct pcm_run *run = &r->runs[w];
-        *run = (struct pcm_run){.slice = w, .lane = (comm->lane_next + w) % PCM_OP_LANES,
-                                .cursors = r->cursors + w * p->nmoves, .temps = r->temps + w * temps};
+        *run = (struct pcm_run){.slice = w,
+                                .lane = (comm->lane_next + w) % PCM_OP_LANES,
+                                .cursors = r->cursors + w * p->nmoves,
+                                .temps = r->temps + w * temps};
         if (!p->nrounds) continue;
         memset(run->cursors, 0, p->round_end[0] * sizeof *run->cursors);
         enter_round(r, run, 0);
@@ -473,13 +478,13 @@ static int describe_collective(const struct pcm_request *r, char *text, size_t c
             bool sends = m->kind == PCM_STEP_SEND;
             const struct pcm_channel *channel = r->comm->channels[m->peer];
             bool connecting = !channel || channel->state == PCM_CHANNEL_CONNECTING;
-            snprintf(text, capacity,
-                     "%s, operation %u (%s), waits in round %u of %u of slice %u of %u for rank %u%s: %llu of %llu bytes "
-                     "%s",
-                     call, r->head.seq, r->plan->schedule->name, run->round + 1, p->nrounds, run->slice + 1,
-                     r->plan->slices, m->peer, connecting ? ", which has not connected" : "",
-                     (unsigned long long)run->cursors[i].bytes, (unsigned long long)message_bytes(r, run, m),
-                     sends ? "could be sent" : "have arrived");
+            snprintf(
+                text, capacity,
+                "%s, operation %u (%s), waits in round %u of %u of slice %u of %u for rank %u%s: %llu of %llu bytes "
+                "%s",
+                call, r->head.seq, r->plan->schedule->name, run->round + 1, p->nrounds, run->slice + 1, r->plan->slices,
+                m->peer, connecting ? ", which has not connected" : "", (unsigned long long)run->cursors[i].bytes,
+                (unsigned long long)message_bytes(r, run, m), sends ? "could be sent" : "have arrived");
             return (int)m->peer;
         }
     }
@@ -493,8 +498,8 @@ int pcm_request_describe(const struct pcm_request *r, char *text, size_t capacit
     bool sends = r->kind == PCM_REQUEST_SEND;
     char peer[32] = "any rank";
     if (r->peer >= 0) snprintf(peer, sizeof peer, "rank %d", r->peer);
-    snprintf(text, capacity, "a %s %s with tag %d waits: %llu of %llu bytes %s", sends ? "send to" : "receive from", peer,
-             r->tag, (unsigned long long)r->moved, (unsigned long long)r->bytes,
+    snprintf(text, capacity, "a %s %s with tag %d waits: %llu of %llu bytes %s", sends ? "send to" : "receive from",
+             peer, r->tag, (unsigned long long)r->moved, (unsigned long long)r->bytes,
              sends ? "could be sent" : "have arrived");
     return r->peer;
 }

@@ -163,9 +163,10 @@ static bool accept(struct pcm_request *r, int source, const struct pcm_head *hea
     }
     if (head->bytes > r->bytes) {
         r->error = (struct pcm_error){.code = PCM_ERR_TRUNCATED, .rank = source};
-        snprintf(r->error.text, sizeof r->error.text,
-                 "a message of %llu bytes from rank %d with tag %d does not fit into the receive's buffer of %llu bytes",
-                 (unsigned long long)head->bytes, source, (int)head->root, (unsigned long long)r->bytes);
+        snprintf(
+            r->error.text, sizeof r->error.text,
+            "a message of %llu bytes from rank %d with tag %d does not fit into the receive's buffer of %llu bytes",
+            (unsigned long long)head->bytes, source, (int)head->root, (unsigned long long)r->bytes);
         pcm_request_finish(r, PCM_ERR_TRUNCATED);
         return false;
     }
@@ -320,7 +321,8 @@ static bool send_to(pcm_comm *comm, struct link *l, struct pcm_channel *channel)
     while (l->payloads_out.first) {
         struct errand *e = l->payloads_out.first;
         if (!push_bytes(channel, PCM_LANE_BULK, &e->head, e->request->buffer, e->head.bytes, &e->moved, &progress)) {
-            if (!comm->error.code) e->request->moved = e->moved; /* else the request has ended, and maybe because of us */
+            if (!comm->error.code)
+                e->request->moved = e->moved; /* else the request has ended, and maybe because of us */
             break;
         }
         pcm_request_finish(e->request, PCM_OK);
@@ -433,7 +435,8 @@ static bool receive_payloads(pcm_comm *comm, struct link *l, int source, struct 
 static bool anybody_left(const pcm_comm *comm)
 {
     for (int peer = 0; peer < comm->size; peer++)
-        if (peer != comm->rank && (!comm->channels[peer] || comm->channels[peer]->state < PCM_CHANNEL_CLOSED)) return true;
+        if (peer != comm->rank && (!comm->channels[peer] || comm->channels[peer]->state < PCM_CHANNEL_CLOSED))
+            return true;
     return false;
 }
 

@@ -28,7 +28,8 @@ static int check(const struct pcm_schedule_desc *d)
             return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: chunk %u lies outside its buffer", d->name, c);
         uint32_t like = d->like[c];
         if (!placed && (like >= d->nchunks || (d->in_at[like] < 0 && d->out_at[like] < 0)))
-            return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: temporary chunk %u is like no placed chunk", d->name, c);
+            return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: temporary chunk %u is like no placed chunk", d->name,
+                            c);
     }
     return PCM_OK;
 }
@@ -117,10 +118,9 @@ int pcm_geometry_make(const struct pcm_plan *plan, const struct pcm_call *call, 
         uint32_t like = s->in_at[c] < 0 && s->out_at[c] < 0 ? s->like[c] : c;
         g->length[c] = s->in_at[like] >= 0 ? g->in[s->in_at[like]].length : g->out[s->out_at[like]].length;
         if (s->in_at[c] >= 0 && s->out_at[c] >= 0 && g->in[s->in_at[c]].length != g->out[s->out_at[c]].length)
-            return pcm_fail(PCM_ERR_ARGUMENT, -1,
-                            "the counts disagree: a block of %llu elements is to become one of %llu",
-                            (unsigned long long)g->in[s->in_at[c]].length,
-                            (unsigned long long)g->out[s->out_at[c]].length);
+            return pcm_fail(
+                PCM_ERR_ARGUMENT, -1, "the counts disagree: a block of %llu elements is to become one of %llu",
+                (unsigned long long)g->in[s->in_at[c]].length, (unsigned long long)g->out[s->out_at[c]].length);
     }
     uint64_t longest = 0;
     for (uint32_t i = 0; i < p->ntemp_pairs; i++) {
@@ -151,10 +151,7 @@ static void make_key(const struct pcm_call *call, uint64_t key[3])
     key[2] = (uint64_t)in_place(call) | (uint64_t)(call->in_counts || call->out_counts) << 1;
 }
 
-static bool same_key(const uint64_t a[3], const uint64_t b[3])
-{
-    return a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
-}
+static bool same_key(const uint64_t a[3], const uint64_t b[3]) { return a[0] == b[0] && a[1] == b[1] && a[2] == b[2]; }
 
 static unsigned bucket(const uint64_t key[3])
 {

@@ -24,21 +24,54 @@ extern "C" {
 /* ---- codes that travel between ranks: never renumber ------------------------------------------ */
 
 enum pcm_dtype {
-    PCM_BOOL, PCM_INT8, PCM_UINT8, PCM_INT16, PCM_UINT16, PCM_INT32, PCM_UINT32, PCM_INT64, PCM_UINT64,
-    PCM_FLOAT16, PCM_BFLOAT16, PCM_FLOAT32, PCM_FLOAT64, PCM_COMPLEX64, PCM_COMPLEX128,
+    PCM_BOOL,
+    PCM_INT8,
+    PCM_UINT8,
+    PCM_INT16,
+    PCM_UINT16,
+    PCM_INT32,
+    PCM_UINT32,
+    PCM_INT64,
+    PCM_UINT64,
+    PCM_FLOAT16,
+    PCM_BFLOAT16,
+    PCM_FLOAT32,
+    PCM_FLOAT64,
+    PCM_COMPLEX64,
+    PCM_COMPLEX128,
     PCM_FLOAT8_E4M3, /* OCP e4m3fn: no infinities, saturates to NaN like ml_dtypes.float8_e4m3fn */
     PCM_FLOAT8_E5M2, /* OCP e5m2: IEEE-like, with infinities */
     PCM_NDTYPES
 };
 
 enum pcm_op {
-    PCM_SUM, PCM_PROD, PCM_MIN, PCM_MAX, PCM_AVG, PCM_LAND, PCM_LOR, PCM_LXOR, PCM_BAND, PCM_BOR, PCM_BXOR,
+    PCM_SUM,
+    PCM_PROD,
+    PCM_MIN,
+    PCM_MAX,
+    PCM_AVG,
+    PCM_LAND,
+    PCM_LOR,
+    PCM_LXOR,
+    PCM_BAND,
+    PCM_BOR,
+    PCM_BXOR,
     PCM_NOPS
 };
 
 enum pcm_collective {
-    PCM_ALLREDUCE, PCM_REDUCE, PCM_BROADCAST, PCM_ALLGATHER, PCM_REDUCE_SCATTER, PCM_GATHER, PCM_SCATTER,
-    PCM_ALLTOALL, PCM_SCAN, PCM_EXSCAN, PCM_BARRIER, PCM_POINT_TO_POINT,
+    PCM_ALLREDUCE,
+    PCM_REDUCE,
+    PCM_BROADCAST,
+    PCM_ALLGATHER,
+    PCM_REDUCE_SCATTER,
+    PCM_GATHER,
+    PCM_SCATTER,
+    PCM_ALLTOALL,
+    PCM_SCAN,
+    PCM_EXSCAN,
+    PCM_BARRIER,
+    PCM_POINT_TO_POINT,
     PCM_NCOLLECTIVES
 };
 
@@ -165,11 +198,11 @@ PCM_API void pcm_schedule_release(pcm_schedule *schedule); /* freed when its las
 
 struct pcm_call {
     uint8_t collective, dtype, op; /* their enums; op is 0 where there is no reduction */
-    uint8_t variant;               /* 0: the caller's default schedule; others tell the caller's other choices apart */
-    int32_t root;                  /* 0 where there is none */
+    uint8_t variant; /* 0: the caller's default schedule; others tell the caller's other choices apart */
+    int32_t root; /* 0 where there is none */
     const void *in;
     void *out;
-    uint64_t count;                        /* elements a block, where blocks are equal */
+    uint64_t count; /* elements a block, where blocks are equal */
     const uint64_t *in_counts, *in_displs; /* elements a block of the input, and where it starts; NULL: equal blocks */
     const uint64_t *out_counts, *out_displs;
     double timeout; /* seconds; 0: the communicator's */
@@ -196,8 +229,8 @@ struct pcm_status_info { /* of a received message */
 enum { PCM_ANY_SOURCE = -1, PCM_ANY_TAG = -1 };
 PCM_API int pcm_send_start(pcm_comm *comm, const void *buf, uint64_t bytes, int dtype, int dest, int tag,
                            double timeout, pcm_request **request);
-PCM_API int pcm_recv_start(pcm_comm *comm, void *buf, uint64_t capacity, int dtype, int source, int tag,
-                           double timeout, pcm_request **request);
+PCM_API int pcm_recv_start(pcm_comm *comm, void *buf, uint64_t capacity, int dtype, int source, int tag, double timeout,
+                           pcm_request **request);
 
 /* Waits until the request is done (seconds; < 0: until its own deadline) and frees it, unless PCM_AGAIN: not yet. */
 PCM_API int pcm_wait(pcm_request *request, double seconds, struct pcm_status_info *status);
@@ -206,7 +239,7 @@ PCM_API int pcm_wait(pcm_request *request, double seconds, struct pcm_status_inf
 
 PCM_API const char *pcm_version(void);
 PCM_API const char *pcm_kernels_name(void); /* the instruction set in use: "avx2", "neon", "generic" */
-PCM_API const char *pcm_transports(void);   /* names of all compiled transports, comma-separated */
+PCM_API const char *pcm_transports(void); /* names of all compiled transports, comma-separated */
 /* dst[i] = a[i] op b[i] with the kernels that the executor uses; dst may be exactly a or b. AVG adds only. */
 PCM_API int pcm_reduce_local(int dtype, int op, void *dst, const void *a, const void *b, size_t n);
 /* Copies with the kernels that the executor uses; stream: past the caches. For measuring what memory allows. */

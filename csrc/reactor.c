@@ -22,7 +22,8 @@ static void on_doorbell(struct pcm_watch *watch, uint32_t events)
 {
     (void)events;
     uint64_t rings;
-    while (read(watch->fd, &rings, sizeof rings) < 0 && errno == EINTR) {}
+    while (read(watch->fd, &rings, sizeof rings) < 0 && errno == EINTR) {
+    }
 }
 
 int pcm_reactor_create(struct pcm_reactor **out)
@@ -102,6 +103,7 @@ void pcm_reactor_ring(int doorbell)
 {
     uint64_t one = 1;
     int saved = errno;
-    while (write(doorbell, &one, sizeof one) < 0 && errno == EINTR) {}
+    while (write(doorbell, &one, sizeof one) < 0 && errno == EINTR) {
+    }
     errno = saved;
 }

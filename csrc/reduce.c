@@ -65,7 +65,4 @@ int pcm_divide(int dtype, void *dst, const void *src, size_t n, unsigned divisor
     return 1;
 }
 
-const char *pcm_kernels_name(void)
-{
-    return kernels()->name;
-}
+const char *pcm_kernels_name(void) { return kernels()->name; }

@@ -375,8 +375,10 @@ static void *progress_thread(void *argument)
                     check_deadline(r);
                     if (comm->error.code) break;
                 }
-            if (world->detached) idle(world, round++);
-            else sleep_on_reactor(world, 50);
+            if (world->detached)
+                idle(world, round++);
+            else
+                sleep_on_reactor(world, 50);
         }
     }
     pthread_mutex_unlock(&world->lock);
@@ -400,7 +402,8 @@ void pcm_world_unsent(pcm_world *world, int change)
 
 void pcm_world_wake_thread(pcm_world *world)
 {
-    if ((!world->detached && !world->unsent) || world->drivers || world->stopping) return; /* nothing to do, or somebody does it */
+    if ((!world->detached && !world->unsent) || world->drivers || world->stopping)
+        return; /* nothing to do, or somebody does it */
     /* if it cannot be started, the next call makes progress */
     if (pcm_world_start_thread(world) == PCM_OK) pthread_cond_signal(&world->parked);
 }

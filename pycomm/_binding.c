@@ -10,11 +10,11 @@ enum { TYPES = 512 };
 
 /* numpy's type numbers; filled with its own names, so that a renumbering there cannot mislead us here */
 static signed char dtypes[TYPES] = {
-    [NPY_BOOL] = PCM_BOOL + 1,         [NPY_BYTE] = PCM_INT8 + 1,          [NPY_UBYTE] = PCM_UINT8 + 1,
-    [NPY_SHORT] = PCM_INT16 + 1,       [NPY_USHORT] = PCM_UINT16 + 1,      [NPY_INT] = PCM_INT32 + 1,
-    [NPY_UINT] = PCM_UINT32 + 1,       [NPY_LONG] = PCM_INT64 + 1,         [NPY_ULONG] = PCM_UINT64 + 1,
-    [NPY_LONGLONG] = PCM_INT64 + 1,    [NPY_ULONGLONG] = PCM_UINT64 + 1,   [NPY_HALF] = PCM_FLOAT16 + 1,
-    [NPY_FLOAT] = PCM_FLOAT32 + 1,     [NPY_DOUBLE] = PCM_FLOAT64 + 1,     [NPY_CFLOAT] = PCM_COMPLEX64 + 1,
+    [NPY_BOOL] = PCM_BOOL + 1,          [NPY_BYTE] = PCM_INT8 + 1,        [NPY_UBYTE] = PCM_UINT8 + 1,
+    [NPY_SHORT] = PCM_INT16 + 1,        [NPY_USHORT] = PCM_UINT16 + 1,    [NPY_INT] = PCM_INT32 + 1,
+    [NPY_UINT] = PCM_UINT32 + 1,        [NPY_LONG] = PCM_INT64 + 1,       [NPY_ULONG] = PCM_UINT64 + 1,
+    [NPY_LONGLONG] = PCM_INT64 + 1,     [NPY_ULONGLONG] = PCM_UINT64 + 1, [NPY_HALF] = PCM_FLOAT16 + 1,
+    [NPY_FLOAT] = PCM_FLOAT32 + 1,      [NPY_DOUBLE] = PCM_FLOAT64 + 1,   [NPY_CFLOAT] = PCM_COMPLEX64 + 1,
     [NPY_CDOUBLE] = PCM_COMPLEX128 + 1,
 };
 _Static_assert(sizeof(long) == 8, "pycomm is for 64-bit Linux");
@@ -74,14 +74,20 @@ int pycomm_run_arrays(uintptr_t handle, int64_t what, uintptr_t in, uintptr_t ou
     case PCM_EXSCAN:
         if (pcm_comm_rank(comm) == 0) o.data = NULL; /* there is nothing before it */
     }
-    uint64_t most = in_blocks > out_blocks ? in_blocks : out_blocks; /* in place, one buffer is as long as the longer side */
+    uint64_t most =
+        in_blocks > out_blocks ? in_blocks : out_blocks; /* in place, one buffer is as long as the longer side */
     uint64_t count = in != out ? i.count / in_blocks : most == 1 ? i.count : i.count / most;
     if (in == out && (in == none) != (collective == PCM_BARRIER)) return PYCOMM_LOOK;
     if (in == out ? count * most != i.count : count * in_blocks != i.count || count * out_blocks != o.count)
         return PYCOMM_LOOK;
     if (i.dtype != o.dtype || (in != out && i.data == o.data && in_blocks != out_blocks)) return PYCOMM_LOOK;
-    struct pcm_call call = {.collective = collective, .dtype = (uint8_t)i.dtype, .op = (uint8_t)op,
-                            .root = (int32_t)(what >> 32), .in = i.data, .out = o.data, .count = count};
+    struct pcm_call call = {.collective = collective,
+                            .dtype = (uint8_t)i.dtype,
+                            .op = (uint8_t)op,
+                            .root = (int32_t)(what >> 32),
+                            .in = i.data,
+                            .out = o.data,
+                            .count = count};
     return pcm_run(comm, &call, 0.2);
 }
 

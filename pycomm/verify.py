@@ -191,7 +191,7 @@ class _Rank:
         self.rows[at] = rows
 
     def expect(self, op: Op) -> None:
-        """Enter a receive of this round: what writes the same chunk is taken in the order of the steps, and waits for it."""
+        """Enter a receive of this round: what writes one chunk is taken in the order of the steps, and waits for it."""
         at = self.at(op)
         before = {int(first) for first in np.unique(self.writer[at])} - {-1} - self.arrived.keys()
         self.writer[at] = op.first
@@ -265,13 +265,13 @@ def _run(ranks: list[_Rank]) -> list[Event]:
             while links:
                 link = links.pop()
                 sender, receiver = ranks[link[0]], ranks[link[1]]
-                channel = channels.get(link)
-                if not channel or not channel.sends or not channel.receives:
+                waiting = channels.get(link)
+                if not waiting or not waiting.sends or not waiting.receives:
                     continue
-                if channel.receives[0].first in receiver.behind:
+                if waiting.receives[0].first in receiver.behind:
                     continue
                 depth = 1 + max(sender.began, receiver.began)
-                received, freed = _meet(sender, receiver, channel)
+                received, freed = _meet(sender, receiver, waiting)
                 links += [(peer, link[1]) for peer in freed]
                 links.append(link)
                 events.append(Event(depth, *link, received.kind, receiver.names(received)))

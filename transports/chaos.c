@@ -49,10 +49,7 @@ struct chaos_endpoint {
     int rank;
 };
 
-static struct chaos_channel *of(struct pcm_channel *channel)
-{
-    return (struct chaos_channel *)channel;
-}
+static struct chaos_channel *of(struct pcm_channel *channel) { return (struct chaos_channel *)channel; }
 static struct chaos_endpoint *endpoint_of(const struct chaos_channel *channel)
 {
     return (struct chaos_endpoint *)channel->base.endpoint;

@@ -122,10 +122,7 @@ static bool sending(const struct pcm_handshake *shake)
     return shake->initiator == (shake->stage == HELLO || shake->stage == PROOF);
 }
 
-uint32_t pcm_handshake_events(const struct pcm_handshake *shake)
-{
-    return sending(shake) ? EPOLLOUT : EPOLLIN;
-}
+uint32_t pcm_handshake_events(const struct pcm_handshake *shake) { return sending(shake) ? EPOLLOUT : EPOLLIN; }
 
 /* The acceptor reads a hello: is it meant for us? */
 static int check_hello(struct pcm_handshake *shake)
@@ -436,7 +433,4 @@ struct pcm_visit *pcm_door_call(struct pcm_door *door, int fd, const struct pcm_
     return visit;
 }
 
-void pcm_door_drop(struct pcm_visit *visit)
-{
-    close(part(visit));
-}
+void pcm_door_drop(struct pcm_visit *visit) { close(part(visit)); }

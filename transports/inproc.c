@@ -12,7 +12,7 @@ struct meeting { /* of two ranks: made by the first one's connect, gone after th
     struct meeting *next;
     uint64_t job, id;
     int ranks[2], doorbells[2]; /* by side: 0 came first; doorbell -1: not there yet, or gone again */
-    bool joined;                /* side 1 has come */
+    bool joined; /* side 1 has come */
     struct ring_pair *pair;
 };
 
@@ -72,8 +72,8 @@ static struct meeting *meet(uint64_t job, uint64_t id, int rank, int peer)
         free(m);
         return NULL;
     }
-    *m = (struct meeting){.next = table, .job = job, .id = id, .ranks = {rank, peer}, .doorbells = {-1, -1},
-                          .pair = m->pair};
+    *m = (struct meeting){
+        .next = table, .job = job, .id = id, .ranks = {rank, peer}, .doorbells = {-1, -1}, .pair = m->pair};
     return table = m;
 }
 
@@ -95,9 +95,12 @@ static struct pcm_channel *inproc_connect(struct pcm_endpoint *endpoint, int pee
     int side = m->joined;
     m->doorbells[side] = pcm_reactor_doorbell(pcm_world_reactor(endpoint->world));
     c->meeting = m;
-    c->ring = (struct ring_channel){.base = {.ops = &pcm_inproc, .endpoint = endpoint, .peer = peer, .id = id,
-                                             .state = PCM_CHANNEL_UP},
-                                    .pair = m->pair, .side = side, .doorbell = -1, .next = e->channels};
+    c->ring = (struct ring_channel){
+        .base = {.ops = &pcm_inproc, .endpoint = endpoint, .peer = peer, .id = id, .state = PCM_CHANNEL_UP},
+        .pair = m->pair,
+        .side = side,
+        .doorbell = -1,
+        .next = e->channels};
     e->channels = &c->ring;
     pthread_mutex_unlock(&table_lock);
     return &c->ring.base;

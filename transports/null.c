@@ -47,8 +47,8 @@ static struct pcm_channel *null_connect(struct pcm_endpoint *endpoint, int peer,
     struct null_channel *c = aligned_alloc(64, (sizeof *c + 63) / 64 * 64);
     if (!c) return pcm_fail(PCM_ERR_SYSTEM, peer, "out of memory for a channel"), NULL;
     memset(c, 0, offsetof(struct null_channel, cells));
-    c->base = (struct pcm_channel){.ops = &pcm_null, .endpoint = endpoint, .peer = peer, .id = id,
-                                   .state = PCM_CHANNEL_UP};
+    c->base =
+        (struct pcm_channel){.ops = &pcm_null, .endpoint = endpoint, .peer = peer, .id = id, .state = PCM_CHANNEL_UP};
     return &c->base;
 }
 

@@ -47,7 +47,7 @@ struct ring_pair {
 struct ring_channel {
     struct pcm_channel base;
     struct ring_pair *pair;
-    int side;     /* 0: the rank that made the pair */
+    int side; /* 0: the rank that made the pair */
     int doorbell; /* of the peer; -1 until known */
     struct ring_channel *next; /* of the endpoint */
     uint32_t sent[PCM_LANES], tail_seen[PCM_LANES], received[PCM_LANES];

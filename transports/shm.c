@@ -19,15 +19,15 @@
 #include "ring.h"
 
 struct shm_address { /* what a peer must know */
-    char boot[40];   /* the host, since it booted */
-    uint64_t netns;  /* abstract sockets do not cross network namespaces */
-    char name[32];   /* of the abstract socket */
+    char boot[40]; /* the host, since it booted */
+    uint64_t netns; /* abstract sockets do not cross network namespaces */
+    char name[32]; /* of the abstract socket */
 };
 
 enum stage {
-    CALLING,  /* our call is under way, or was dropped in favour of the peer's */
-    OFFERED,  /* we made the memory and wait for the peer's doorbell */
-    ENTERED,  /* the peer called and will send the memory */
+    CALLING, /* our call is under way, or was dropped in favour of the peer's */
+    OFFERED, /* we made the memory and wait for the peer's doorbell */
+    ENTERED, /* the peer called and will send the memory */
     MAPPED,
 };
 
@@ -36,7 +36,6 @@ struct shm_channel {
     struct pcm_watch socket, process; /* fd -1: none */
     struct pcm_visit *visit;
     int stage;
-
 };
 
 struct shm_endpoint {
@@ -58,10 +57,7 @@ static struct shm_channel *holder_of_process(struct pcm_watch *watch)
     return (struct shm_channel *)((char *)watch - offsetof(struct shm_channel, process));
 }
 
-static struct pcm_reactor *reactor_of(struct shm_channel *c)
-{
-    return pcm_world_reactor(c->ring.base.endpoint->world);
-}
+static struct pcm_reactor *reactor_of(struct shm_channel *c) { return pcm_world_reactor(c->ring.base.endpoint->world); }
 
 /* ---- channels ---------------------------------------------------------------------------------------------- */
 
@@ -76,9 +72,10 @@ static struct shm_channel *make_channel(struct shm_endpoint *e, int peer, uint64
 {
     struct shm_channel *c = calloc(1, sizeof *c);
     if (!c) return NULL;
-    c->ring = (struct ring_channel){.base = {.ops = &pcm_shm, .endpoint = &e->base, .peer = peer, .id = id,
-                                             .state = PCM_CHANNEL_CONNECTING},
-                                    .doorbell = -1, .next = e->channels};
+    c->ring = (struct ring_channel){
+        .base = {.ops = &pcm_shm, .endpoint = &e->base, .peer = peer, .id = id, .state = PCM_CHANNEL_CONNECTING},
+        .doorbell = -1,
+        .next = e->channels};
     c->socket.fd = c->process.fd = -1;
     e->channels = &c->ring;
     return c;
@@ -119,7 +116,9 @@ static int send_descriptors(int socket, const int *fds, int n)
         struct cmsghdr align;
     } control = {{0}};
     struct iovec iov = {&byte, 1};
-    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
                              .msg_controllen = CMSG_SPACE((size_t)n * sizeof(int))};
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     header->cmsg_level = SOL_SOCKET, header->cmsg_type = SCM_RIGHTS;
@@ -140,8 +139,8 @@ static int receive_descriptors(int socket, int fds[2])
         struct cmsghdr align;
     } control;
     struct iovec iov = {&byte, 1};
-    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
-                             .msg_controllen = sizeof control.bytes};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
     ssize_t got;
     do got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
     while (got < 0 && errno == EINTR);
@@ -160,7 +159,8 @@ static void watch_process(struct shm_channel *c)
     socklen_t length = sizeof peer;
     if (getsockopt(c->socket.fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) || peer.pid <= 0 || peer.pid == getpid())
         return;
-    int fd = (int)syscall(SYS_pidfd_open, peer.pid, 0); /* without it (old kernel, other pid namespace) the socket does */
+    int fd =
+        (int)syscall(SYS_pidfd_open, peer.pid, 0); /* without it (old kernel, other pid namespace) the socket does */
     if (fd < 0) return;
     c->process = (struct pcm_watch){fd, on_process_end};
     if (pcm_reactor_add(reactor_of(c), &c->process, EPOLLIN)) close(fd), c->process.fd = -1;
@@ -277,7 +277,9 @@ static struct pcm_visit *call(struct shm_endpoint *e, struct shm_channel *c, con
         return pcm_fail(PCM_ERR_PEER_LOST, c->ring.base.peer, "its socket refuses: %s", strerror(error)), NULL;
     }
     const struct pcm_world_config *config = pcm_world_get_config(e->base.world);
-    struct pcm_hello hello = {.job = config->job, .channel = c->ring.base.id, .from = (uint32_t)config->rank,
+    struct pcm_hello hello = {.job = config->job,
+                              .channel = c->ring.base.id,
+                              .from = (uint32_t)config->rank,
                               .to = (uint32_t)c->ring.base.peer};
     return pcm_door_call(e->door, fd, &hello, PCM_HANDSHAKE_MS, 0, called, c);
 }

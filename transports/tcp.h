@@ -177,9 +177,9 @@ struct pcm_channel *tcp_connect(struct pcm_endpoint *base, int peer, uint64_t id
 int tcp_admit(void *user, const struct pcm_hello *hello);
 void tcp_welcome(void *user, int fd, const struct pcm_hello *hello);
 void tcp_try_next(struct tcp_channel *channel);                    /* calls the peer at the next of its addresses */
-void tcp_bulk(struct tcp_channel *channel);                        /* large fragments pass: more streams are worth it */
+void tcp_bulk(struct tcp_channel *channel); /* large fragments pass: more streams are worth it */
 void tcp_stream_ended(struct tcp_stream *stream, const char *why); /* the peer closed it, or it failed */
-void tcp_farewell_done(struct tcp_channel *channel);               /* the peer has said goodbye and all has arrived */
+void tcp_farewell_done(struct tcp_channel *channel); /* the peer has said goodbye and all has arrived */
 void tcp_lost(struct tcp_channel *channel, const char *why);
 void tcp_free_channel(struct tcp_channel *channel);
 void tcp_hold(struct tcp_channel *channel); /* from here to tcp_let_go, the channel is not freed */

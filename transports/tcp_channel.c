@@ -70,10 +70,7 @@ void tcp_free_channel(struct tcp_channel *channel)
     free(channel);
 }
 
-void tcp_hold(struct tcp_channel *channel)
-{
-    channel->busy++;
-}
+void tcp_hold(struct tcp_channel *channel) { channel->busy++; }
 
 void tcp_let_go(struct tcp_channel *channel)
 {

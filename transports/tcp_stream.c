@@ -231,16 +231,14 @@ static const char *begin(struct tcp_stream *stream)
         stream->into = slot->buffer;
         return NULL;
     }
-    case TCP_CREDIT:
-        return frame->bytes ? "it sent a malformed frame" : NULL;
+    case TCP_CREDIT: return frame->bytes ? "it sent a malformed frame" : NULL;
     case TCP_NOTICE:
         stream->into = stream->in.notice;
         return frame->bytes > PCM_NOTICE ? "it sent a malformed frame" : NULL;
     case TCP_BYE:
         stream->into = (uint8_t *)&stream->in.farewell;
         return frame->bytes != sizeof stream->in.farewell ? "it sent a malformed frame" : NULL;
-    default:
-        return "it sent a malformed frame";
+    default: return "it sent a malformed frame";
     }
 }
 

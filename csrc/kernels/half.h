@@ -50,10 +50,7 @@ static inline half_bits half_round(half_bits h, int places)
     return (h + (uint16_t)((1 << (places - 1)) - 1) + (h >> places & 1)) >> places;
 }
 
-static inline half_floats e5m2_load(const void *x)
-{
-    return half_widen(half_load_bytes(x) << 8);
-}
+static inline half_floats e5m2_load(const void *x) { return half_widen(half_load_bytes(x) << 8); }
 
 static inline void e5m2_store(void *x, half_floats f)
 {

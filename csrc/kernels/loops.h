@@ -45,10 +45,7 @@ static void copy_streaming(char *dst, const char *src, size_t bytes)
 }
 #else
 #define STREAM_END() (void)0
-static void copy_streaming(char *dst, const char *src, size_t bytes)
-{
-    memcpy(dst, src, bytes);
-}
+static void copy_streaming(char *dst, const char *src, size_t bytes) { memcpy(dst, src, bytes); }
 #endif
 
 static void copy(void *dst, void *fwd, const void *src, size_t bytes, int stream)
@@ -191,14 +188,8 @@ static inline double f64_from_bits(uint64_t u)
 }
 
 /* CPUs differ in the sign and payload of a NaN; two more instructions a vector make it one and the same. */
-static inline float f32_settle(float r)
-{
-    return r == r ? r : f32_from_bits(0x7fc00000);
-}
-static inline double f64_settle(double r)
-{
-    return r == r ? r : f64_from_bits(0x7ff8000000000000);
-}
+static inline float f32_settle(float r) { return r == r ? r : f32_from_bits(0x7fc00000); }
+static inline double f64_settle(double r) { return r == r ? r : f64_from_bits(0x7ff8000000000000); }
 
 /* Each selection yields its second operand when the two compare equal or not at all. So the two selections are the same
  * bits unless the operands are zeros of either sign (then | is the lesser, & the greater) or one is a NaN. */
@@ -227,10 +218,7 @@ REAL_KERNELS(f64, double)
 /* The products are settled as well, so that no compiler can fuse them with the addition and skip a rounding: gcc 12
  * would make vfmaddsub of the plain lines, whatever -ffp-contract says. */
 #define COMPLEX_KERNELS(N, REAL, T)                                                                                    \
-    static void N##_SUM_loop(void *dst, const void *a, const void *b, size_t n)                                        \
-    {                                                                                                                  \
-        REAL##_SUM_loop(dst, a, b, 2 * n);                                                                             \
-    }                                                                                                                  \
+    static void N##_SUM_loop(void *dst, const void *a, const void *b, size_t n) { REAL##_SUM_loop(dst, a, b, 2 * n); } \
     ENTRY(N##_SUM, 2 * sizeof(T))                                                                                      \
     static __attribute__((noinline)) void N##_PROD_loop(void *dst, const void *a, const void *b, size_t n)             \
     {                                                                                                                  \
@@ -267,10 +255,7 @@ COMPLEX_KERNELS(c128, f64, double)
     {                                                                                                                  \
         return (uint##BITS##_t)small_magnitude(small_##N, x) > (uint##BITS##_t)small_##N.largest;                      \
     }                                                                                                                  \
-    static inline int N##_is_true(uint##BITS##_t x)                                                                    \
-    {                                                                                                                  \
-        return (uint##BITS##_t)small_magnitude(small_##N, x) != 0;                                                     \
-    }                                                                                                                  \
+    static inline int N##_is_true(uint##BITS##_t x) { return (uint##BITS##_t)small_magnitude(small_##N, x) != 0; }     \
     static inline uint##BITS##_t N##_choose(uint##BITS##_t p, uint##BITS##_t q, int first)                             \
     {                                                                                                                  \
         return (N##_is_nan(p) | N##_is_nan(q)) ? (uint##BITS##_t)small_##N.nan : first ? p : q;                        \

@@ -34,10 +34,7 @@ static inline float f32_from_bits(uint32_t u)
     return f;
 }
 
-static inline int small_bits(struct small_float s)
-{
-    return 1 + s.exponent + s.mantissa;
-}
+static inline int small_bits(struct small_float s) { return 1 + s.exponent + s.mantissa; }
 
 static inline uint32_t small_magnitude(struct small_float s, uint32_t x)
 {
@@ -45,10 +42,7 @@ static inline uint32_t small_magnitude(struct small_float s, uint32_t x)
 }
 
 /* What to add to the exponent field to make it float32's. */
-static inline int small_rebias(struct small_float s)
-{
-    return 128 - (1 << (s.exponent - 1));
-}
+static inline int small_rebias(struct small_float s) { return 128 - (1 << (s.exponent - 1)); }
 
 /* Every value of the small formats is a float32. Its bits, in place but with the wrong bias, are a float32 too small by
  * a power of two; the product by that power is exact, also from subnormals.

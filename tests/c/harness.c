@@ -13,10 +13,7 @@ long harness_passed, harness_failed;
 
 static _Thread_local struct pcm_error last;
 
-const struct pcm_error *pcm_last_error(void)
-{
-    return &last;
-}
+const struct pcm_error *pcm_last_error(void) { return &last; }
 
 int pcm_fail(int code, int rank, const char *format, ...)
 {
@@ -29,25 +26,13 @@ int pcm_fail(int code, int rank, const char *format, ...)
     return code;
 }
 
-const struct pcm_world_config *pcm_world_get_config(pcm_world *world)
-{
-    return &world->config;
-}
+const struct pcm_world_config *pcm_world_get_config(pcm_world *world) { return &world->config; }
 
-struct pcm_reactor *pcm_world_reactor(pcm_world *world)
-{
-    return world->reactor;
-}
+struct pcm_reactor *pcm_world_reactor(pcm_world *world) { return world->reactor; }
 
-void pcm_world_unsent(pcm_world *world, int change)
-{
-    world->unsent += change;
-}
+void pcm_world_unsent(pcm_world *world, int change) { world->unsent += change; }
 
-void pcm_world_count_refused(pcm_world *world)
-{
-    world->refused++;
-}
+void pcm_world_count_refused(pcm_world *world) { world->refused++; }
 
 void pcm_channel_fail(struct pcm_channel *channel, int state, const char *why)
 {

@@ -35,10 +35,7 @@ static const struct reference_type {
     [PCM_FLOAT8_E5M2] = {FLOATING, 1, 5, 2, 0x7c, 0x7e},
 };
 
-static uint64_t sign_bit(const struct reference_type *t)
-{
-    return (uint64_t)1 << (8 * t->size - 1);
-}
+static uint64_t sign_bit(const struct reference_type *t) { return (uint64_t)1 << (8 * t->size - 1); }
 
 static int64_t as_signed(const struct reference_type *t, uint64_t x)
 {
@@ -124,20 +121,13 @@ static uint64_t reference_float(const struct reference_type *t, int op, uint64_t
     const uint64_t one = nearest(t, 1);
     switch (op) {
     case PCM_SUM:
-    case PCM_AVG:
-        return nearest(t, sum(t, p, q));
-    case PCM_PROD:
-        return nearest(t, product(t, p, q));
-    case PCM_MIN:
-        return isnan(p) || isnan(q) ? t->nan : p < q || (p == q && signbit(p)) ? a : b;
-    case PCM_MAX:
-        return isnan(p) || isnan(q) ? t->nan : p > q || (p == q && !signbit(p)) ? a : b;
-    case PCM_LAND:
-        return p != 0 && q != 0 ? one : 0;
-    case PCM_LOR:
-        return p != 0 || q != 0 ? one : 0;
-    default:
-        return (p != 0) != (q != 0) ? one : 0;
+    case PCM_AVG: return nearest(t, sum(t, p, q));
+    case PCM_PROD: return nearest(t, product(t, p, q));
+    case PCM_MIN: return isnan(p) || isnan(q) ? t->nan : p < q || (p == q && signbit(p)) ? a : b;
+    case PCM_MAX: return isnan(p) || isnan(q) ? t->nan : p > q || (p == q && !signbit(p)) ? a : b;
+    case PCM_LAND: return p != 0 && q != 0 ? one : 0;
+    case PCM_LOR: return p != 0 || q != 0 ? one : 0;
+    default: return (p != 0) != (q != 0) ? one : 0;
     }
 }
 
@@ -147,26 +137,16 @@ static uint64_t reference_integer(const struct reference_type *t, int op, uint64
     const uint64_t mask = sign_bit(t) | (sign_bit(t) - 1);
     switch (op) {
     case PCM_SUM:
-    case PCM_AVG:
-        return (a + b) & mask;
-    case PCM_PROD:
-        return (a * b) & mask;
-    case PCM_MIN:
-        return less ? a : b;
-    case PCM_MAX:
-        return less ? b : a;
-    case PCM_LAND:
-        return a && b;
-    case PCM_LOR:
-        return a || b;
-    case PCM_LXOR:
-        return !a != !b;
-    case PCM_BAND:
-        return a & b;
-    case PCM_BOR:
-        return a | b;
-    default:
-        return a ^ b;
+    case PCM_AVG: return (a + b) & mask;
+    case PCM_PROD: return (a * b) & mask;
+    case PCM_MIN: return less ? a : b;
+    case PCM_MAX: return less ? b : a;
+    case PCM_LAND: return a && b;
+    case PCM_LOR: return a || b;
+    case PCM_LXOR: return !a != !b;
+    case PCM_BAND: return a & b;
+    case PCM_BOR: return a | b;
+    default: return a ^ b;
     }
 }
 
@@ -176,13 +156,10 @@ static uint64_t reference_bool(int op, uint64_t a, uint64_t b)
     case PCM_PROD:
     case PCM_MIN:
     case PCM_LAND:
-    case PCM_BAND:
-        return a && b;
+    case PCM_BAND: return a && b;
     case PCM_LXOR:
-    case PCM_BXOR:
-        return !a != !b;
-    default:
-        return a || b;
+    case PCM_BXOR: return !a != !b;
+    default: return a || b;
     }
 }
 

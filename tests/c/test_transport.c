@@ -339,10 +339,7 @@ static bool moves(struct side *side)
     return moved;
 }
 
-static bool idle(void *user)
-{
-    return !moves(user);
-}
+static bool idle(void *user) { return !moves(user); }
 
 static void *run_side(void *argument)
 {
@@ -387,18 +384,9 @@ static void traffic(uint32_t messages, uint32_t sizes, uint64_t ids)
     end(&pair);
 }
 
-static void test_random_traffic(void)
-{
-    traffic(50000, 3000, 1);
-}
-static void test_random_bulk(void)
-{
-    traffic(3000, PCM_FRAGMENT, 1);
-}
-static void test_simultaneous_connects(void)
-{
-    traffic(4, 100, 200);
-}
+static void test_random_traffic(void) { traffic(50000, 3000, 1); }
+static void test_random_bulk(void) { traffic(3000, PCM_FRAGMENT, 1); }
+static void test_simultaneous_connects(void) { traffic(4, 100, 200); }
 
 /* ---- processes ------------------------------------------------------------------------------------------------- */
 

@@ -1,4 +1,4 @@
-"""What every transport must do alike: one case of a collective, its inputs, the numpy reference, and the call with its checks."""
+"""What every transport must do alike: a case of a collective, its inputs, numpy's result, the call, the checks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+
 import pycomm
 from pycomm.core import transports
 
@@ -135,7 +136,7 @@ def combine(op: int, arrays: list[np.ndarray]) -> np.ndarray:
 
 def expect(case: Case, inputs: list[np.ndarray], rank: int) -> np.ndarray | None:
     """Return what a rank's output must hold; None if it gets nothing."""
-    size, n = len(inputs), case.count
+    n = case.count
     match case.collective:
         case "allreduce":
             return combine(case.op, inputs)

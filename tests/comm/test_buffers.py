@@ -7,9 +7,10 @@ import ctypes
 
 import ml_dtypes
 import numpy as np
-import pycomm
 import pytest
 from conformance import on_ranks
+
+import pycomm
 from pycomm import IN_PLACE, InvalidArgument
 
 
@@ -105,8 +106,8 @@ def test_refused(what: str) -> None:
     make, words = REFUSED[what]
 
     def rank(comm: pycomm.Comm) -> None:
-        calls = [lambda x: comm.Allreduce(IN_PLACE, x), lambda x: comm.Iallgather(IN_PLACE, x), lambda x: comm.Recv(x, 0),
-                 lambda x: comm.Bcast(x, 1)]  # fmt: skip
+        calls = [lambda x: comm.Allreduce(IN_PLACE, x), lambda x: comm.Iallgather(IN_PLACE, x),
+                 lambda x: comm.Recv(x, 0), lambda x: comm.Bcast(x, 1)]  # fmt: skip
         if what != "read-only":
             calls += [
                 lambda x: comm.Allreduce(x, np.zeros(4)),

@@ -1,11 +1,12 @@
-"""Every collective over every transport: counts, sizes, roots, in place, blocking or not, and every registered algorithm."""
+"""Every collective over every transport: counts, sizes, roots, in place, blocking or not, every algorithm."""
 
 from __future__ import annotations
 
 import numpy as np
-import pycomm
 import pytest
 from conformance import COLLECTIVES, REDUCING, ROOTED, TRANSPORTS, Case, on_processes, on_ranks, perform
+
+import pycomm
 from pycomm import registry
 
 SIZES = (1, 2, 3, 5, 8)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pycomm
 import pytest
 from conformance import TRANSPORTS, on_processes, on_ranks
+
+import pycomm
 
 pytestmark = pytest.mark.parametrize("transport", TRANSPORTS)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 
 import numpy as np
-import pycomm
 import pytest
 from conformance import TRANSPORTS, on_processes, on_ranks
+
+import pycomm
 from pycomm import ANY_SOURCE, ANY_TAG, Request, Status
 
 SIZES = (

@@ -1,11 +1,12 @@
-"""Algorithms that a user writes: used like the built-in ones if they are right, refused with the reason if they are not."""
+"""Algorithms that a user writes: used like the built-in ones if right, refused with the reason if not."""
 
 from __future__ import annotations
 
 import numpy as np
-import pycomm
 import pytest
 from conformance import TRANSPORTS, Case, on_ranks, perform
+
+import pycomm
 from pycomm import registry
 from pycomm.view import View
 
@@ -60,8 +61,8 @@ def test_a_function(transport: str, size: int) -> None:
 def test_a_chain_through_a_crowded_round(transport: str) -> None:
     """Rank 0 reduces from 1 and 2 in one round, but 1 cannot send before 2 has been heard: messages larger than a lane.
 
-    What is received in one round is combined in the order of the steps: the second cannot be taken off its lane before the
-    first, and the first depends on it. The verifier must see that.
+    What is received in one round is combined in the order of the steps: the second cannot be taken off its lane before
+    the first, and the first depends on it. The verifier must see that.
     """
 
     def crowded(v: View) -> None:

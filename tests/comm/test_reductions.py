@@ -1,12 +1,13 @@
-"""What reductions compute: every op on every dtype against numpy, rounding, averages, NaN and -0, the same bits on every rank."""
+"""What reductions compute: every op and dtype against numpy, rounding, averages, NaN, -0, the same bits everywhere."""
 
 from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
-import pycomm
 import pytest
 from conformance import INPROC, REDUCING, TRANSPORTS, Case, combine, fingerprint, on_ranks, perform
+
+import pycomm
 from pycomm import registry
 
 INTS = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)
@@ -19,9 +20,9 @@ LOGICAL = (pycomm.LAND, pycomm.LOR, pycomm.LXOR)
 BITS = (pycomm.BAND, pycomm.BOR, pycomm.BXOR)
 ALL_OPS = ARITHMETIC + ORDER + LOGICAL + BITS
 DEFINED = {
-    **{dtype: ALL_OPS for dtype in INTS},
-    **{dtype: ARITHMETIC + ORDER + LOGICAL for dtype in FLOATS},
-    **{dtype: ARITHMETIC for dtype in COMPLEX},
+    **dict.fromkeys(INTS, ALL_OPS),
+    **dict.fromkeys(FLOATS, ARITHMETIC + ORDER + LOGICAL),
+    **dict.fromkeys(COMPLEX, ARITHMETIC),
     np.bool_: tuple(op for op in ALL_OPS if op != pycomm.AVG),
 }
 
@@ -113,7 +114,7 @@ def test_averages_of_floats(dtype: type, size: int) -> None:
 
 @pytest.mark.parametrize("dtype", NARROW)
 def test_narrow_floats_round_once_to_nearest_even(dtype: type) -> None:
-    """A sum of two is the exact sum, rounded: all pairs of finite numbers of a float8, a grid of them of the wider two."""
+    """A sum of two is the exact sum, rounded: all pairs of finite numbers of a float8, a grid of the wider two."""
     if np.dtype(dtype).itemsize == 1:
         numbers = np.arange(256, dtype=np.uint8).view(dtype)
     else:

@@ -8,9 +8,10 @@ import time
 import weakref
 
 import numpy as np
-import pycomm
 import pytest
 from conformance import PATIENCE, TRANSPORTS, on_processes, on_ranks
+
+import pycomm
 from pycomm import Request
 
 pytestmark = pytest.mark.parametrize("transport", TRANSPORTS)

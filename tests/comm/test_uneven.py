@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pycomm
 import pytest
 from conformance import TRANSPORTS, on_processes, on_ranks
+
+import pycomm
 
 SIZES = (1, 2, 3, 5, 8, 13)
 

@@ -6,9 +6,10 @@ import threading
 import time
 
 import numpy as np
-import pycomm
 import pytest
 from conformance import PATIENCE, TRANSPORTS, on_ranks
+
+import pycomm
 
 pytestmark = pytest.mark.parametrize("transport", TRANSPORTS)
 

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pycomm
 import pytest
 from conformance import PATIENCE, SHM, TCP, TRANSPORTS, on_ranks
+
+import pycomm
 from pycomm.launch import spawn
 
 SOON = 2.0  # seconds within which survivors must know

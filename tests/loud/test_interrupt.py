@@ -7,9 +7,10 @@ import signal
 import time
 
 import numpy as np
-import pycomm
 import pytest
 from conformance import PATIENCE
+
+import pycomm
 from pycomm.launch import spawn
 
 

@@ -12,9 +12,10 @@ import threading
 
 import numpy as np
 import psutil
-import pycomm
 import pytest
 from conformance import INPROC, SHM, TCP, TRANSPORTS, descriptors, on_ranks
+
+import pycomm
 from pycomm.launch import spawn
 from pycomm.world import World
 

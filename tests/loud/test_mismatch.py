@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pycomm
 import pytest
 from conformance import INPROC, SHM, TCP, TRANSPORTS, on_processes, on_ranks
+
+import pycomm
 
 Call = Callable[[pycomm.Comm], None]
 
