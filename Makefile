@@ -23,7 +23,7 @@ RIVALS := $(BIN)/python -P -c 'import sys; from pycomm.perf.rivals import RIVALS
 perf: $(VENV)/perf
 	$(RIVALS) '$(VS)' | while read -r command; do \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" PIP_QUIET=1 sh -c "$$command" || echo "not possible here: $$command"; done
-	$(BIN)/pycomm perf allreduce -n $(N) -b 8 -e 64M -f 8 --vs '$(VS)'
+	$(BIN)/pycomm perf allreduce -n $(N) -b 4 -e 64M -f 16 --vs '$(VS)'
 
 test: $(VENV)/test
 	sh tests/system-packages.sh test

@@ -15,11 +15,24 @@ static void *run(void *rank_of)
     struct pcm_step steps[] = {/* one round: send chunk 0, and reduce into it what the other one sends */
                                {.kind = PCM_STEP_SEND, .peer = (uint32_t)!rank, .chunk = 0},
                                {.kind = PCM_STEP_REDUCE_FROM, .flags = PCM_FLAG_END, .peer = (uint32_t)!rank}};
-    struct pcm_schedule_desc desc = {.name = "swap", .steps = steps, .nsteps = 2, .nchunks = 1, .in_at = place,
-                                     .out_at = place, .like = like, .in_blocks = 1, .out_blocks = 1, .cut = 1};
+    struct pcm_schedule_desc desc = {.name = "swap",
+                                     .steps = steps,
+                                     .nsteps = 2,
+                                     .nchunks = 1,
+                                     .in_at = place,
+                                     .out_at = place,
+                                     .like = like,
+                                     .in_blocks = 1,
+                                     .out_blocks = 1,
+                                     .cut = 1};
     int32_t mine = rank + 1;
-    struct pcm_call call = {.collective = PCM_ALLREDUCE, .dtype = PCM_INT32, .op = PCM_SUM, .in = &mine,
-                            .out = &sums[rank], .count = 1, .timeout = 10};
+    struct pcm_call call = {.collective = PCM_ALLREDUCE,
+                            .dtype = PCM_INT32,
+                            .op = PCM_SUM,
+                            .in = &mine,
+                            .out = &sums[rank],
+                            .count = 1,
+                            .timeout = 10};
     pcm_comm *comm;
     pcm_schedule *schedule;
     if (pcm_comm_create(worlds[rank], 1, both, 2, &comm) || pcm_schedule_create(&desc, &schedule) ||
