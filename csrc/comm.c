@@ -117,10 +117,8 @@ void pcm_comm_tell(pcm_comm *comm)
     for (int r = 0; r < comm->size; r++) {
         struct pcm_channel *channel = comm->channels[r];
         if (!channel || channel->told) continue;
-        untold |= channel->state == PCM_CHANNEL_CONNECTING;
-        if (channel->state != PCM_CHANNEL_UP) continue;
-        channel->told = true;
-        channel->ops->notice(channel, &notice, sizeof notice);
+        if (channel->state == PCM_CHANNEL_UP) channel->told = channel->ops->notice(channel, &notice, sizeof notice);
+        untold |= channel->state <= PCM_CHANNEL_UP && !channel->told;
     }
     if (untold != comm->untold) comm->world->detached += untold ? 1 : -1;
     comm->untold = untold;

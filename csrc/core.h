@@ -224,14 +224,16 @@ struct pcm_record { /* a line of the flight recorder */
 struct pcm_world {
     struct pcm_world_config config;
     pthread_mutex_t lock;
+    pthread_cond_t eased;
     pthread_cond_t parked; /* the progress thread waits here while there is nothing for it to do */
     pthread_t thread;
     bool threaded, stopping, destroyed;
     int held;     /* communicators that were freed and still have users; with them the world's memory stays */
     int drivers;  /* threads that are waiting in a call, and so make progress for all */
-    int sleepers; /* of them, asleep on the reactor */
+    bool asleep;   /* one of them, or the thread below, sleeps on the reactor for all: the doorbell wakes it */
+    int followers; /* the others that would sleep: they wait on `eased` until their request is done or the sleeper leaves */
     int detached; /* active requests that nobody waits for right now, and failures that have yet to be told */
-    int unsent;   /* channels on which something committed has not left yet */
+    int unsent; /* channels on which something committed has not left yet */
     struct pcm_reactor *reactor;
     struct pcm_endpoint *endpoints[PCM_MAX_ENDPOINTS];
     int nendpoints;
@@ -264,6 +266,8 @@ void pcm_comm_lost(pcm_comm *comm, uint32_t peer);
 void pcm_world_mark_lost(pcm_world *world, int rank, const char *why);
 /* Progress of everything; true if anything moved. Under the lock. */
 bool pcm_world_progress(pcm_world *world);
+/* Something has been done that a waiting thread may have waited for. Under the lock. */
+void pcm_world_wake_waiters(pcm_world *world);
 /* If there is anything to do that nobody does: the thread of the world does it. Under the lock. */
 void pcm_world_wake_thread(pcm_world *world);
 int pcm_world_start_thread(pcm_world *world);

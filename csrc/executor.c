@@ -446,7 +446,7 @@ void pcm_request_finish(struct pcm_request *r, int status)
         pcm_trace_end(r, status);
         comm->world->detached--;
     }
-    if (comm->world->sleepers) pcm_reactor_ring(pcm_reactor_doorbell(comm->world->reactor));
+    pcm_world_wake_waiters(comm->world);
     atomic_store_explicit(&r->status, status, memory_order_release);
 }
 

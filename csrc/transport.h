@@ -98,8 +98,8 @@ struct pcm_transport {
     void (*release)(struct pcm_channel *channel, unsigned lane);
 
     /* Sends an out-of-band notice (at most PCM_NOTICE bytes) which reaches the peer's pcm_world_on_notice even if all
-     * lanes are full. Best effort; may be dropped if one is already under way. */
-    void (*notice)(struct pcm_channel *channel, const void *bytes, size_t length);
+     * lanes are full. False if it cannot be taken now, because one is already under way: try again later. */
+    bool (*notice)(struct pcm_channel *channel, const void *bytes, size_t length);
     /* Before sleeping: peers must now ring this world's doorbell (pcm_reactor_ring) for what they commit or release.
      * The core looks at all lanes once more between arm(true) and sleeping. NULL where the reactor wakes anyway. */
     void (*arm)(struct pcm_endpoint *endpoint, bool asleep);

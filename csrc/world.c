@@ -81,6 +81,11 @@ int pcm_world_create(const struct pcm_world_config *config, pcm_world **out)
     world->config = *config;
     pthread_mutex_init(&world->lock, NULL);
     pthread_cond_init(&world->parked, NULL);
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&world->eased, &clock);
+    pthread_condattr_destroy(&clock);
     world->polled = true;
     world->tick0 = pcm_ticks(), world->time0 = pcm_now();
     pcm_world_set_local_ranks(world, config->size);
@@ -125,6 +130,7 @@ void pcm_world_destroy(pcm_world *world)
 void pcm_world_release(pcm_world *world)
 {
     pthread_cond_destroy(&world->parked);
+    pthread_cond_destroy(&world->eased);
     pthread_mutex_destroy(&world->lock);
     free(world);
 }
@@ -229,6 +235,7 @@ struct pcm_channel *pcm_comm_channel(pcm_comm *comm, uint32_t peer)
     struct pcm_channel *channel = e->ops->connect(e, rank, comm->id, address, bytes);
     if (!channel)
         pcm_comm_fail(comm, PCM_ERR_SYSTEM, (int)peer, "cannot connect to rank %u: %s", peer, pcm_last_error()->text);
+    pcm_world_wake_waiters(comm->world); /* whoever sleeps must arm this channel too */
     return comm->channels[peer] = channel;
 }
 
@@ -286,18 +293,48 @@ static void arm(pcm_world *world, bool asleep)
         if (world->endpoints[i]->ops->arm) world->endpoints[i]->ops->arm(world->endpoints[i], asleep);
 }
 
-/* Sleeps until something happens or milliseconds pass. The lock is held before and after, not during. */
+static void wait_for(pthread_cond_t *condition, pthread_mutex_t *lock, int milliseconds)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += milliseconds * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    pthread_cond_timedwait(condition, lock, &until);
+}
+
+/* Sleeps until something happens or milliseconds pass. The lock is held before and after, not during. Only one thread
+ * sleeps on the reactor: what wakes two may be taken by the first of them before the second has looked. */
 static void sleep_on_reactor(pcm_world *world, int milliseconds)
 {
-    world->sleepers++;
-    arm(world, true); /* each time: the bell that woke one sleeper has disarmed the others */
+    if (world->asleep) {
+        world->followers++;
+        wait_for(&world->eased, &world->lock, milliseconds);
+        world->followers--;
+        return;
+    }
+    world->asleep = true;
+    arm(world, true);
     if (!pcm_world_progress(world)) {
         pthread_mutex_unlock(&world->lock);
         pcm_reactor_sleep(world->reactor, milliseconds);
         pthread_mutex_lock(&world->lock);
     }
-    if (!--world->sleepers) arm(world, false);
+    world->asleep = false;
+    arm(world, false);
     pcm_reactor_poll(world->reactor, 0);
+}
+
+void pcm_world_wake_waiters(pcm_world *world)
+{
+    if (world->asleep) pcm_reactor_ring(pcm_reactor_doorbell(world->reactor));
+    if (world->followers) pthread_cond_broadcast(&world->eased);
+}
+
+/* A thread stops making progress: of those that sleep because of it, one must sleep on the reactor now. */
+static void hand_over(pcm_world *world)
+{
+    if (world->followers && !world->asleep) pthread_cond_broadcast(&world->eased);
 }
 
 /* What a waiting thread does when there was nothing to move: it spins, then yields its core, then sleeps. */
@@ -353,7 +390,7 @@ int pcm_request_drive(struct pcm_request *request, double seconds)
         idle(world, round++);
     }
     if (!--world->drivers && world->stopping) pthread_cond_broadcast(&world->parked);
-    if (world->sleepers) pcm_reactor_ring(pcm_reactor_doorbell(world->reactor));
+    hand_over(world);
     pcm_world_wake_thread(world);
     return atomic_load_explicit(&request->status, memory_order_relaxed);
 }
@@ -364,6 +401,7 @@ static void *progress_thread(void *argument)
     pthread_mutex_lock(&world->lock);
     for (int round = 0; !world->stopping;) {
         if ((!world->detached && !world->unsent) || world->drivers) {
+            hand_over(world);
             pthread_cond_wait(&world->parked, &world->lock);
             round = 0;
         } else if (pcm_world_progress(world)) {

@@ -295,10 +295,10 @@ static void chaos_release(struct pcm_channel *base, unsigned lane)
     own->visible = own->peeks = 0;
 }
 
-static void chaos_notice(struct pcm_channel *base, const void *bytes, size_t length)
+static bool chaos_notice(struct pcm_channel *base, const void *bytes, size_t length)
 {
     struct chaos_channel *channel = of(base);
-    if (channel->inner) channel->inner->ops->notice(channel->inner, bytes, length);
+    return channel->inner && channel->inner->ops->notice(channel->inner, bytes, length);
 }
 
 static void chaos_arm(struct pcm_endpoint *base, bool asleep)

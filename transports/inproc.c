@@ -136,10 +136,11 @@ static void inproc_release(struct pcm_channel *channel, unsigned lane)
     wake(channel);
 }
 
-static void inproc_notice(struct pcm_channel *channel, const void *bytes, size_t length)
+static bool inproc_notice(struct pcm_channel *channel, const void *bytes, size_t length)
 {
-    ring_notice(channel, bytes, length);
+    bool taken = ring_notice(channel, bytes, length);
     ring_peer((struct inproc_channel *)channel);
+    return taken;
 }
 
 static void inproc_arm(struct pcm_endpoint *endpoint, bool asleep)

@@ -81,9 +81,10 @@ static const struct pcm_head *null_peek(struct pcm_channel *channel, unsigned la
 
 static void null_release(struct pcm_channel *channel, unsigned lane) { of(channel)->received[lane]++; }
 
-static void null_notice(struct pcm_channel *channel, const void *bytes, size_t length)
+static bool null_notice(struct pcm_channel *channel, const void *bytes, size_t length)
 {
     (void)channel, (void)bytes, (void)length;
+    return true;
 }
 
 static void null_close(struct pcm_channel *channel) { free(channel); }

@@ -64,14 +64,15 @@ void ring_release(struct pcm_channel *channel, unsigned lane)
     wake(c);
 }
 
-void ring_notice(struct pcm_channel *channel, const void *bytes, size_t length)
+bool ring_notice(struct pcm_channel *channel, const void *bytes, size_t length)
 {
     struct ring_channel *c = of(channel);
-    if (length > PCM_NOTICE || atomic_load(&theirs(c)->signal) & RING_MAIL) return;
+    if (length > PCM_NOTICE || atomic_load(&theirs(c)->signal) & RING_MAIL) return false;
     memcpy(theirs(c)->mail, bytes, length);
     theirs(c)->mail_bytes = (uint32_t)length;
     atomic_fetch_or(&theirs(c)->signal, RING_MAIL);
     if (c->doorbell >= 0) pcm_reactor_ring(c->doorbell);
+    return true;
 }
 
 void ring_leave(struct ring_channel *c)

@@ -58,7 +58,7 @@ void *ring_reserve(struct pcm_channel *channel, unsigned lane, size_t want, size
 void ring_commit(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, size_t bytes);
 const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, const void **payload, size_t *bytes);
 void ring_release(struct pcm_channel *channel, unsigned lane);
-void ring_notice(struct pcm_channel *channel, const void *bytes, size_t length);
+bool ring_notice(struct pcm_channel *channel, const void *bytes, size_t length);
 
 /* Tells the peer that this side leaves. */
 void ring_leave(struct ring_channel *channel);

@@ -181,14 +181,15 @@ static void tcp_release(struct pcm_channel *base, unsigned number)
     tcp_pump(channel);
 }
 
-static void tcp_notice(struct pcm_channel *base, const void *bytes, size_t length)
+static bool tcp_notice(struct pcm_channel *base, const void *bytes, size_t length)
 {
     struct tcp_channel *channel = (struct tcp_channel *)base;
-    if (base->state != PCM_CHANNEL_UP || channel->notice_bytes || !length || length > PCM_NOTICE) return;
+    if (base->state != PCM_CHANNEL_UP || channel->notice_bytes || !length || length > PCM_NOTICE) return false;
     memcpy(channel->notice, bytes, length);
     channel->notice_bytes = (uint32_t)length;
     channel->notice_posted = false;
     tcp_pump(channel);
+    return true;
 }
 
 static void tcp_close(struct pcm_channel *base)

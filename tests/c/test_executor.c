@@ -1,217 +1,500 @@
-/* test_executor.c: the whole C library from its public header alone: ranks as threads, hand-made schedules, over each
- * transport; blocking and started calls, messages, several communicators, and a failure that everybody hears of. Made to be
- * run under the sanitizers too. */
+/* test_executor.c: the core as a C program uses it, with ranks as threads: collectives by schedules made by hand, messages,
+ * many operations at once, several threads a rank, and failures. For the sanitizers: test_executor [transport ...]. */
 #include <pthread.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "../../csrc/core.h"
 #include "check.h"
-#include "pycomm.h"
 
-enum { MOST = 5, ADDRESS = 4096, ROUNDS = 12 };
+enum { MOST_RANKS = 8, ADDRESS = 1024, TAG = 5 };
+static const double PATIENCE = 60; /* seconds: a hang becomes a failure */
 
-static pthread_mutex_t checking = PTHREAD_MUTEX_INITIALIZER;
+static const char *transport;
+static int size; /* ranks of the job that is running */
+static uint64_t job;
+static pthread_barrier_t together;
+static unsigned char addresses[MOST_RANKS][ADDRESS];
+static size_t address_bytes[MOST_RANKS];
+static pthread_mutex_t checking = PTHREAD_MUTEX_INITIALIZER; /* check.h counts without locks */
 
-/* CHECK counts without a lock, and ranks are threads here. The condition may wait for other ranks: it is outside. */
-#define RANK_CHECK(CONDITION, ...)                                                                                     \
+#define EXPECT(CONDITION, ...)                                                                                         \
     do {                                                                                                               \
-        int right = (CONDITION);                                                                                       \
+        bool as_expected = (CONDITION);                                                                                \
         pthread_mutex_lock(&checking);                                                                                 \
-        CHECK(right, __VA_ARGS__);                                                                                     \
+        CHECK(as_expected, #CONDITION ": " __VA_ARGS__);                                                               \
         pthread_mutex_unlock(&checking);                                                                               \
     } while (0)
 
-struct job {
-    const char *transport;
-    int size;
-    pcm_world *worlds[MOST];
-};
-
 struct rank {
-    struct job *job;
     int rank;
-    pthread_t thread;
+    pcm_world *world;
+    pcm_comm *comm;
+    void (*work)(struct rank *);
 };
 
-/* A ring allreduce: p - 1 rounds of reduce-scatter, p - 1 of all-gather. */
-static pcm_schedule *ring(int rank, int size)
-{
-    struct pcm_step steps[4 * MOST] = {0};
-    int32_t at[MOST];
-    uint32_t like[MOST], n = 0, p = (uint32_t)size, r = (uint32_t)rank, next = (r + 1) % p, before = (r + p - 1) % p;
-    for (uint32_t c = 0; c < p; c++) at[c] = (int32_t)c, like[c] = c;
-    for (uint32_t k = 0; k + 1 < p; k++) {
-        steps[n++] = (struct pcm_step){PCM_STEP_SEND, 0, 0, next, (r + p - k) % p, UINT32_MAX};
-        steps[n++] =
-            (struct pcm_step){PCM_STEP_REDUCE_FROM, PCM_FLAG_END, 0, before, (r + 2 * p - k - 1) % p, UINT32_MAX};
-    }
-    for (uint32_t k = 0; k + 1 < p; k++) {
-        steps[n++] = (struct pcm_step){PCM_STEP_SEND, 0, 0, next, (r + 1 + p - k) % p, UINT32_MAX};
-        steps[n++] = (struct pcm_step){PCM_STEP_RECV, PCM_FLAG_END, 0, before, (r + p - k) % p, UINT32_MAX};
-    }
-    struct pcm_schedule_desc desc = {"ring", steps, n, p, at, at, like, 1, 1, p};
-    pcm_schedule *schedule = NULL;
-    RANK_CHECK(pcm_schedule_create(&desc, &schedule) == PCM_OK, "%s", pcm_last_error()->text);
-    return schedule;
-}
+/* ---- jobs ------------------------------------------------------------------------------------------------------ */
 
-static struct pcm_call sum_of(const float *in, float *out, uint64_t n)
+static void *be_a_rank(void *argument)
 {
-    return (struct pcm_call){.collective = PCM_ALLREDUCE,
-                             .dtype = PCM_FLOAT32,
-                             .op = PCM_SUM,
-                             .in = in,
-                             .out = out,
-                             .count = n,
-                             .timeout = 60};
-}
-
-static int wrong(const float *out, uint64_t n, int size)
-{
-    int count = 0;
-    for (uint64_t i = 0; i < n; i++) count += out[i] != (float)((int)(i % 7) * size + size * (size - 1) / 2);
-    return count;
-}
-
-static void collectives(pcm_comm *comm, int rank, int size)
-{
-    const uint64_t counts[] = {0, 1, 2, 5, 1000, 40000, 300001};
-    pcm_schedule *schedule = ring(rank, size);
-    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
-        uint64_t n = counts[c];
-        float *in = malloc((n + 1) * sizeof *in), *out = malloc((n + 1) * sizeof *out);
-        for (uint64_t i = 0; i < n; i++) in[i] = (float)(i % 7) + (float)rank;
-        for (uint32_t slices = 1; slices <= 7; slices += 3) {
-            struct pcm_call apart = sum_of(in, out, n), alike = sum_of(out, out, n);
-            memset(out, 0, n * sizeof *out);
-            RANK_CHECK(pcm_run(comm, &apart, -1) == PCM_NO_PLAN || slices > 1, "a plan before there was one");
-            RANK_CHECK(pcm_comm_plan(comm, &apart, schedule, slices, 2) == PCM_OK, "%s", pcm_last_error()->text);
-            RANK_CHECK(pcm_comm_plan(comm, &alike, schedule, slices, 2) == PCM_OK, "%s", pcm_last_error()->text);
-            RANK_CHECK(pcm_run(comm, &apart, -1) == PCM_OK, "%s", pcm_last_error()->text);
-            RANK_CHECK(!wrong(out, n, size), "%d ranks, %u slices of %d", size, slices, (int)n);
-            memcpy(out, in, n * sizeof *out);
-            RANK_CHECK(pcm_run(comm, &alike, -1) == PCM_OK, "%s", pcm_last_error()->text);
-            RANK_CHECK(!wrong(out, n, size), "in place: %d ranks, %u slices of %d", size, slices, (int)n);
-        }
-        free(in), free(out);
+    struct rank *r = argument;
+    struct pcm_world_config config = {.rank = r->rank, .size = size, .job = job, .transports = transport};
+    int32_t ranks[MOST_RANKS];
+    int rc = pcm_world_create(&config, &r->world);
+    EXPECT(!rc, "%s: %s", transport, pcm_last_error()->text);
+    address_bytes[r->rank] = ADDRESS;
+    rc = pcm_world_address(r->world, addresses[r->rank], &address_bytes[r->rank]);
+    EXPECT(!rc, "%s: %s", transport, pcm_last_error()->text);
+    pthread_barrier_wait(&together);
+    for (int i = 0; i < size; i++) {
+        ranks[i] = i;
+        pcm_world_set_peer(r->world, i, addresses[i], address_bytes[i]);
     }
-    pcm_schedule_release(schedule);
-}
-
-/* More operations at once than there are lanes, waited for in the opposite order. */
-static void started(pcm_comm *comm, int rank, int size)
-{
-    enum { N = 3000 };
-    static float in[MOST][ROUNDS][N], out[MOST][ROUNDS][N];
-    pcm_request *requests[ROUNDS];
-    pcm_schedule *schedule = ring(rank, size);
-    for (int i = 0; i < ROUNDS; i++) {
-        for (int j = 0; j < N; j++) in[rank][i][j] = (float)(j % 7) + (float)rank;
-        struct pcm_call call = sum_of(in[rank][i], out[rank][i], N);
-        if (!i) RANK_CHECK(pcm_comm_plan(comm, &call, schedule, 3, 2) == PCM_OK, "%s", pcm_last_error()->text);
-        RANK_CHECK(pcm_start(comm, &call, &requests[i]) == PCM_OK, "%s", pcm_last_error()->text);
-    }
-    for (int i = ROUNDS; i-- > 0;) {
-        int rc;
-        while ((rc = pcm_wait(requests[i], 0.05, NULL)) == PCM_AGAIN) {
-        }
-        RANK_CHECK(rc == PCM_OK && !wrong(out[rank][i], N, size), "operation %d: %s", i, pcm_last_error()->text);
-    }
-    pcm_schedule_release(schedule);
-}
-
-/* Short and long messages round the ring, with tags that are asked for in another order than they are sent. */
-static void messages(pcm_comm *comm, int rank, int size)
-{
-    enum { TAGS = 3 };
-    const uint64_t bytes[TAGS] = {5, 20000, 300000};
-    pcm_request *sends[TAGS];
-    unsigned char *out[TAGS], *in = malloc(bytes[TAGS - 1]);
-    int next = (rank + 1) % size, before = (rank + size - 1) % size;
-    for (int t = 0; t < TAGS; t++) {
-        out[t] = malloc(bytes[t]);
-        memset(out[t], 10 * rank + t, bytes[t]);
-        RANK_CHECK(pcm_send_start(comm, out[t], bytes[t], PCM_UINT8, next, t, 60, &sends[t]) == PCM_OK, "%s",
-                   pcm_last_error()->text);
-    }
-    for (int t = TAGS; t-- > 0;) {
-        struct pcm_status_info info = {0};
-        pcm_request *receive;
-        RANK_CHECK(pcm_recv_start(comm, in, bytes[TAGS - 1], PCM_UINT8, before, t, 60, &receive) == PCM_OK, "%s",
-                   pcm_last_error()->text);
-        int rc = pcm_wait(receive, -1, &info);
-        RANK_CHECK(rc == PCM_OK && info.source == before && info.tag == t && info.bytes == bytes[t], "%s",
-                   pcm_last_error()->text);
-        RANK_CHECK(in[0] == 10 * before + t && in[bytes[t] - 1] == 10 * before + t, "message %d from %d", t, before);
-    }
-    for (int t = 0; t < TAGS; t++) {
-        RANK_CHECK(pcm_wait(sends[t], -1, NULL) == PCM_OK, "%s", pcm_last_error()->text);
-        free(out[t]);
-    }
-    free(in);
-}
-
-/* One rank calls with another count: everybody is told so, and so is every later call. */
-static void disagreement(pcm_comm *comm, int rank, int size)
-{
-    float in[8] = {0}, out[8];
-    pcm_schedule *schedule = ring(rank, size);
-    struct pcm_call call = sum_of(in, out, rank == size - 1 ? 4 : 8);
-    RANK_CHECK(pcm_comm_plan(comm, &call, schedule, 1, 1) == PCM_OK, "%s", pcm_last_error()->text);
-    for (int i = 0; i < 2; i++) {
-        RANK_CHECK(pcm_run(comm, &call, -1) == PCM_ERR_MISMATCH, "rank %d: %s", rank, pcm_last_error()->text);
-        RANK_CHECK(strstr(pcm_last_error()->text, "allreduce(float32, count 4, SUM)") != NULL, "%s",
-                   pcm_last_error()->text);
-    }
-    pcm_schedule_release(schedule);
-}
-
-static void *run_rank(void *argument)
-{
-    struct rank *me = argument;
-    pcm_world *world = me->job->worlds[me->rank];
-    int size = me->job->size;
-    int32_t ranks[MOST];
-    for (int r = 0; r < size; r++) ranks[r] = r;
-    pcm_comm *comms[2];
-    for (uint64_t i = 0; i < 2; i++)
-        RANK_CHECK(pcm_comm_create(world, i + 1, ranks, size, &comms[i]) == PCM_OK, "%s", pcm_last_error()->text);
-    collectives(comms[0], me->rank, size);
-    started(comms[1], me->rank, size);
-    messages(comms[0], me->rank, size);
-    if (size > 1) disagreement(comms[1], me->rank, size);
-    messages(comms[0], me->rank, size); /* the other communicator is as well as before */
+    rc = pcm_comm_create(r->world, 1, ranks, size, &r->comm);
+    EXPECT(!rc, "%s: %s", transport, pcm_last_error()->text);
+    pcm_comm_set_timeout(r->comm, PATIENCE);
+    r->work(r);
+    pthread_barrier_wait(&together);
+    pcm_world_destroy(r->world);
     return NULL;
 }
 
-static void run_job(const char *transport, int size)
+static void run(int ranks, void (*work)(struct rank *))
 {
-    struct job job = {.transport = transport, .size = size};
-    struct rank ranks[MOST];
-    char addresses[MOST][ADDRESS];
-    size_t bytes[MOST];
-    static uint64_t number;
-    number++;
-    for (int r = 0; r < size; r++) {
-        struct pcm_world_config config = {.rank = r, .size = size, .job = number, .transports = transport};
-        bytes[r] = ADDRESS;
-        CHECK(pcm_world_create(&config, &job.worlds[r]) == PCM_OK, "%s", pcm_last_error()->text);
-        CHECK(pcm_world_address(job.worlds[r], addresses[r], &bytes[r]) == PCM_OK, "%s", pcm_last_error()->text);
+    struct rank all[MOST_RANKS];
+    pthread_t threads[MOST_RANKS];
+    size = ranks;
+    job++;
+    pthread_barrier_init(&together, NULL, (unsigned)ranks);
+    for (int r = 0; r < ranks; r++) {
+        all[r] = (struct rank){.rank = r, .work = work};
+        pthread_create(&threads[r], NULL, be_a_rank, &all[r]);
     }
-    for (int r = 0; r < size; r++) {
-        for (int q = 0; q < size; q++) pcm_world_set_peer(job.worlds[r], q, addresses[q], bytes[q]);
-        ranks[r] = (struct rank){&job, r, 0};
-        pthread_create(&ranks[r].thread, NULL, run_rank, &ranks[r]);
-    }
-    for (int r = 0; r < size; r++) pthread_join(ranks[r].thread, NULL);
-    for (int r = 0; r < size; r++) pcm_world_destroy(job.worlds[r]);
+    for (int r = 0; r < ranks; r++) pthread_join(threads[r], NULL);
+    pthread_barrier_destroy(&together);
 }
 
-int main(void)
+/* ---- schedules ------------------------------------------------------------------------------------------------- */
+
+struct pen {
+    struct pcm_step steps[8 * MOST_RANKS];
+    int32_t in_at[2 * MOST_RANKS], out_at[2 * MOST_RANKS];
+    uint32_t like[2 * MOST_RANKS], n;
+};
+
+static void write_step(struct pen *pen, uint8_t kind, int peer, int chunk)
 {
-    const char *const transports[] = {"inproc", "shm", "tcp", "chaos:seed=3;deny=0.1;short=0.2;inner=inproc"};
-    for (size_t t = 0; t < sizeof transports / sizeof *transports; t++)
-        for (int size = 1; size <= MOST; size += 2) run_job(transports[t], size);
+    pen->steps[pen->n++] =
+        (struct pcm_step){.kind = kind, .peer = (uint32_t)((peer + size) % size), .chunk = (uint32_t)chunk};
+}
+
+static void end_round(struct pen *pen)
+{
+    if (pen->n) pen->steps[pen->n - 1].flags |= PCM_FLAG_END;
+}
+
+static pcm_schedule *finish(struct pen *pen, const char *name, uint32_t chunks, uint32_t in, uint32_t out, uint32_t cut)
+{
+    for (uint32_t c = 0; c < chunks; c++) pen->like[c] = c;
+    struct pcm_schedule_desc desc = {.name = name,
+                                     .steps = pen->steps,
+                                     .nsteps = pen->n,
+                                     .nchunks = chunks,
+                                     .in_at = pen->in_at,
+                                     .out_at = pen->out_at,
+                                     .like = pen->like,
+                                     .in_blocks = in,
+                                     .out_blocks = out,
+                                     .cut = cut};
+    pcm_schedule *schedule = NULL;
+    EXPECT(!pcm_schedule_create(&desc, &schedule), "%s: %s", name, pcm_last_error()->text);
+    return schedule;
+}
+
+static pcm_schedule *ring_allreduce(int rank)
+{
+    struct pen pen = {.n = 0};
+    for (int c = 0; c < size; c++) pen.in_at[c] = pen.out_at[c] = c;
+    for (int k = 0; k < 2 * (size - 1); k++) {
+        int back = k < size - 1 ? k : k - size; /* after the reduction each rank holds the chunk after its own */
+        write_step(&pen, PCM_STEP_SEND, rank + 1, (rank - back + 2 * size) % size);
+        write_step(&pen, k < size - 1 ? PCM_STEP_REDUCE_FROM : PCM_STEP_RECV, rank - 1,
+                   (rank - back - 1 + 2 * size) % size);
+        end_round(&pen);
+    }
+    return finish(&pen, "ring", (uint32_t)size, 1, 1, (uint32_t)size);
+}
+
+static pcm_schedule *doubling_allreduce(int rank)
+{
+    struct pen pen = {.in_at = {0}, .out_at = {0}};
+    for (int mask = 1; mask < size; mask *= 2) {
+        write_step(&pen, PCM_STEP_SEND, rank ^ mask, 0);
+        write_step(&pen, PCM_STEP_REDUCE_FROM, rank ^ mask, 0);
+        if (rank & mask) pen.steps[pen.n - 1].flags |= PCM_FLAG_SWAP;
+        end_round(&pen);
+    }
+    return finish(&pen, "doubling", 1, 1, 1, 1);
+}
+
+/* Rank 0's buffer goes from rank to rank: every fragment may be passed on as it arrives. */
+static pcm_schedule *chain_broadcast(int rank)
+{
+    struct pen pen = {.in_at = {rank ? -1 : 0}, .out_at = {0}};
+    if (rank) write_step(&pen, PCM_STEP_RECV, rank - 1, 0), end_round(&pen);
+    if (rank + 1 < size) write_step(&pen, PCM_STEP_SEND, rank + 1, 0), end_round(&pen);
+    return finish(&pen, "chain", 1, rank == 0, 1, 1);
+}
+
+static pcm_schedule *direct_alltoall(int rank)
+{
+    struct pen pen = {.n = 0};
+    for (int q = 0; q < size; q++) {
+        pen.in_at[q] = q, pen.out_at[q] = q == rank ? q : -1;
+        pen.in_at[size + q] = -1, pen.out_at[size + q] = q;
+        if (q != rank) write_step(&pen, PCM_STEP_SEND, q, q), write_step(&pen, PCM_STEP_RECV, q, size + q);
+    }
+    pen.in_at[size + rank] = pen.out_at[size + rank] = -1; /* the chunk that stays is the first one */
+    pen.in_at[size + rank] = rank;
+    end_round(&pen);
+    return finish(&pen, "direct", 2 * (uint32_t)size, (uint32_t)size, (uint32_t)size, 1);
+}
+
+/* ---- collectives ------------------------------------------------------------------------------------------------- */
+
+static int start(pcm_comm *comm, struct pcm_call *call, pcm_schedule *schedule, uint32_t slices, uint32_t window,
+                 pcm_request **request)
+{
+    int rc = pcm_start(comm, call, request);
+    if (rc == PCM_NO_PLAN && !(rc = pcm_comm_plan(comm, call, schedule, slices, window)))
+        rc = pcm_start(comm, call, request);
+    return rc;
+}
+
+static int call_now(pcm_comm *comm, struct pcm_call *call, pcm_schedule *schedule, uint32_t slices, uint32_t window)
+{
+    int rc = pcm_run(comm, call, -1);
+    if (rc == PCM_NO_PLAN && !(rc = pcm_comm_plan(comm, call, schedule, slices, window))) rc = pcm_run(comm, call, -1);
+    return rc;
+}
+
+static struct pcm_call allreduce_call(const void *in, void *out, uint64_t count, unsigned variant)
+{
+    return (struct pcm_call){.collective = PCM_ALLREDUCE,
+                             .dtype = PCM_INT32,
+                             .op = PCM_SUM,
+                             .variant = (uint8_t)variant,
+                             .in = in,
+                             .out = out,
+                             .count = count};
+}
+
+static int32_t given(int rank, uint64_t i) { return (int32_t)(i % 1000) * (rank + 1); }
+static int32_t summed(uint64_t i) { return (int32_t)(i % 1000) * (size * (size + 1) / 2); }
+
+static int32_t *input(int rank, uint64_t n)
+{
+    int32_t *x = malloc((n + 1) * sizeof *x);
+    for (uint64_t i = 0; i < n; i++) x[i] = given(rank, i);
+    return x;
+}
+
+static bool is_sum(const int32_t *x, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++)
+        if (x[i] != summed(i)) return false;
+    return true;
+}
+
+static const uint64_t counts[] = {0, 1, 7, 1000, 50001, 300000};
+enum { COUNTS = sizeof counts / sizeof counts[0] };
+
+static void collectives(struct rank *r)
+{
+    pcm_schedule *ring = ring_allreduce(r->rank), *chain = chain_broadcast(r->rank), *direct = direct_alltoall(r->rank);
+    pcm_schedule *doubling = (size & (size - 1)) == 0 ? doubling_allreduce(r->rank) : NULL;
+    for (int k = 0; k < COUNTS; k++) {
+        uint64_t n = counts[k];
+        for (unsigned variant = 0; variant < 6; variant++) {
+            pcm_schedule *schedule = variant % 2 && doubling ? doubling : ring;
+            uint32_t slices = 1 + 2 * (variant / 2);
+            int32_t *in = input(r->rank, n), *out = malloc((n + 1) * sizeof *out);
+            struct pcm_call call = allreduce_call(in, out, n, variant);
+            int rc = call_now(r->comm, &call, schedule, slices, slices < 3 ? slices : 3);
+            EXPECT(!rc && is_sum(out, n), "%s: allreduce of %llu on %d ranks: %d", transport, (unsigned long long)n,
+                   size, rc);
+            call.out = in; /* in place */
+            rc = call_now(r->comm, &call, schedule, slices, 1);
+            EXPECT(!rc && is_sum(in, n), "%s: in place, %llu on %d ranks: %d", transport, (unsigned long long)n, size,
+                   rc);
+            free(in), free(out);
+        }
+        int32_t *x = r->rank ? malloc((n + 1) * sizeof *x) : input(0, n);
+        struct pcm_call cast = {
+            .collective = PCM_BROADCAST, .dtype = PCM_INT32, .in = r->rank ? NULL : x, .out = x, .count = n};
+        int rc = call_now(r->comm, &cast, chain, 1 + (unsigned)k, 1);
+        bool right = !rc;
+        for (uint64_t i = 0; i < n; i++) right &= x[i] == given(0, i);
+        EXPECT(right, "%s: broadcast of %llu on %d ranks: %d", transport, (unsigned long long)n, size, rc);
+        free(x);
+        uint64_t each = n / 8;
+        int32_t *out = malloc((each * (uint64_t)size + 1) * sizeof *out), *in = input(r->rank, each * (uint64_t)size);
+        struct pcm_call all = {.collective = PCM_ALLTOALL, .dtype = PCM_INT32, .in = in, .out = out, .count = each};
+        rc = call_now(r->comm, &all, direct, 2, 2);
+        right = !rc;
+        for (int q = 0; q < size; q++)
+            for (uint64_t i = 0; i < each; i++)
+                right &= out[(uint64_t)q * each + i] == given(q, (uint64_t)r->rank * each + i);
+        EXPECT(right, "%s: alltoall of %llu on %d ranks: %d", transport, (unsigned long long)each, size, rc);
+        free(in), free(out);
+    }
+    pcm_schedule_release(ring), pcm_schedule_release(chain), pcm_schedule_release(direct),
+        pcm_schedule_release(doubling);
+}
+
+/* More operations than lanes, collected from the last to the first, with and without anybody waiting. */
+static void many_at_once(struct rank *r)
+{
+    enum { MANY = 24 };
+    pcm_schedule *ring = ring_allreduce(r->rank);
+    for (int turn = 0; turn < 3; turn++) {
+        pcm_request *requests[MANY];
+        int32_t *in[MANY], *out[MANY];
+        for (int i = 0; i < MANY; i++) {
+            uint64_t n = (uint64_t)i * 977;
+            in[i] = input(r->rank, n), out[i] = malloc((n + 1) * sizeof *out[i]);
+            struct pcm_call call = allreduce_call(in[i], out[i], n, (unsigned)i % 3);
+            int rc = start(r->comm, &call, ring, 1 + (unsigned)i % 3, 1 + (unsigned)i % 3, &requests[i]);
+            EXPECT(!rc, "%s: %s", transport, pcm_last_error()->text);
+        }
+        if (turn == 1) usleep(20000); /* the thread of the world has the wheel */
+        for (int i = MANY; i-- > 0;) {
+            int rc;
+            while ((rc = pcm_wait(requests[i], turn == 2 ? 0 : -1, NULL)) == PCM_AGAIN) {
+            }
+            EXPECT(!rc && is_sum(out[i], (uint64_t)i * 977), "%s: operation %d of many: %d", transport, i, rc);
+            free(in[i]), free(out[i]);
+        }
+    }
+    pcm_schedule_release(ring);
+}
+
+/* ---- messages ------------------------------------------------------------------------------------------------------ */
+
+static void messages(struct rank *r)
+{
+    enum { MANY = 30 };
+    int to = (r->rank + 1) % size, from = (r->rank + size - 1) % size;
+    pcm_request *sends[MANY], *receives[MANY];
+    unsigned char *out[MANY], *in[MANY];
+    for (int i = 0; i < MANY; i++) {
+        uint64_t n = (uint64_t)i * i * 331; /* eager and announced */
+        out[i] = malloc(n + 1), in[i] = malloc(n + 1);
+        memset(out[i], i + r->rank, n);
+        int rc = pcm_send_start(r->comm, out[i], n, PCM_UINT8, to, i, 0, &sends[i]);
+        EXPECT(!rc, "%s: %s", transport, pcm_last_error()->text);
+    }
+    for (int i = MANY; i-- > 0;) {
+        int rc = pcm_recv_start(r->comm, in[i], (uint64_t)i * i * 331, PCM_UINT8, i % 2 ? from : PCM_ANY_SOURCE, i, 0,
+                                &receives[i]);
+        EXPECT(!rc, "%s: %s", transport, pcm_last_error()->text);
+    }
+    for (int i = 0; i < MANY; i++) {
+        struct pcm_status_info info;
+        uint64_t n = (uint64_t)i * i * 331;
+        int rc = pcm_wait(receives[i], -1, &info);
+        bool right = !rc && info.source == from && info.tag == i && info.bytes == n;
+        for (uint64_t b = 0; b < n; b++) right &= in[i][b] == (unsigned char)(i + from);
+        EXPECT(right, "%s: message %d: %d from %d, %llu bytes", transport, i, rc, info.source,
+               (unsigned long long)info.bytes);
+        EXPECT(!pcm_wait(sends[i], -1, NULL), "%s: send %d", transport, i);
+        free(in[i]), free(out[i]);
+    }
+}
+
+/* ---- threads ------------------------------------------------------------------------------------------------------- */
+
+struct talk {
+    struct rank *rank;
+    int number;
+};
+
+/* One of several threads of a rank: an own communicator for collectives, and messages by an own tag on the shared one. */
+static void *one_of_several(void *argument)
+{
+    const struct talk *talk = argument;
+    struct rank *r = talk->rank;
+    int32_t ranks[MOST_RANKS];
+    for (int i = 0; i < size; i++) ranks[i] = i;
+    pcm_comm *own;
+    int rc = pcm_comm_create(r->world, 100 + (uint64_t)talk->number, ranks, size, &own);
+    EXPECT(!rc, "%s: %s", transport, pcm_last_error()->text);
+    pcm_comm_set_timeout(own, PATIENCE);
+    pcm_schedule *ring = ring_allreduce(r->rank);
+    for (int turn = 0; turn < 30; turn++) {
+        uint64_t n = (uint64_t)(turn * 61 * (talk->number + 1)) % 3000;
+        int32_t *in = input(r->rank, n), *out = malloc((n + 1) * sizeof *out), heard = -1, said = turn;
+        struct pcm_call call = allreduce_call(in, out, n, 0);
+        rc = call_now(own, &call, ring, 1, 1);
+        EXPECT(!rc && is_sum(out, n), "%s: a thread's allreduce: %d", transport, rc);
+        pcm_request *receive, *send;
+        rc = pcm_recv_start(r->comm, &heard, sizeof heard, PCM_INT32, (r->rank + size - 1) % size, talk->number, 0,
+                            &receive);
+        if (!rc)
+            rc = pcm_send_start(r->comm, &said, sizeof said, PCM_INT32, (r->rank + 1) % size, talk->number, 0, &send);
+        if (!rc) rc = pcm_wait(send, -1, NULL);
+        if (!rc) rc = pcm_wait(receive, -1, NULL);
+        EXPECT(!rc && heard == turn, "%s: a thread's message: %d, %d and not %d", transport, rc, heard, turn);
+        free(in), free(out);
+    }
+    pcm_schedule_release(ring);
+    return NULL; /* the communicator goes with the world: others may still need it */
+}
+
+static void several_threads(struct rank *r)
+{
+    enum { THREADS = 3 };
+    pthread_t threads[THREADS];
+    struct talk talks[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        talks[i] = (struct talk){r, i};
+        pthread_create(&threads[i], NULL, one_of_several, &talks[i]);
+    }
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+}
+
+/* ---- failures ------------------------------------------------------------------------------------------------------- */
+
+static void *abort_soon(void *comm)
+{
+    usleep(20000);
+    pcm_comm_abort(comm, "enough");
+    return NULL;
+}
+
+/* A blocked call, requests in flight and one collected late all end when another thread aborts. */
+static void aborted(struct rank *r)
+{
+    pcm_request *requests[12];
+    int32_t *x = input(r->rank, 100000), *y = malloc(100001 * sizeof *y), z;
+    pcm_schedule *ring = ring_allreduce(r->rank);
+    if (r->rank == 0) {
+        pthread_t thread;
+        for (int i = 0; i < 11; i++) {
+            struct pcm_call call = allreduce_call(x, y, 100000 - (uint64_t)i, 0);
+            EXPECT(!start(r->comm, &call, ring, 2, 2, &requests[i]), "%s: %s", transport, pcm_last_error()->text);
+        }
+        EXPECT(!pcm_recv_start(r->comm, &z, sizeof z, PCM_INT32, 1, TAG, 0, &requests[11]), "%s", transport);
+        pthread_create(&thread, NULL, abort_soon, r->comm);
+        struct pcm_call call = allreduce_call(x, y, 5, 0);
+        int rc = call_now(r->comm, &call, ring, 1, 1);
+        EXPECT(rc == PCM_ERR_ABORTED && strstr(pcm_last_error()->text, "enough"), "%s: %d", transport, rc);
+        pthread_join(thread, NULL);
+        for (int i = 0; i < 12; i++)
+            EXPECT(pcm_wait(requests[i], -1, NULL) == PCM_ERR_ABORTED, "%s: request %d", transport, i);
+        rc = pcm_run(r->comm, &call, -1);
+        EXPECT(rc == PCM_ERR_ABORTED, "%s: afterwards: %d", transport, rc);
+    } else {
+        int rc = pcm_recv_start(r->comm, &z, sizeof z, PCM_INT32, 0, TAG, 0, &requests[0]);
+        if (!rc) rc = pcm_wait(requests[0], -1, NULL);
+        EXPECT(rc == PCM_ERR_ABORTED, "%s: the peer: %d", transport, rc);
+    }
+    pcm_schedule_release(ring);
+    free(x), free(y);
+}
+
+static void late(struct rank *r)
+{
+    pcm_schedule *ring = ring_allreduce(r->rank);
+    int32_t x = 1, y = 0;
+    struct pcm_call call = allreduce_call(&x, &y, 1, 0);
+    call.timeout = r->rank == 0 ? 0.1 : PATIENCE;
+    if (r->rank == 0) {
+        int rc = call_now(r->comm, &call, ring, 1, 1);
+        EXPECT(rc == PCM_ERR_TIMEOUT && pcm_last_error()->rank >= 0, "%s: %d", transport, rc);
+        EXPECT(strstr(pcm_last_error()->text, "round 1 of") && strstr(pcm_last_error()->text, "bytes"), "%s: %s",
+               transport, pcm_last_error()->text);
+    }
+    pthread_barrier_wait(&together);
+    pcm_schedule_release(ring);
+}
+
+static void disagreeing(struct rank *r)
+{
+    pcm_schedule *ring = ring_allreduce(r->rank);
+    int32_t x[16] = {0}, y[16];
+    int rc = PCM_OK;
+    for (uint64_t turn = 0; turn < 1000 && !rc; turn++) {
+        struct pcm_call call = allreduce_call(x, y, r->rank ? 16 : 15, 0);
+        rc = call_now(r->comm, &call, ring, 1, 1);
+    }
+    EXPECT(rc == PCM_ERR_MISMATCH && strstr(pcm_last_error()->text, "count 15") &&
+               strstr(pcm_last_error()->text, "count 16"),
+           "%s: %d, %s", transport, rc, pcm_last_error()->text);
+    pcm_schedule_release(ring);
+}
+
+static void *wait_for_it(void *request) { return (void *)(intptr_t)pcm_wait(request, -1, NULL); }
+
+static void *run_it(void *argument)
+{
+    struct rank *r = argument;
+    int32_t x = 1, y;
+    struct pcm_call call = allreduce_call(&x, &y, 1, 0);
+    return (void *)(intptr_t)pcm_run(r->comm, &call, -1);
+}
+
+/* The communicator goes away under a waiting thread and a blocked call; requests may be collected afterwards. */
+static void freed(struct rank *r)
+{
+    pcm_schedule *ring = ring_allreduce(r->rank);
+    int32_t x = 1, y, z;
+    struct pcm_call call = allreduce_call(&x, &y, 1, 0);
+    EXPECT(!call_now(r->comm, &call, ring, 1, 1) && y == size, "%s: %s", transport, pcm_last_error()->text);
+    pthread_barrier_wait(&together);
+    if (r->rank == 0) {
+        pthread_t threads[2];
+        pcm_request *waited, *kept;
+        void *result[2];
+        EXPECT(!pcm_recv_start(r->comm, &z, sizeof z, PCM_INT32, PCM_ANY_SOURCE, TAG, 0, &waited), "%s", transport);
+        EXPECT(!pcm_recv_start(r->comm, &z, sizeof z, PCM_INT32, 1, TAG, 0, &kept), "%s", transport);
+        pthread_create(&threads[0], NULL, wait_for_it, waited);
+        pthread_create(&threads[1], NULL, run_it, r);
+        usleep(50000);
+        pcm_comm_free(r->comm);
+        for (int i = 0; i < 2; i++) {
+            pthread_join(threads[i], &result[i]);
+            EXPECT((intptr_t)result[i] == PCM_ERR_ABORTED, "%s: thread %d: %d", transport, i, (int)(intptr_t)result[i]);
+        }
+        EXPECT(pcm_wait(kept, -1, NULL) == PCM_ERR_ABORTED, "%s", transport);
+    }
+    pcm_schedule_release(ring);
+}
+
+/* A request that is collected after its whole world has gone. */
+static pcm_request *outlived[MOST_RANKS];
+
+static void left_behind(struct rank *r)
+{
+    static int32_t z[MOST_RANKS];
+    EXPECT(!pcm_recv_start(r->comm, &z[r->rank], sizeof z[0], PCM_INT32, r->rank, TAG, 0, &outlived[r->rank]), "%s",
+           transport);
+}
+
+int main(int argc, char **argv)
+{
+    static const char *all[] = {"inproc", "shm", "tcp"};
+    static const int sizes[] = {1, 2, 3, 4, 7};
+    for (int t = 0; t < (argc > 1 ? argc - 1 : 3); t++) {
+        transport = argc > 1 ? argv[t + 1] : all[t];
+        for (int s = 0; s < 5; s++) run(sizes[s], collectives);
+        for (int s = 0; s < 4; s++) run(sizes[s], many_at_once);
+        run(1, messages), run(2, messages), run(3, messages);
+        run(2, several_threads);
+        run(2, aborted), run(2, late), run(2, disagreeing), run(4, disagreeing), run(2, freed);
+        run(2, left_behind);
+        for (int r = 0; r < 2; r++) EXPECT(pcm_wait(outlived[r], -1, NULL) == PCM_ERR_ABORTED, "%s", transport);
+    }
     return check_report();
 }

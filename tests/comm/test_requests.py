@@ -174,6 +174,7 @@ def test_requests_fail_when_their_communicator_is_freed(transport: str) -> None:
         own = comm.Split(0)
         assert own is not None
         own.Barrier()
+        comm.Barrier()  # nobody is still in the other one
         if comm.rank == 0:
             requests = [own.Irecv(np.zeros(3), 1, 1), own.Ibarrier(), own.Isend(np.zeros(100_000), 1, 7)]
             own.Free()
