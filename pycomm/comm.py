@@ -2,93 +2,34 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict, Unpack
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import numpy as np
 
-from . import keys, registry, select
+from . import calls, keys, select
 from .buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
+from .calls import Algorithm, Groups, How, Prepared
 from .contract import contract
-from .core import COLLECTIVES, check, dtype_code, fail, ffi, lib
+from .core import COLLECTIVES, check, dtype_code, ffi, lib
 from .errors import InvalidArgument
 from .registry import find
 from .request import Request, Status, drop_late
-from .schedule import Lowered
 from .select import Machine
-from .view import View, emit
+from .view import emit
 from .world import World
 
 SUM, PROD, MIN, MAX, AVG = lib.PCM_SUM, lib.PCM_PROD, lib.PCM_MIN, lib.PCM_MAX, lib.PCM_AVG
 LAND, LOR, LXOR, BAND, BOR, BXOR = lib.PCM_LAND, lib.PCM_LOR, lib.PCM_LXOR, lib.PCM_BAND, lib.PCM_BOR, lib.PCM_BXOR
 ANY_SOURCE, ANY_TAG = lib.PCM_ANY_SOURCE, lib.PCM_ANY_TAG
 
-Algorithm = str | Callable[[View], None]
-Groups = Sequence[Any]
-
 _ALLREDUCE, _REDUCE, _BROADCAST, _ALLGATHER = lib.PCM_ALLREDUCE, lib.PCM_REDUCE, lib.PCM_BROADCAST, lib.PCM_ALLGATHER
 _REDUCE_SCATTER, _ALLTOALL, _BARRIER = lib.PCM_REDUCE_SCATTER, lib.PCM_ALLTOALL, lib.PCM_BARRIER
 _SCAN, _EXSCAN = lib.PCM_SCAN, lib.PCM_EXSCAN
-lib.pycomm_know_objects(id(None), id(IN_PLACE), id(np.ndarray))
 _AGAIN, _NO_PLAN = lib.PCM_AGAIN, lib.PCM_NO_PLAN
 _ANY = Machine()
 _MOST_SLICES, _MOST_TAGS = 1 << 20, 1 << 31
 _TURN = 0.2  # seconds in the core before Python may handle a signal
-
-
-class How(TypedDict, total=False):
-    """The keywords of every collective; see Comm."""
-
-    algorithm: Algorithm | None
-    slices: int | None
-    timeout: float | None
-
-
-class _Prepared(NamedTuple):
-    """A call as the core takes it, and what choosing a schedule for it needs to know."""
-
-    call: Any
-    keep: Any  # buffers and counts, alive as long as the call
-    collective: str
-    nbytes: int
-    uneven: bool
-    how: How
-
-
-def _quick_path(address: int) -> Callable[[int, Any, Any], bool]:
-    """Return a function that tries to run a call on plain arrays in one crossing; False: it needs a closer look.
-
-    Its first argument is collective | op << 8 | root << 32, in the core's codes; buffers may be None (not on this rank)
-    or IN_PLACE. It is a closure, and lets C look at the types, because at 8 bytes every attribute and call counts.
-    """
-    run, ident = lib.pycomm_run_arrays, id
-
-    def quick(what: int, sendbuf: Any, recvbuf: Any) -> bool:
-        try:
-            status = run(address, what, ident(sendbuf), ident(recvbuf))
-        except OverflowError:  # no op or root is as large as that
-            return False
-        except BaseException:  # of a signal's handler, such as KeyboardInterrupt: the call goes on
-            drop_late((sendbuf, recvbuf))
-            raise
-        if not status:
-            return True
-        if status < 0 or status == _NO_PLAN:
-            return False
-        _finish(status, (sendbuf, recvbuf))
-        return True
-
-    return quick
-
-
-def _finish(status: int, keep: Any) -> None:
-    """Wait for a call that takes longer than a moment, or raise its error."""
-    if status != _AGAIN:
-        fail(status)
-    request = Request(keep)
-    lib.pcm_late_request(request.handle)
-    request.Wait()
 
 
 class Comm:
@@ -125,7 +66,7 @@ class Comm:
         handle = ffi.new("pcm_comm **")
         check(lib.pcm_comm_create(world.live(), ident, list(ranks), len(ranks), handle))
         self._handle = handle[0]
-        self._quick = _quick_path(int(ffi.cast("uintptr_t", self._handle)))
+        self._quick = calls.quick_path(int(ffi.cast("uintptr_t", self._handle)))
         self._world, self._ident, self._ranks = world, ident, tuple(ranks)
         self.rank: int = lib.pcm_comm_rank(self._handle)
         self.size: int = lib.pcm_comm_size(self._handle)
@@ -138,7 +79,7 @@ class Comm:
         world.at_close(self._forget)
 
     def _forget(self) -> None:
-        self._handle, self._quick = None, _quick_path(0)
+        self._handle, self._quick = None, calls.quick_path(0)
         for schedule, _ in self._schedules.values():
             lib.pcm_schedule_release(schedule)
         self._schedules.clear()
@@ -195,13 +136,13 @@ class Comm:
         """Start a Reduce."""
         return self._start(self._reduce(sendbuf, recvbuf, op, root, how))
 
-    def _reduce(self, sendbuf: Any, recvbuf: Any, op: int, root: int, how: How) -> _Prepared:
+    def _reduce(self, sendbuf: Any, recvbuf: Any, op: int, root: int, how: How) -> Prepared:
         here = self._check_root(root)
         out = as_array(recvbuf, "recvbuf", writes=True) if here else None
         own = out if sendbuf is IN_PLACE and here else as_array(sendbuf, "sendbuf")
         assert own is not None
         if out is not None:
-            _check_sizes(own, out, 1, 1)
+            calls.check_sizes(own, out, 1, 1)
         return self._prepare("reduce", own, out, own.size, how, op=op, root=root)
 
     def Reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
@@ -219,13 +160,13 @@ class Comm:
         """Start a Reduce_scatter_block."""
         return self._start(self._reduce_scatter_block(sendbuf, recvbuf, op, how))
 
-    def _reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int, how: How) -> _Prepared:
+    def _reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int, how: How) -> Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         if sendbuf is IN_PLACE:
             own, out = out, out.reshape(-1)[: out.size // self.size]
         else:
             own = as_array(sendbuf, "sendbuf")
-        _check_sizes(own, out, self.size, 1)
+        calls.check_sizes(own, out, self.size, 1)
         return self._prepare("reduce_scatter", own, out, out.size, how, op=op, in_place=sendbuf is IN_PLACE)
 
     def Reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int = SUM,
@@ -246,11 +187,11 @@ class Comm:
         """Start a Reduce_scatter."""
         return self._start(self._reduce_scatter(sendbuf, recvbuf, recvcounts, op, how))
 
-    def _reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int, how: How) -> _Prepared:
+    def _reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int, how: How) -> Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         blocks = as_blocks([sendbuf, recvcounts], self.size, "sendbuf")
         return self._prepare(
-            "reduce_scatter", blocks, _whole(out, int(blocks.counts[self.rank]), "recvbuf"), 0, how, op=op
+            "reduce_scatter", blocks, calls.whole(out, int(blocks.counts[self.rank]), "recvbuf"), 0, how, op=op
         )
 
     # ---- movement -----------------------------------------------------------------------------------------------
@@ -270,7 +211,7 @@ class Comm:
         """Start a Bcast."""
         return self._start(self._bcast(buf, root, how))
 
-    def _bcast(self, buf: Any, root: int, how: How) -> _Prepared:
+    def _bcast(self, buf: Any, root: int, how: How) -> Prepared:
         here = self._check_root(root)
         array = as_array(buf, "buf", writes=not here)
         return self._prepare("broadcast", array if here else None, array, array.size, how, root=root)
@@ -289,10 +230,10 @@ class Comm:
         """Start an Allgather."""
         return self._start(self._allgather(sendbuf, recvbuf, how))
 
-    def _allgather(self, sendbuf: Any, recvbuf: Any, how: How) -> _Prepared:
+    def _allgather(self, sendbuf: Any, recvbuf: Any, how: How) -> Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
-        _check_sizes(own, out, self.size if sendbuf is IN_PLACE else 1, self.size)
+        calls.check_sizes(own, out, self.size if sendbuf is IN_PLACE else 1, self.size)
         return self._prepare("allgather", own, out, out.size // self.size, how)
 
     def Allgatherv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
@@ -308,12 +249,12 @@ class Comm:
         """Start an Allgatherv."""
         return self._start(self._allgatherv(sendbuf, recvbuf, how))
 
-    def _allgatherv(self, sendbuf: Any, recvbuf: Any, how: How) -> _Prepared:
+    def _allgatherv(self, sendbuf: Any, recvbuf: Any, how: How) -> Prepared:
         out = as_blocks(recvbuf, self.size, "recvbuf", writes=True)
         if sendbuf is IN_PLACE:
             own = Blocks(out.data, out.counts[self.rank : self.rank + 1], out.displs[self.rank : self.rank + 1])
         else:
-            own = _whole(as_array(sendbuf, "sendbuf"), int(out.counts[self.rank]), "sendbuf")
+            own = calls.whole(as_array(sendbuf, "sendbuf"), int(out.counts[self.rank]), "sendbuf")
         return self._prepare("allgather", own, out, 0, how)
 
     def Gather(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
@@ -330,13 +271,13 @@ class Comm:
         """Start a Gather."""
         return self._start(self._gather(sendbuf, recvbuf, root, how))
 
-    def _gather(self, sendbuf: Any, recvbuf: Any, root: int, how: How) -> _Prepared:
+    def _gather(self, sendbuf: Any, recvbuf: Any, root: int, how: How) -> Prepared:
         if not self._check_root(root):
             own = as_array(sendbuf, "sendbuf")
             return self._prepare("gather", own, None, own.size, how, root=root)
         out = as_array(recvbuf, "recvbuf", writes=True)
         own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
-        _check_sizes(own, out, self.size if sendbuf is IN_PLACE else 1, self.size)
+        calls.check_sizes(own, out, self.size if sendbuf is IN_PLACE else 1, self.size)
         return self._prepare("gather", own, out, out.size // self.size, how, root=root)
 
     def Gatherv(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
@@ -353,12 +294,12 @@ class Comm:
         """Start a Gatherv."""
         return self._start(self._gatherv(sendbuf, recvbuf, root, how))
 
-    def _gatherv(self, sendbuf: Any, recvbuf: Any, root: int, how: How) -> _Prepared:
+    def _gatherv(self, sendbuf: Any, recvbuf: Any, root: int, how: How) -> Prepared:
         own = as_array(sendbuf, "sendbuf")
         if not self._check_root(root):
-            return self._prepare("gather", _whole(own, own.size, "sendbuf"), None, 0, how, root=root)
+            return self._prepare("gather", calls.whole(own, own.size, "sendbuf"), None, 0, how, root=root)
         out = as_blocks(recvbuf, self.size, "recvbuf", writes=True)
-        own_block = _whole(own, int(out.counts[self.rank]), "sendbuf")
+        own_block = calls.whole(own, int(out.counts[self.rank]), "sendbuf")
         return self._prepare("gather", own_block, out, 0, how, root=root)
 
     def Scatter(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
@@ -375,14 +316,14 @@ class Comm:
         """Start a Scatter."""
         return self._start(self._scatter(sendbuf, recvbuf, root, how))
 
-    def _scatter(self, sendbuf: Any, recvbuf: Any, root: int, how: How) -> _Prepared:
+    def _scatter(self, sendbuf: Any, recvbuf: Any, root: int, how: How) -> Prepared:
         if not self._check_root(root):
             out = as_array(recvbuf, "recvbuf", writes=True)
             return self._prepare("scatter", None, out, out.size, how, root=root)
         own = as_array(sendbuf, "sendbuf")
         stays = recvbuf is IN_PLACE
         out = np.empty(own.size // self.size, own.dtype) if stays else as_array(recvbuf, "recvbuf", writes=True)
-        _check_sizes(own, out, self.size, 1)
+        calls.check_sizes(own, out, self.size, 1)
         return self._prepare("scatter", own, out, out.size, how, root=root)
 
     def Scatterv(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
@@ -399,12 +340,12 @@ class Comm:
         """Start a Scatterv."""
         return self._start(self._scatterv(sendbuf, recvbuf, root, how))
 
-    def _scatterv(self, sendbuf: Any, recvbuf: Any, root: int, how: How) -> _Prepared:
+    def _scatterv(self, sendbuf: Any, recvbuf: Any, root: int, how: How) -> Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         if not self._check_root(root):
-            return self._prepare("scatter", None, _whole(out, out.size, "recvbuf"), 0, how, root=root)
+            return self._prepare("scatter", None, calls.whole(out, out.size, "recvbuf"), 0, how, root=root)
         own = as_blocks(sendbuf, self.size, "sendbuf")
-        return self._prepare("scatter", own, _whole(out, int(own.counts[self.rank]), "recvbuf"), 0, how, root=root)
+        return self._prepare("scatter", own, calls.whole(out, int(own.counts[self.rank]), "recvbuf"), 0, how, root=root)
 
     def Alltoall(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
         """Give the r-th block to rank r, and get rank r's as the r-th.
@@ -420,10 +361,10 @@ class Comm:
         """Start an Alltoall."""
         return self._start(self._alltoall(sendbuf, recvbuf, how))
 
-    def _alltoall(self, sendbuf: Any, recvbuf: Any, how: How) -> _Prepared:
+    def _alltoall(self, sendbuf: Any, recvbuf: Any, how: How) -> Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
-        _check_sizes(own, out, self.size, self.size)
+        calls.check_sizes(own, out, self.size, self.size)
         return self._prepare("alltoall", own, out, out.size // self.size, how)
 
     def Alltoallv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
@@ -444,7 +385,7 @@ class Comm:
         """Start an Alltoallv."""
         return self._start(self._alltoallv(sendbuf, recvbuf, how))
 
-    def _alltoallv(self, sendbuf: Any, recvbuf: Any, how: How) -> _Prepared:
+    def _alltoallv(self, sendbuf: Any, recvbuf: Any, how: How) -> Prepared:
         own = as_blocks(sendbuf, self.size, "sendbuf")
         return self._prepare("alltoall", own, as_blocks(recvbuf, self.size, "recvbuf", writes=True), 0, how)
 
@@ -518,7 +459,7 @@ class Comm:
         return request
 
     def _check_message(self, peer: int, tag: int, timeout: float | None) -> None:
-        _check_timeout(timeout)
+        calls.check_timeout(timeout)
         if not -1 <= peer < self.size:
             raise InvalidArgument(f"there is no rank {peer} in a communicator of {self.size}")
         if not -1 <= tag < _MOST_TAGS:
@@ -533,7 +474,7 @@ class Comm:
             color: which one to join; None: none of them.
             key: place in it.
         """
-        mine = np.array([color is not None, _int64(color or 0, "color"), _int64(key, "key")], np.int64)
+        mine = np.array([color is not None, calls.int64(color or 0, "color"), calls.int64(key, "key")], np.int64)
         everyone = np.empty((self.size, 3), np.int64)
         self.Allgather(mine, everyone)
         self._splits += 1
@@ -543,7 +484,7 @@ class Comm:
         members.sort(key=lambda r: (int(everyone[r, 2]), r))
         ident = int.from_bytes(keys.derive(b"split", f"{self._ident}/{self._splits}/{color}", 8), "little")
         places = {r: i for i, r in enumerate(members)}
-        groups = None if self.groups is None else _kept(self.groups, places)
+        groups = None if self.groups is None else calls.kept_groups(self.groups, places)
         comm = Comm(self._world, ident, [self._ranks[r] for r in members], groups, self.machine)
         if self._timeout is not None:
             comm.set_timeout(self._timeout)
@@ -552,7 +493,7 @@ class Comm:
     def Free(self) -> None:
         """Leave the communicator: connected ranks see a goodbye. Not collective; outstanding requests fail."""
         if self._handle:
-            handle, self._handle, self._quick = self._handle, None, _quick_path(0)
+            handle, self._handle, self._quick = self._handle, None, calls.quick_path(0)
             lib.pcm_comm_free(handle)
             self._world.not_at_close(self._forget)
             self._forget()
@@ -563,7 +504,7 @@ class Comm:
 
     def set_timeout(self, seconds: float) -> None:
         """Set how long calls may take when they do not say so themselves."""
-        _check_timeout(seconds)
+        calls.check_timeout(seconds)
         lib.pcm_comm_set_timeout(self._live(), seconds)
         self._timeout = seconds
 
@@ -584,41 +525,43 @@ class Comm:
             raise InvalidArgument(f"root is {root} and must be a rank of the communicator, 0 to {self.size - 1}")
         return root == self.rank
 
-    def _prefix(self, collective: str, sendbuf: Any, recvbuf: Any, op: int, how: How) -> _Prepared:
+    def _prefix(self, collective: str, sendbuf: Any, recvbuf: Any, op: int, how: How) -> Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
-        _check_sizes(own, out, 1, 1)
+        calls.check_sizes(own, out, 1, 1)
         nothing = collective == "exscan" and self.rank == 0
         return self._prepare(collective, own, None if nothing else out, own.size, how, op=op)
 
     def _prepare(self, collective: str, own: Array | Blocks | None, out: Array | Blocks | None, count: int, how: How, *,
-                 op: int = 0, root: int = 0, in_place: bool = False) -> _Prepared:  # fmt: skip
+                 op: int = 0, root: int = 0, in_place: bool = False) -> Prepared:  # fmt: skip
         """Check two buffers against each other and describe the call to the core."""
         self._live()
         if how:
-            _check_how(how)
+            calls.check_how(how)
         if not 0 <= op < lib.PCM_NOPS:
             raise InvalidArgument(f"op is {op}: use SUM, PROD, MIN, MAX, AVG, LAND, LOR, LXOR, BAND, BOR or BXOR")
         sample = out if own is None else own
-        dtype = np.dtype(np.uint8) if sample is None else _data(sample).dtype
+        dtype = np.dtype(np.uint8) if sample is None else calls.data_of(sample).dtype
         for buffer in (own, out):
             if buffer is not None:
-                dtype_code(_data(buffer).dtype)  # refuses what cannot be carried before it is compared
-        if own is not None and out is not None and _data(own).dtype != _data(out).dtype:
-            raise InvalidArgument(f"sendbuf has dtype {_data(own).dtype} and recvbuf {_data(out).dtype}")
+                dtype_code(calls.data_of(buffer).dtype)  # refuses what cannot be carried before it is compared
+        if own is not None and out is not None and calls.data_of(own).dtype != calls.data_of(out).dtype:
+            raise InvalidArgument(
+                f"sendbuf has dtype {calls.data_of(own).dtype} and recvbuf {calls.data_of(out).dtype}"
+            )
         call = ffi.new("struct pcm_call *", {
             "collective": COLLECTIVES[collective], "dtype": dtype_code(dtype), "op": op, "root": root, "count": count,
             "variant": self._variant(how), "timeout": how.get("timeout") or 0,
         })  # fmt: skip
-        keep = [own, out, _describe(call, "in", own), _describe(call, "out", out)]
+        keep = [own, out, calls.describe(call, "in", own), calls.describe(call, "out", out)]
         if own is not None and out is not None and not in_place:
-            _check_apart(call, _data(own), _data(out))
+            calls.check_apart(call, calls.data_of(own), calls.data_of(out))
         # not what lies in this rank's buffers: of that a root has more, and would choose otherwise than the others
         nbytes = count * dtype.itemsize * (1 if contract(collective).blocks == "one" else self.size)
         uneven = isinstance(own, Blocks) or isinstance(out, Blocks)
-        return _Prepared(call, keep, collective, nbytes, uneven, how)
+        return Prepared(call, keep, collective, nbytes, uneven, how)
 
-    def _run(self, prepared: _Prepared) -> None:
+    def _run(self, prepared: Prepared) -> None:
         """Run a call to its end."""
         try:
             status = lib.pcm_run(self._handle, prepared.call, _TURN)
@@ -629,9 +572,9 @@ class Comm:
             drop_late(prepared.keep)
             raise
         if status:
-            _finish(status, prepared.keep)
+            calls.finish(status, prepared.keep)
 
-    def _start(self, prepared: _Prepared) -> Request:
+    def _start(self, prepared: Prepared) -> Request:
         """Start a call."""
         request = Request(prepared.keep)
         status = lib.pcm_start(self._handle, prepared.call, request.handle)
@@ -655,7 +598,7 @@ class Comm:
             raise InvalidArgument("more than 255 different (algorithm, slices) pairs were used on one communicator")
         return number
 
-    def _plan(self, prepared: _Prepared) -> None:
+    def _plan(self, prepared: Prepared) -> None:
         """Choose a schedule for calls like this one and tell the core."""
         collective, how = prepared.collective, prepared.how
         choice = select.choose(collective, prepared.nbytes, self.size, self.machine, uneven=prepared.uneven)
@@ -665,18 +608,18 @@ class Comm:
         check(lib.pcm_comm_plan(self._handle, prepared.call, schedule, slices, min(choice.window, slices)))
 
     def _schedule(self, collective: str, algorithm: Algorithm, root: int, uneven: bool) -> Any:
-        groups = None if self.groups is None else _frozen(self.groups)
+        groups = None if self.groups is None else calls.frozen(self.groups)
         key = (collective, algorithm, root, groups)
         if key not in self._schedules:
             found = find(collective, algorithm)
             may_be_uneven = found.uneven or collective in ("allgather", "reduce_scatter")  # where all know all counts
-            if _is_users(algorithm, found):
+            if calls.is_users(algorithm, found):
                 from .verify import verify  # here: few programs need it in memory
 
                 verdict = verify(algorithm, collective, size=self.size, root=root, groups=groups)
                 may_be_uneven = verdict.uneven
             lowered = emit(algorithm, collective, size=self.size, rank=self.rank, root=root, groups=groups).lower()
-            self._schedules[key] = _create(lowered), may_be_uneven
+            self._schedules[key] = calls.create(lowered), may_be_uneven
         schedule, may_be_uneven = self._schedules[key]
         if uneven and not may_be_uneven:
             raise InvalidArgument(
@@ -684,100 +627,3 @@ class Comm:
                 f"it cannot do an uneven {collective}"
             )
         return schedule
-
-
-def _is_users(algorithm: Algorithm, found: registry.Algorithm) -> bool:
-    """Return whether the library's own tests cannot have verified an algorithm."""
-    composed = isinstance(algorithm, str) and "(" in algorithm
-    return composed or not found.write.__module__.startswith("pycomm.algorithms.")
-
-
-def _create(lowered: Lowered) -> Any:
-    """Hand a lowered schedule to the core, which copies it."""
-    handle = ffi.new("pcm_schedule **")
-    name = ffi.new("char[]", lowered.name.encode())
-    description = ffi.new("struct pcm_schedule_desc *", {
-        "name": name,
-        "steps": ffi.cast("struct pcm_step *", ffi.from_buffer(lowered.steps)),
-        "nsteps": len(lowered.steps), "nchunks": lowered.nchunks,
-        "in_at": ffi.cast("int32_t *", ffi.from_buffer(lowered.in_at)),
-        "out_at": ffi.cast("int32_t *", ffi.from_buffer(lowered.out_at)),
-        "like": ffi.cast("uint32_t *", ffi.from_buffer(lowered.like)),
-        "in_blocks": lowered.in_blocks, "out_blocks": lowered.out_blocks, "cut": lowered.cut,
-    })  # fmt: skip
-    check(lib.pcm_schedule_create(description, handle))
-    return handle[0]
-
-
-def _describe(call: Any, side: str, buffer: Array | Blocks | None) -> Any:
-    """Fill one side of a call; returns what must be kept alive meanwhile."""
-    if buffer is None:
-        return None
-    data = ffi.from_buffer(_data(buffer))
-    setattr(call, side, data)
-    if not isinstance(buffer, Blocks):
-        return data
-    counts = ffi.cast("uint64_t *", ffi.from_buffer(buffer.counts))
-    displs = ffi.cast("uint64_t *", ffi.from_buffer(buffer.displs))
-    setattr(call, side + "_counts", counts)
-    setattr(call, side + "_displs", displs)
-    return data, buffer
-
-
-def _data(buffer: Array | Blocks) -> Array:
-    return buffer.data if isinstance(buffer, Blocks) else buffer
-
-
-def _whole(array: Array, count: int, what: str) -> Blocks:
-    """Return a buffer that is one block, checked against the count that it should have."""
-    if array.size != count:
-        raise InvalidArgument(f"{what} has {array.size} elements and the counts say {count}")
-    return Blocks(array.reshape(-1), np.array([count], np.uint64), np.zeros(1, np.uint64))
-
-
-def _check_apart(call: Any, own: Array, out: Array) -> None:
-    """Refuse an input that begins where a longer or shorter output does, which to the core would mean IN_PLACE."""
-    if own is not out and own.size != out.size and own.size and out.size and getattr(call, "in") == call.out:
-        raise InvalidArgument("sendbuf and recvbuf overlap: give two buffers, or IN_PLACE")
-
-
-def _check_how(how: How) -> None:
-    unknown = how.keys() - How.__optional_keys__
-    if unknown:
-        raise InvalidArgument(
-            f"there is no keyword {sorted(unknown)[0]!r}: a collective takes {', '.join(How.__annotations__)}"
-        )
-    _check_timeout(how.get("timeout"))
-
-
-def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and not timeout > 0:
-        raise InvalidArgument(f"timeout is {timeout} and must be a positive number of seconds, or None")
-
-
-def _int64(number: Any, what: str) -> int:
-    try:
-        value = operator.index(number)
-    except TypeError:
-        raise InvalidArgument(f"{what} must be a whole number, not {number!r}") from None
-    if not -(1 << 63) <= value < 1 << 63:
-        raise InvalidArgument(f"{what} is {number} and must fit into 64 bits")
-    return value
-
-
-def _kept(groups: Any, places: Mapping[int, int]) -> Any:
-    """Return nested groups without the ranks that have no place, and the others by their places."""
-    if isinstance(groups, int):
-        return places.get(groups)
-    return [kept for group in groups if (kept := _kept(group, places)) is not None and kept != []]
-
-
-def _check_sizes(own: Array, out: Array, own_blocks: int, out_blocks: int) -> None:
-    if own.size * out_blocks != out.size * own_blocks or own.size % own_blocks:
-        raise InvalidArgument(
-            f"sendbuf has {own.size} elements and recvbuf {out.size}: they must be as {own_blocks} to {out_blocks}"
-        )
-
-
-def _frozen(groups: Any) -> Any:
-    return groups if isinstance(groups, int) else tuple(_frozen(g) for g in groups)
