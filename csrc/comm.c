@@ -90,6 +90,14 @@ void pcm_comm_free(pcm_comm *comm)
 int pcm_comm_rank(const pcm_comm *comm) { return comm->rank; }
 int pcm_comm_size(const pcm_comm *comm) { return comm->size; }
 
+uint64_t pcm_comm_calls(pcm_comm *comm)
+{
+    pthread_mutex_lock(&comm->world->lock);
+    uint64_t calls = comm->seq;
+    pthread_mutex_unlock(&comm->world->lock);
+    return calls;
+}
+
 void pcm_comm_set_timeout(pcm_comm *comm, double seconds)
 {
     pthread_mutex_lock(&comm->world->lock);
