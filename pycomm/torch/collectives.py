@@ -136,7 +136,8 @@ def _allreduce_sparse(engine: Engine, tensor: Tensor, op: Any, how: Manner) -> W
     allgather(engine, list(values.split(counts)), operand(mine.values(), reduced), now)
     if reduced.op == lib.PCM_AVG:
         values = (values / engine.size).to(tensor.dtype)
-    tensor.detach().copy_(torch.sparse_coo_tensor(rows.t(), values, tensor.shape).coalesce())
+    with torch.no_grad():  # a detached sparse tensor would have indices of its own
+        tensor.copy_(torch.sparse_coo_tensor(rows.t(), values, tensor.shape).coalesce())
     return None if how.waits else done([tensor])
 
 
@@ -200,9 +201,7 @@ def gather(engine: Engine, outs: Sequence[Tensor] | None, own: Tensor, root: int
     _check_dtypes([*outs, own])
     if outs[root].numel() != own.numel():
         raise InvalidArgument(f"the input has {own.numel()} elements and the root's output {outs[root].numel()}")
-    base, layout, then = _spread(outs)
-    if _within(buffer, outs):
-        buffer = buffer.clone()
+    base, layout, then = _spread(outs, buffer)
     return engine.call(
         "gather", buffer, base, 0, how, root=root, own_blocks=own_blocks, out_blocks=layout, then=then,
         result=list(outs), keep=outs,
@@ -220,9 +219,7 @@ def scatter(engine: Engine, out: Tensor, own: Sequence[Tensor] | None, root: int
         if own[root].numel() != out.numel():
             raise InvalidArgument(f"the output has {out.numel()} elements and the root's input {own[root].numel()}")
         sources = [dense(t) for t in own]
-        base, own_blocks, _ = _spread(sources, read=True)
-        if _within(room, sources):
-            room = torch.empty_like(room)
+        base, own_blocks, _ = _spread(sources, room)
     return engine.call(
         "scatter", base, room, 0, how, root=root, own_blocks=own_blocks, out_blocks=Layout([out.numel()]),
         then=None if room is out else lambda: put_back(out, room), result=[out], keep=sources,
@@ -269,7 +266,10 @@ def alltoall_single(engine: Engine, out: Tensor, own: Tensor, out_splits: Sequen
         return engine.call("alltoall", buffer, room, own.numel() // engine.size, how, then=then, result=[out])
     if buffer is room:
         buffer = buffer.clone()
-    own_blocks, out_blocks = _splits(own, own_splits, engine.size, "input"), _splits(out, out_splits, engine.size, "output")
+    own_blocks, out_blocks = (
+        _splits(own, own_splits, engine.size, "input"),
+        _splits(out, out_splits, engine.size, "output"),
+    )
     return engine.call(
         "alltoall", buffer, room, 0, how, own_blocks=own_blocks, out_blocks=out_blocks, then=then, result=[out]
     )
@@ -354,30 +354,25 @@ def _adjacent(tensors: Sequence[Tensor]) -> Tensor | None:
 
 
 def _within(tensor: Tensor, tensors: Sequence[Tensor]) -> bool:
-    """Return whether a tensor lies between the first and the last byte of others."""
-    filled = [t for t in tensors if t.numel()]
-    if not filled or not tensor.numel():
-        return False
-    low, high = min(t.data_ptr() for t in filled), max(t.data_ptr() + t.nbytes for t in filled)
+    """Return whether a dense tensor lies between the first and the last byte of others, which are not empty."""
+    low, high = min(t.data_ptr() for t in tensors), max(t.data_ptr() + t.nbytes for t in tensors)
     return low < tensor.data_ptr() + tensor.nbytes and tensor.data_ptr() < high
 
 
-def _spread(
-    tensors: Sequence[Tensor], *, read: bool = False
-) -> tuple[Tensor, Layout, Callable[[], None] | None]:
-    """Return separate tensors as one buffer whose blocks lie where they lie, and how results get from there to them.
+def _spread(tensors: Sequence[Tensor], other: Tensor) -> tuple[Tensor, Layout, Callable[[], None]]:
+    """Return separate tensors as one buffer whose blocks lie where they lie, and what puts results into them.
 
-    The buffer begins at the lowest of them. Where that cannot be (strided ones, or a distance that is no whole number
-    of elements), it is a copy.
+    The buffer begins at the lowest of them. Where that cannot be (strided ones, a distance that is no whole number of
+    elements, the call's other buffer between them), it is a copy.
     """
     counts = [t.numel() for t in tensors]
     filled = [t for t in tensors if t.numel()]
     size = tensors[0].dtype.itemsize
-    if filled and all(is_dense(t) for t in filled):
+    if filled and all(is_dense(t) for t in filled) and not _within(other, filled):
         first = min(filled, key=lambda t: t.data_ptr())
         base = first.data_ptr()
         if all((t.data_ptr() - base) % size == 0 for t in filled):
             displs = [(t.data_ptr() - base) // size if t.numel() else 0 for t in tensors]
-            return first, Layout(counts, displs), None
+            return first, Layout(counts, displs), lambda: None
     whole = flat(tensors)
-    return whole, Layout(counts), None if read else lambda: put_back_all(tensors, whole)
+    return whole, Layout(counts), lambda: put_back_all(tensors, whole)

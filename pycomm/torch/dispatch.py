@@ -157,7 +157,9 @@ _kept_out: set[str] = set()
 def _skip(code: types.CodeType) -> None:
     frames = torch._C._dynamo.eval_frame
     if hasattr(frames, "set_code_exec_strategy"):
-        frames.set_code_exec_strategy(code, frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP))
+        frames.set_code_exec_strategy(
+            code, frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)
+        )
     else:
         frames.skip_code(code)
 

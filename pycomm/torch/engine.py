@@ -16,6 +16,7 @@ from .meeting import Membership
 from .tensors import Tensor, carried
 from .work import Completer, Then, Work
 
+_EMPTY = 1  # an address that nothing has
 MOST_TAGS = 1 << 30  # tags from here on are the library's own
 
 
@@ -48,7 +49,9 @@ def manner(options: Any) -> Manner:
     if options is None:
         return Manner()
     timeout: timedelta = options.timeout
-    return Manner(not getattr(options, "asyncOp", True), None if timeout.days < 0 or not timeout else timeout.total_seconds())
+    return Manner(
+        not getattr(options, "asyncOp", True), None if timeout.days < 0 or not timeout else timeout.total_seconds()
+    )
 
 
 class Engine:
@@ -64,7 +67,10 @@ class Engine:
         self.comm = membership.comm
         self.pointers = Pointers(self.comm)
         self.rank, self.size = self.comm.rank, self.comm.size
-        self.completer, self.message_completer = Completer(f"pycomm futures {name}"), Completer(f"pycomm messages {name}")
+        self.completer, self.message_completer = (
+            Completer(f"pycomm futures {name}"),
+            Completer(f"pycomm messages {name}"),
+        )
         self._batch: list[Work] | None = None
 
     def call(
@@ -105,6 +111,9 @@ class Engine:
             NOTHING if tensor is None else _side(tensor, blocks, per_element)
             for tensor, blocks in ((own, own_blocks), (out, out_blocks))
         ]
+        if own is not out and sides[0].address == sides[1].address:
+            # Empty tensors lie at 0; the same address would mean that the call is in place.
+            sides[0] = sides[0]._replace(address=_EMPTY)
         prepared = self.pointers.prepare(
             collective, *sides, count * per_element, dtype, (own, out, keep), op=op, root=root, timeout=how.timeout
         )

@@ -178,7 +178,11 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
     @property
     def options(self) -> Any:
         """The group's timeout, as torch's backends have it."""
-        options = dist.ProcessGroup.Options(self._backend) if hasattr(dist.ProcessGroup, "Options") else c10d.Backend.Options(self._backend)
+        options = (
+            dist.ProcessGroup.Options(self._backend)
+            if hasattr(dist.ProcessGroup, "Options")
+            else c10d.Backend.Options(self._backend)
+        )
         options._timeout = self._timeout
         return options
 
@@ -259,7 +263,9 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         return collectives.allreduce_coalesced(self.engine, as_list(tensors), options.reduceOp, manner(options))
 
     @_surface
-    def reduce(self, tensors: Any, opts: Any = None, op: Any = None, timeout: Any = None, *, root: Any = None) -> Work | None:
+    def reduce(
+        self, tensors: Any, opts: Any = None, op: Any = None, timeout: Any = None, *, root: Any = None
+    ) -> Work | None:
         """Reduce a tensor over all ranks; the root gets the result.
 
         Args:
@@ -275,7 +281,9 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         )
 
     @_surface
-    def reduce_scatter(self, outputs: Any, inputs: Any, opts: Any = None, *, op: Any = None, timeout: Any = None) -> Work | None:
+    def reduce_scatter(
+        self, outputs: Any, inputs: Any, opts: Any = None, *, op: Any = None, timeout: Any = None
+    ) -> Work | None:
         """Reduce a list of tensors over all ranks; rank r gets the r-th.
 
         Args:
@@ -347,7 +355,9 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
                 if 0 <= source < self.engine.size:
                     own = at if source == self.engine.rank else 0
                     try:
-                        if self._quick(_BROADCAST | source << 32, own, at, tensor.numel(), _QUICK[tensor.dtype], tensor):
+                        if self._quick(
+                            _BROADCAST | source << 32, own, at, tensor.numel(), _QUICK[tensor.dtype], tensor
+                        ):
                             return None
                     except PycommError as error:
                         raise as_torch(error) from None
@@ -421,7 +431,9 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         return collectives.many(self.engine, calls, manner(options))
 
     @_surface
-    def gather(self, outputs: Any, inputs: Any, opts: Any = None, timeout: Any = None, *, root: Any = None) -> Work | None:
+    def gather(
+        self, outputs: Any, inputs: Any, opts: Any = None, timeout: Any = None, *, root: Any = None
+    ) -> Work | None:
         """Give everybody's tensor to the root, into a list of one tensor a rank.
 
         Args:
@@ -438,7 +450,9 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         return collectives.gather(self.engine, outs, one(inputs, "the input"), root, manner(options))
 
     @_surface
-    def scatter(self, outputs: Any, inputs: Any, opts: Any = None, timeout: Any = None, *, root: Any = None) -> Work | None:
+    def scatter(
+        self, outputs: Any, inputs: Any, opts: Any = None, timeout: Any = None, *, root: Any = None
+    ) -> Work | None:
         """Give each rank its tensor of the root's list.
 
         Args:

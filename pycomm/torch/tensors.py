@@ -134,7 +134,9 @@ def reduction(op: Any, dtype: torch.dtype) -> Reduction:
     if number == _PREMUL:
         factor = getattr(op, "__getstate__", lambda: (None, None))()[1]
         if factor is None:
-            raise InvalidArgument("PREMUL_SUM has no factor: make it with torch.distributed._make_nccl_premul_sum(factor)")
+            raise InvalidArgument(
+                "PREMUL_SUM has no factor: make it with torch.distributed._make_nccl_premul_sum(factor)"
+            )
         number = 0
     code = OPS[number] if 0 <= number < len(OPS) else None
     if code is None:
