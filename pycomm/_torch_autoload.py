@@ -34,7 +34,7 @@ def _create(options: Any, pg_options: Any) -> Any:
 
 
 def _open_doors(dist: Any) -> None:
-    """Wrap the two functions of torch that ask for backends by name, where they mean pycomm."""
+    """Wrap the functions of torch that ask for backends by name, where they mean pycomm."""
     from torch.distributed import distributed_c10d as c10d
 
     helper, barrier = c10d._new_process_group_helper, c10d.monitored_barrier
@@ -60,5 +60,16 @@ def _open_doors(dist: Any) -> None:
             timeout = timedelta(seconds=timeout)
         return (group or c10d._get_default_group()).monitored_barrier(timeout, wait_all_ranks)
 
+    set_timeout = c10d._set_pg_timeout
+
+    @functools.wraps(set_timeout)
+    def set_pg_timeout(timeout: Any, group: Any = None) -> None:
+        chosen = group or c10d._get_default_group()
+        if type(chosen).__module__ == "pycomm.torch.group":
+            chosen.set_timeout(timeout)
+        else:
+            set_timeout(timeout, group)
+
+    c10d._set_pg_timeout = set_pg_timeout
     c10d._new_process_group_helper = new_group_helper
     c10d.monitored_barrier = dist.monitored_barrier = monitored_barrier

@@ -276,14 +276,19 @@ def alltoall_single(engine: Engine, out: Tensor, own: Tensor, out_splits: Sequen
 
 
 def barrier(engine: Engine, how: Manner) -> Work | None:
-    """Wait for all ranks."""
-    return engine.call("barrier", None, None, 0, how)
+    """Wait for all ranks, and for what this one has started before; not for messages, which may need what comes after."""
+    earlier = list(engine.pending)
+    if not earlier:
+        return engine.call("barrier", None, None, 0, how)
+    return many(engine, [lambda manner: engine.call("barrier", None, None, 0, manner)], how, earlier)
 
 
-def many(engine: Engine, calls: Iterable[Callable[[Manner], Work | None]], how: Manner) -> Work | None:
-    """Start several calls at once and return one Work of all."""
+def many(
+    engine: Engine, calls: Iterable[Callable[[Manner], Work | None]], how: Manner, earlier: Sequence[Work] = ()
+) -> Work | None:
+    """Start several calls at once and return one Work of all, and of earlier ones."""
     works = [work for call in calls if (work := call(Manner(False, how.timeout))) is not None]
-    work = engine.together(works)
+    work = engine.together([*works, *earlier])
     if how.waits:
         work.wait()
         return None

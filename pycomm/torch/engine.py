@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
 
 from ..core import lib
-from ..errors import InvalidArgument, Mismatch
+from ..errors import InvalidArgument, Mismatch, PycommError, Truncated
 from ..pointers import NOTHING, Pointers, Side
 from ..request import Request
 from .meeting import Membership
 from .tensors import Tensor, carried
 from .work import Completer, Then, Work
 
+_MANY = 64
 _EMPTY = 1  # an address that nothing has
 MOST_TAGS = 1 << 30  # tags from here on are the library's own
 
@@ -71,6 +72,7 @@ class Engine:
             Completer(f"pycomm futures {name}"),
             Completer(f"pycomm messages {name}"),
         )
+        self.pending: set[Work] = set()  # collectives that have not been found to have ended
         self._batch: list[Work] | None = None
 
     def call(
@@ -126,7 +128,10 @@ class Engine:
 
     def work(self, requests: Sequence[Request | Work], result: list[Any], then: Then | None = None) -> Work:
         """Return the Work of operations that were started."""
-        work = Work(requests, result, then, self.completer)
+        if len(self.pending) > _MANY:  # nobody waits for them: look which have ended
+            for earlier in list(self.pending):
+                earlier.is_completed()
+        work = Work(requests, result, then, self.completer, self.pending)
         if self._batch is not None:
             self._batch.append(work)
         return work
@@ -146,18 +151,25 @@ class Engine:
         def check() -> None:
             got = work.status
             if got.nbytes != tensor.nbytes:
-                why = f"rank {got.source} sent {got.nbytes} bytes (tag {got.tag}) and rank {self.rank} receives {tensor.nbytes}"
-                self.comm.Abort(why)  # so that the sender hears of it too
-                raise Mismatch(f"{why}: send and receive tensors of the same size", got.source)
+                raise Mismatch(
+                    f"rank {got.source} sent {got.nbytes} bytes (tag {got.tag}) and rank {self.rank} receives "
+                    f"{tensor.nbytes}: send and receive tensors of the same size",
+                    got.source,
+                )
             if then is not None:
                 then()
 
-        work = self._message(request, result, check)
+        def tell(error: PycommError) -> None:
+            if isinstance(error, Mismatch | Truncated):  # the sender hears of it too, in its next call at the latest
+                self.comm.Abort(str(error))
+
+        work = self._message(request, result, check, tell)
         return work
 
-    def _message(self, request: Request, result: list[Any], then: Then | None) -> Work:
+    def _message(self, request: Request, result: list[Any], then: Then | None,
+                 otherwise: Callable[[PycommError], None] | None = None) -> Work:  # fmt: skip
         # A message may wait for long, and the futures of later collectives must not wait for it.
-        work = Work([request], result, then, self.message_completer)
+        work = Work([request], result, then, self.message_completer, otherwise=otherwise)
         if self._batch is not None:
             self._batch.append(work)
         return work
@@ -187,6 +199,7 @@ class Engine:
     def close(self) -> None:
         """Leave the communicator; what is under way fails. A second call does nothing."""
         self._membership.leave()
+        self.pending.clear()
         self.completer.close()
         self.message_completer.close()
 

@@ -207,6 +207,8 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         """Set how long calls may take from now on."""
         self._timeout = timeout
         self.engine.comm.set_timeout(timeout.total_seconds())
+        for backend in self.beside:
+            backend._set_default_timeout(timeout)
 
     _set_default_timeout = set_timeout
 
@@ -507,9 +509,11 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
     def barrier(self, opts: Any = None, *, timeout: Any = None) -> Work | None:
         """Wait until all ranks have come here."""
         try:
-            if type(opts) is c10d.BarrierOptions and not opts.asyncOp and opts.timeout.days < 0 and not _modes():
-                if self._quick(_BARRIER, 0, 0, 0, _UINT8, None):
-                    return None
+            if (
+                type(opts) is c10d.BarrierOptions and not opts.asyncOp and opts.timeout.days < 0
+                and not self.engine.pending and self._quick(_BARRIER, 0, 0, 0, _UINT8, None)
+            ):  # fmt: skip
+                return None
             options = _options(c10d.BarrierOptions, opts, timeout=timeout)
             return collectives.barrier(self.engine, manner(options))
         except PycommError as error:

@@ -31,6 +31,8 @@ class Work(dist.Work):  # type: ignore[misc]
         result: the tensors that hold the results.
         then: is called once when all have ended well, before anybody is told.
         completer: the thread for futures.
+        otherwise: is called with the error if they have failed.
+        pending: where it is until it has ended, for who must know what is under way; also if the caller drops it.
     """
 
     def __init__(
@@ -39,9 +41,14 @@ class Work(dist.Work):  # type: ignore[misc]
         result: list[Any],
         then: Then | None = None,
         completer: Completer | None = None,
+        pending: set[Work] | None = None,
+        otherwise: Callable[[PycommError], None] | None = None,
     ) -> None:
         super().__init__()
         self._requests, self._result, self._then, self._completer = tuple(requests), result, then, completer
+        self._pending, self._otherwise = pending, otherwise
+        if pending is not None:
+            pending.add(self)
         self._lock = threading.Lock()
         self._done = False
         self._error: PycommError | None = None
@@ -152,9 +159,13 @@ class Work(dist.Work):  # type: ignore[misc]
         except PycommError as failure:
             self._error = failure
         if self._error is not None:
+            if self._otherwise is not None:
+                self._otherwise(self._error)
             self._error = as_torch(self._error)
-        self._requests, self._then = (), None
+        self._requests, self._then, self._otherwise = (), None, None
         self._done = True
+        if self._pending is not None:
+            self._pending.discard(self)
         return True
 
     def complete(self) -> None:

@@ -27,16 +27,16 @@ class Ranks:
     def __init__(self, size: int, backend: str = "pycomm", env: dict[str, str] | None = None) -> None:
         self.size, self.good = size, True
         self._place = tempfile.TemporaryDirectory(prefix="pycomm-torch-")
-        pipes = [_fork.Pipe() for _ in range(size)]
-        self._pipes: list[Connection] = [ours for ours, _ in pipes]
-        self.processes = [
-            _fork.Process(target=_serve, args=(rank, size, backend, self._place.name, theirs, env or {}), daemon=True)
-            for rank, (_, theirs) in enumerate(pipes)
-        ]
-        for process in self.processes:
+        self._pipes: list[Connection] = []
+        self.processes = []
+        for rank in range(size):
+            ours, theirs = _fork.Pipe()
+            arguments = (rank, size, backend, self._place.name, theirs, env or {})
+            process = _fork.Process(target=_serve, args=arguments, daemon=True)
             process.start()
-        for _, theirs in pipes:
-            theirs.close()
+            theirs.close()  # before the next fork, so that a death is seen at the other end
+            self._pipes.append(ours)
+            self.processes.append(process)
 
     def __call__(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """Run function(*args) on all ranks; their results by rank, or the first failure."""
@@ -84,7 +84,7 @@ class Ranks:
 
 
 def _serve(rank: int, size: int, backend: str, place: str, pipe: Connection, env: dict[str, str]) -> None:
-    os.environ.update(env)
+    os.environ.update(env, RANK=str(rank), LOCAL_RANK=str(rank))
     torch.set_num_threads(1)
     if backend:
         store = dist.FileStore(f"{place}/store", size)
