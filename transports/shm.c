@@ -100,6 +100,13 @@ static void part(struct shm_channel *c, const char *why)
                      goodbye ? "it closed the communicator" : why);
 }
 
+/* The peer hung up before the channel was up: it has left the communicator, and may well live on. */
+static void leave_early(struct shm_channel *c)
+{
+    drop_watch(c, &c->socket);
+    pcm_channel_fail(&c->ring.base, PCM_CHANNEL_CLOSED, "it hung up while connecting");
+}
+
 static void on_process_end(struct pcm_watch *watch, uint32_t events)
 {
     (void)events;
@@ -213,7 +220,8 @@ static void on_socket(struct pcm_watch *watch, uint32_t events)
     int fds[2] = {-1, -1};
     int n = receive_descriptors(watch->fd, fds);
     if (n == -1) return;
-    if (n == 0) return part(c, c->stage == MAPPED ? "its process has ended" : "it hung up while connecting");
+    if (n == 0 && c->stage == MAPPED) return part(c, "its process has ended");
+    if (n == 0) return leave_early(c);
     if (c->stage == OFFERED && n == 1) return become_up(c, fds[0]);
     if (c->stage == ENTERED && n == 2 && take_offer(c, fds)) return become_up(c, fds[1]);
     part(c, "it sent nonsense while connecting");
@@ -377,7 +385,7 @@ static void shm_close(struct pcm_channel *channel)
     struct shm_channel *c = (struct shm_channel *)channel;
     struct ring_channel **at = &of(channel->endpoint)->channels;
     if (c->visit) pcm_door_drop(c->visit);
-    if (c->stage == MAPPED) ring_leave(&c->ring);
+    if (c->ring.pair) ring_leave(&c->ring); /* also for a peer that has yet to take our offer */
     drop_watch(c, &c->socket);
     drop_watch(c, &c->process);
     if (c->ring.pair) munmap(c->ring.pair, sizeof *c->ring.pair);
