@@ -1,4 +1,4 @@
-"""Calls on memory that is given by addresses: for adapters whose tensors are not arrays. A room's way past buffer.py."""
+"""Calls on memory that is given by addresses, for adapters whose tensors are not arrays."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ def one(tensors: Any, what: str) -> Any:
     return tensors[0]
 
 
-# ---- reductions -------------------------------------------------------------------------------------------------------
+# ---- reductions ------------------------------------------------------------------------------------------------------
 
 
 def allreduce(engine: Engine, tensor: Tensor, op: Any, how: Manner) -> Work | None:
@@ -61,7 +62,7 @@ def allreduce_coalesced(engine: Engine, tensors: Sequence[Tensor], op: Any, how:
     """Reduce several tensors over all ranks, in place; small ones of one dtype together."""
     together = len(tensors) > 1 and sum(t.nbytes for t in tensors) <= FEW_BYTES
     if not together or any(t.dtype is not tensors[0].dtype or t.layout is not torch.strided for t in tensors):
-        return many(engine, (lambda m, t=t: allreduce(engine, t, op, m) for t in tensors), how)
+        return many(engine, (partial(allreduce, engine, t, op) for t in tensors), how)
     reduced = reduction(op, tensors[0].dtype)
     buffer = operand(flat(tensors), reduced)
 
@@ -141,7 +142,7 @@ def _allreduce_sparse(engine: Engine, tensor: Tensor, op: Any, how: Manner) -> W
     return None if how.waits else done([tensor])
 
 
-# ---- movement ---------------------------------------------------------------------------------------------------------
+# ---- movement --------------------------------------------------------------------------------------------------------
 
 
 def broadcast(engine: Engine, tensor: Tensor, root: int, how: Manner) -> Work | None:
@@ -258,8 +259,8 @@ def alltoall_single(engine: Engine, out: Tensor, own: Tensor, out_splits: Sequen
         for tensor, side in ((own, "input"), (out, "output")):
             if tensor.dim() and tensor.size(0) % engine.size:
                 raise InvalidArgument(
-                    f"the first dimension of the {side} ({tensor.size(0)}) cannot be divided among {engine.size} ranks: "
-                    "give split sizes"
+                    f"the first dimension of the {side} ({tensor.size(0)}) cannot be divided among {engine.size} "
+                    "ranks: give split sizes"
                 )
         if own.numel() != out.numel():
             raise InvalidArgument(f"the input has {own.numel()} elements and the output {out.numel()}")
@@ -276,7 +277,7 @@ def alltoall_single(engine: Engine, out: Tensor, own: Tensor, out_splits: Sequen
 
 
 def barrier(engine: Engine, how: Manner) -> Work | None:
-    """Wait for all ranks, and for what this one has started before; not for messages, which may need what comes after."""
+    """Wait for all ranks, and for the collectives that this one has started before."""
     earlier = list(engine.pending)
     if not earlier:
         return engine.call("barrier", None, None, 0, how)
@@ -295,7 +296,7 @@ def many(
     return work
 
 
-# ---- checks and layouts -----------------------------------------------------------------------------------------------
+# ---- checks and layouts ----------------------------------------------------------------------------------------------
 
 
 def _and_then(engine: Engine, work: Work | None, then: Callable[[], None] | None, result: list[Any]) -> Work | None:
@@ -361,7 +362,7 @@ def _adjacent(tensors: Sequence[Tensor]) -> Tensor | None:
 def _within(tensor: Tensor, tensors: Sequence[Tensor]) -> bool:
     """Return whether a dense tensor lies between the first and the last byte of others, which are not empty."""
     low, high = min(t.data_ptr() for t in tensors), max(t.data_ptr() + t.nbytes for t in tensors)
-    return low < tensor.data_ptr() + tensor.nbytes and tensor.data_ptr() < high
+    return bool(low < tensor.data_ptr() + tensor.nbytes and tensor.data_ptr() < high)
 
 
 def _spread(tensors: Sequence[Tensor], other: Tensor) -> tuple[Tensor, Layout, Callable[[], None]]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C import _distributed_c10d as c10d
 from torch.library import Library
 
 from ..errors import InvalidArgument
@@ -131,7 +130,7 @@ def _install(library: Library, operator: str) -> None:
             future.set_result(None)
         else:
             future = work.get_future()
-        handle = c10d._create_work_from_future(future).boxed()
+        handle = torch._C._distributed_c10d._create_work_from_future(future).boxed()
         return handle if returns == 1 else (args[0], handle)
 
     library.impl(operator, kernel, "CPU", allow_override=True)

@@ -1,4 +1,4 @@
-"""Ways in for torch: groups made from torch's options, groups with other backends beside pycomm, and gloo's in disguise."""
+"""Ways in for torch: groups made from its options, groups with other backends beside pycomm, gloo in name only."""
 
 from __future__ import annotations
 

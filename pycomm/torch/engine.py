@@ -109,15 +109,20 @@ class Engine:
         dtype, per_element = (lib.PCM_UINT8, 1) if sample is None else carried(sample.dtype)
         if own is not None and out is not None and own.dtype is not out.dtype:
             raise InvalidArgument(f"the input has dtype {own.dtype} and the output {out.dtype}")
-        sides = [
-            NOTHING if tensor is None else _side(tensor, blocks, per_element)
-            for tensor, blocks in ((own, own_blocks), (out, out_blocks))
-        ]
-        if own is not out and sides[0].address == sides[1].address:
+        source, target = _side(own, own_blocks, per_element), _side(out, out_blocks, per_element)
+        if own is not out and source.address == target.address:
             # Empty tensors lie at 0; the same address would mean that the call is in place.
-            sides[0] = sides[0]._replace(address=_EMPTY)
+            source = source._replace(address=_EMPTY)
         prepared = self.pointers.prepare(
-            collective, *sides, count * per_element, dtype, (own, out, keep), op=op, root=root, timeout=how.timeout
+            collective,
+            source,
+            target,
+            count * per_element,
+            dtype,
+            (own, out, keep),
+            op=op,
+            root=root,
+            timeout=how.timeout,
         )
         if how.waits and self._batch is None:
             self.pointers.run(prepared)
@@ -204,7 +209,9 @@ class Engine:
         self.message_completer.close()
 
 
-def _side(tensor: Tensor, blocks: Layout | None, per_element: int) -> Side:
+def _side(tensor: Tensor | None, blocks: Layout | None, per_element: int) -> Side:
+    if tensor is None:
+        return NOTHING
     if blocks is None:
         return Side(tensor.data_ptr())
     counts = [n * per_element for n in blocks.counts]

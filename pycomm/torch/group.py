@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import weakref
 from collections.abc import Callable, Sequence
@@ -14,10 +15,10 @@ import torch.distributed as dist
 from torch._C import _distributed_c10d as c10d
 
 from ..core import lib
-from ..errors import DeadlineExceeded, InvalidArgument, PycommError
+from ..errors import InvalidArgument, PycommError
 from . import collectives, dispatch
 from .collectives import one
-from .engine import MOST_TAGS, Engine, Manner, as_list, done, manner
+from .engine import MOST_TAGS, Engine, as_list, manner
 from .errors import as_torch
 from .meeting import meet
 from .monitor import monitored_barrier
@@ -27,6 +28,7 @@ from .work import Work
 _ALLREDUCE, _BROADCAST, _ALLGATHER, _BARRIER = lib.PCM_ALLREDUCE, lib.PCM_BROADCAST, lib.PCM_ALLGATHER, lib.PCM_BARRIER
 _REDUCE_SCATTER, _ALLTOALL = lib.PCM_REDUCE_SCATTER, lib.PCM_ALLTOALL
 _UINT8 = lib.PCM_UINT8
+_AllreduceOptions, _STRIDED = c10d.AllreduceOptions, torch.strided
 _modes = torch._C._len_torch_dispatch_stack
 # What the quick path takes: tensors whose memory is their elements, once they are contiguous and not lazily negated.
 _QUICK = {dtype: code for dtype, code in CODES.items() if not dtype.is_complex}
@@ -198,10 +200,8 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
 
     def abort(self) -> None:
         """Make everything that is under way fail with Aborted, here and on the other ranks, at once."""
-        try:
+        with contextlib.suppress(InvalidArgument):  # it was shut down
             self.engine.comm.Abort("the process group was aborted")
-        except InvalidArgument:
-            pass  # it was shut down
 
     def set_timeout(self, timeout: timedelta) -> None:
         """Set how long calls may take from now on."""
@@ -239,16 +239,21 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
             opts: AllreduceOptions, or the ReduceOp alone.
             op, timeout: instead of opts.
         """
-        if type(opts) is c10d.AllreduceOptions and type(tensors) is list and len(tensors) == 1:
+        if type(opts) is _AllreduceOptions and type(tensors) is list and len(tensors) == 1:
             tensor = tensors[0]
-            code = OPS[hash(opts.reduceOp)]
-            if _is_quick(tensor) and code is not None and not opts.asyncOp and opts.timeout.days < 0:
-                at = tensor.data_ptr()
-                try:
-                    if self._quick(_ALLREDUCE | code << 8, at, at, tensor.numel(), _QUICK[tensor.dtype], tensor):
-                        return None
-                except PycommError as error:
-                    raise as_torch(error) from None
+            # _is_quick, written out: this is the call that counts
+            if (
+                type(tensor) is Tensor and not _modes() and tensor.is_cpu and tensor.layout is _STRIDED
+                and tensor.is_contiguous() and not opts.asyncOp and opts.timeout.days < 0
+            ):  # fmt: skip
+                code, dtype = OPS[hash(opts.reduceOp)], _QUICK.get(tensor.dtype)
+                if code is not None and dtype is not None and not tensor.is_neg():
+                    at = tensor.data_ptr()
+                    try:
+                        if self._quick(_ALLREDUCE | code << 8, at, at, tensor.numel(), dtype, tensor):
+                            return None
+                    except PycommError as error:
+                        raise as_torch(error) from None
         return self._allreduce(tensors, opts, op=op, timeout=timeout)
 
     @_surface
@@ -569,10 +574,10 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
 
     _allgather_base = all_gather_single
     _reduce_scatter_base = reduce_scatter_single
-    alltoall_base = all_to_all_single
-    allgather_into_tensor_coalesced = all_gather_single_coalesced
-    reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
-    recv_any_source = recv_anysource
+    if not hasattr(dist.ProcessGroup, "all_to_all_single"):  # before torch 2.13; there torch's own methods come here
+        alltoall_base = all_to_all_single
+        allgather_into_tensor_coalesced = all_gather_single_coalesced
+        reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
 
 
 def _inner(lists: Any, what: str) -> list[Tensor]:

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch import Tensor as Tensor
 
 from ..core import lib
 from ..errors import InvalidArgument
-
-Tensor = torch.Tensor
 
 _NAMES = {
     "bool": lib.PCM_BOOL, "int8": lib.PCM_INT8, "uint8": lib.PCM_UINT8, "int16": lib.PCM_INT16,

@@ -1,4 +1,4 @@
-"""Ranks for the tests of the torch backend: forked once for each size and reused, or fresh ones for what ends a group."""
+"""Ranks for the tests of the torch backend: forked once and reused, or fresh ones for what ends a group."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def reduce_everything(shape) -> None:
         elif not floating and not dtype.is_complex:
             ops += ["BAND", "BOR", "BXOR"]
         for op in ops:
-            if (op == "AVG" and floating and size == 3) or dtype in (torch.float8_e8m0fnu,) and op != "MAX":
+            if (op == "AVG" and floating and size == 3) or (dtype in (torch.float8_e8m0fnu,) and op != "MAX"):
                 continue  # a third is not exact; e8m0 holds powers of two alone
             what = f"{op} of {dtype} on {size}"
             reduce_op = getattr(dist.ReduceOp, op)
@@ -213,7 +213,8 @@ def uneven() -> None:
         assert torch.equal(out, wanted)
     outs = [torch.empty(n) for n in send]
     dist.all_to_all(outs, [torch.full((n,), 100.0 * rank + s) for s, n in enumerate(send)])
-    assert all(torch.equal(o, torch.full((n,), 100.0 * s + rank)) for s, (o, n) in enumerate(zip(outs, send)))
+    for s, (got, n) in enumerate(zip(outs, send, strict=True)):
+        assert torch.equal(got, torch.full((n,), 100.0 * s + rank))
     everything = torch.arange(2.0 * size) + rank
     out = torch.empty(2 * size)
     dist.all_to_all_single(out, everything)
