@@ -224,9 +224,10 @@ def test_groups_of_groups(pool, size):
     pool(size)(subgroups)
 
 
-def reborn() -> None:
+def reborn(ports: list[int]) -> None:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    for backend in ("pycomm", "cpu:pycomm", "gloo", "pycomm"):
+    for backend, port in zip(("pycomm", "cpu:pycomm", "gloo", "pycomm"), ports, strict=True):
+        os.environ["MASTER_PORT"] = str(port)  # on one port a quick rank would find the store of the life before
         dist.init_process_group(backend, timeout=timedelta(seconds=20))
         if backend == "gloo":
             group = dist.new_group(backend="pycomm")
@@ -241,13 +242,11 @@ def reborn() -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_init_and_destroy_again(size):
-    with Ranks(
-        size, "", {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
-    ) as ranks:
-        ranks(reborn)
+    with Ranks(size, "", {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(size)}) as ranks:
+        ranks(reborn, [free_port() for _ in range(4)])
 
 
-def disguised() -> None:
+def disguised(port: int) -> None:
     dist.init_process_group("gloo")
     rank, size = dist.get_rank(), dist.get_world_size()
     assert dist.get_backend() == "gloo" and type(dist.group.WORLD).__name__ == "PycommGroup"
@@ -259,6 +258,7 @@ def disguised() -> None:
         dist.all_reduce(x, group=group)
     dist.monitored_barrier()
     dist.destroy_process_group()
+    os.environ["MASTER_PORT"] = str(port)
     dist.init_process_group()
     dist.all_reduce(x)
     assert type(dist.group.WORLD).__name__ == "PycommGroup"
@@ -268,11 +268,12 @@ def disguised() -> None:
 def test_gloo_in_name_only():
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "PYCOMM_TORCH_AS_GLOO": "1"}
     with Ranks(2, "", env) as ranks:
-        ranks(disguised)
+        ranks(disguised, free_port())
 
 
-def beside_another() -> None:
-    for backend in ("cpu:pycomm,cuda:gloo", "cuda:gloo,cpu:pycomm"):
+def beside_another(ports: list[int]) -> None:
+    for backend, port in zip(("cpu:pycomm,cuda:gloo", "cuda:gloo,cpu:pycomm"), ports, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
         dist.init_process_group(backend)
         group = dist.group.WORLD
         x = torch.ones(3)
@@ -286,4 +287,4 @@ def beside_another() -> None:
 def test_a_group_with_another_backend_for_another_device():
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     with Ranks(2, "", env) as ranks:
-        ranks(beside_another)
+        ranks(beside_another, [free_port(), free_port()])
