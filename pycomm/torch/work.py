@@ -119,12 +119,23 @@ class Work(dist.Work):  # type: ignore[misc]
                 else:
                     assert self._completer is not None
                     self._ended = threading.Event()
-                    self._completer.follow(self)
-            return self._future
+                    if not self._completer.is_this_thread():
+                        self._completer.follow(self)
+                        return self._future
+        if self._ended is not None and not self._ended.is_set():
+            self._complete_within_a_callback()
+        return self._future
+
+    def _complete_within_a_callback(self) -> None:
+        """Complete the future now if this is the thread that would: a callback of another future may wait for it."""
+        if self._completer is not None and self._completer.is_this_thread():
+            self.complete()
 
     def _settle(self, until: float | None) -> bool:
         """Wait until the operation has ended or a time (of the monotonic clock) has come; return whether it has."""
         if self._ended is not None:  # the requests are the completer's now
+            if until is None:
+                self._complete_within_a_callback()
             while not self._ended.is_set():
                 left = _POLL if until is None else min(_POLL, until - time.monotonic())
                 if not self._ended.wait(max(0.0, left)) and until is not None and time.monotonic() >= until:
@@ -169,9 +180,11 @@ class Work(dist.Work):  # type: ignore[misc]
         return True
 
     def complete(self) -> None:
-        """End the operation and its future: the completer's part."""
-        self.advance(None)
+        """End the operation and its future: the completer's part. A second call does nothing."""
         assert self._ended is not None
+        if self._ended.is_set():
+            return
+        self.advance(None)
         self._ended.set()
         self._fulfil()
 
@@ -209,6 +222,10 @@ class Completer:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
             self._works.put(work)
+
+    def is_this_thread(self) -> bool:
+        """Return whether the caller is the thread, which then runs a future's callback."""
+        return self._thread is threading.current_thread()
 
     def close(self) -> None:
         """Stop once all that is followed has ended."""

@@ -85,6 +85,12 @@ def works() -> None:
     x = torch.ones(3)
     future = dist.all_reduce(x, async_op=True).get_future().then(lambda f: f.value()[0] * 2)
     assert torch.equal(future.wait(), torch.full((3,), 2.0 * size))
+    # a callback may call, and wait for, what comes next, as PowerSGD's does
+    for wait in (lambda w: w.get_future().wait(), lambda w: w.wait()):
+        late = torch.ones(30_000)
+        begun = dist.all_reduce(late, async_op=True).get_future()
+        begun.then(lambda f, wait=wait: wait(dist.all_reduce(f.value()[0], async_op=True))).wait()
+        assert (late == size * size).all()
     # both ways of waiting at once, from several threads
     for _ in range(20):
         x = torch.ones(2000)
