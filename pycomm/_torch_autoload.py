@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from typing import Any
 
@@ -41,7 +40,9 @@ def _open_doors(dist: Any) -> None:
 
     @functools.wraps(helper)
     def new_group_helper(*args: Any, **kwargs: Any) -> Any:
-        disguise = os.environ.get("PYCOMM_TORCH_AS_GLOO", "0") not in ("", "0")
+        from pycomm.knobs import TORCH_AS_GLOO
+
+        disguise = TORCH_AS_GLOO.value()
         backend = str(args[3]) if len(args) > 3 else ""
         mixed = "pycomm" in backend and "," in backend
         if not mixed and not (disguise and (backend == "undefined" or "gloo" in backend)):
