@@ -10,14 +10,11 @@ try:
     import torch
 except ImportError:
     torch = None
-    collect_ignore_glob = ["test_*.py"]
 
 
-def pytest_collect_file(file_path, parent):
+def pytest_pycollect_makemodule(module_path, parent):
     """Without torch, stand in for each file one test that says what is missing."""
-    if torch is None and file_path.name.startswith("test_") and file_path.parent.name == "torch":
-        return Missing.from_parent(parent, path=file_path)
-    return None
+    return Missing.from_parent(parent, path=module_path) if torch is None else None
 
 
 class Missing(pytest.File):
