@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from . import knobs
+from .contract import contract
 from .errors import InvalidArgument
 from .registry import names
 
@@ -39,8 +40,12 @@ class Machine(NamedTuple):
 
 SMALL = 16 * KIB  # bytes of the whole buffer up to which rounds count for more than bytes
 NEAR = 8  # ranks among which everybody may talk to everybody
-SLICE = 256 * KIB  # bytes of the whole buffer a slice: what two ranks touch stays in a second-level cache
-CROWDED_SLICE = 256 * KIB  # the same a rank, where ranks share processors: fewer turns count for more than the cache
+WHOLE = 128 * KIB  # bytes of a message that is not worth slicing
+FRAGMENT = 64 * KIB  # a message that goes through shared memory in one piece, and stays in a second-level cache there
+TURN = 128 * KIB  # a message to be reduced where ranks share processors: fewer turns count for more than the cache
+LOAN, LONG_LOAN = 256 * KIB, 512 * KIB  # messages that the receiver reads where they lie (PCM_LEND)
+MOST_LOANS = 32  # of which there are no more than this: a rank whose turn it is not holds up fewer of them
+FAR_SLICE = 128 * KIB  # a message over sockets
 WINDOW, FAR_WINDOW = 2, 8  # slices at once; a link is kept busy by what is under way while others turn round
 
 
@@ -60,8 +65,22 @@ def choose(collective: str, nbytes: int, size: int, machine: Machine, *, uneven:
     name = _asked_for(collective) or _name(collective, None if uneven else nbytes, size, machine.crowded)
     if uneven:
         return Choice(name, 1, 1)
-    slices = max(1, -(-nbytes // (CROWDED_SLICE * size if machine.crowded else SLICE)))
+    part = nbytes if contract(collective).blocks == "one" and collective != "allreduce" else nbytes // size
+    slices = max(1, -(-part // _message(collective, part, machine)))
     return Choice(name, slices, min(FAR_WINDOW if machine.far else WINDOW, slices))
+
+
+def _message(collective: str, part: int, machine: Machine) -> int:
+    """Return how many bytes messages should have, where an algorithm that is not sliced sends `part` bytes at once."""
+    if machine.far:
+        return FAR_SLICE
+    if part <= WHOLE:
+        return WHOLE
+    if machine.crowded and contract(collective).reduces:
+        return TURN
+    if part < 1 << 20:
+        return FRAGMENT
+    return LOAN if part < 4 << 20 else max(LONG_LOAN, part // MOST_LOANS)
 
 
 def _name(collective: str, nbytes: int | None, size: int, crowded: bool) -> str:
