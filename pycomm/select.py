@@ -9,7 +9,7 @@ from .contract import contract
 from .errors import InvalidArgument
 from .registry import names
 
-KIB = 1 << 10
+KIB, MIB = 1 << 10, 1 << 20
 
 
 class Choice(NamedTuple):
@@ -43,6 +43,9 @@ NEAR = 8  # ranks among which everybody may talk to everybody
 WHOLE = 128 * KIB  # bytes of a message that is not worth slicing
 FRAGMENT = 64 * KIB  # a message that goes through shared memory in one piece, and stays in a second-level cache there
 TURN = 128 * KIB  # a message to be reduced where ranks share processors: fewer turns count for more than the cache
+# What a rank sends at once, in bytes, from which on lending pays. Reading another process costs the kernel much for
+# each page, and with a root one rank has to do it all; in fragments both sides copy half.
+LENT, LENT_REDUCED, LENT_ROOTED = 1 * MIB, 4 * MIB, 16 * MIB
 LOAN, LONG_LOAN = 256 * KIB, 512 * KIB  # messages that the receiver reads where they lie (PCM_LEND)
 MOST_LOANS = 32  # of which there are no more than this: a rank whose turn it is not holds up fewer of them
 FAR_SLICE = 128 * KIB  # a message over sockets
@@ -76,11 +79,12 @@ def _message(collective: str, part: int, machine: Machine) -> int:
         return FAR_SLICE
     if part <= WHOLE:
         return WHOLE
-    if machine.crowded and contract(collective).reduces:
+    kind = contract(collective)
+    if machine.crowded and kind.reduces:
         return TURN
-    if part < 1 << 20:
+    if part < (LENT_ROOTED if kind.rooted else LENT_REDUCED if kind.reduces else LENT):
         return FRAGMENT
-    return LOAN if part < 4 << 20 else max(LONG_LOAN, part // MOST_LOANS)
+    return LOAN if part < 16 * LOAN else max(LONG_LOAN, part // MOST_LOANS)
 
 
 def _name(collective: str, nbytes: int | None, size: int, crowded: bool) -> str:
