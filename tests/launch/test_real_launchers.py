@@ -1,4 +1,4 @@
-"""`pycomm.init()` under torchrun and the mpiexec of Open MPI, MPICH and Intel MPI, with nothing configured."""
+"""`pycomm.init()` under torchrun, Slurm's srun, and Open MPI's, MPICH's and Intel MPI's mpiexec, all as they come."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import slurm
 
 from pycomm.perf.rivals import RIVALS
 
-KINDS = ("torchrun", "openmpi", "mpich", "impi")
-# As which pycomm recognises each: MPICH and Intel MPI both speak PMI.
-RECOGNISED = {"torchrun": "torchrun", "openmpi": "openmpi", "mpich": "pmi", "impi": "pmi"}
+# As which pycomm recognises the launchers: MPICH, Intel MPI and, if asked to, Slurm speak PMI. (Debian's Slurm cannot
+# load its plugin for PMIx.)
+RECOGNISED = {
+    "torchrun": "torchrun", "openmpi": "openmpi", "mpich": "pmi", "impi": "pmi",
+    "srun": "slurm", "srun --mpi=pmi2": "pmi",
+}  # fmt: skip
 CORES = 2
 PATIENCE = 100.0
 
@@ -63,29 +67,62 @@ def few_cores() -> Iterator[None]:
     os.sched_setaffinity(0, before)
 
 
-def start(kind: str, ranks: int, *words: str) -> subprocess.Popen[str]:
-    """Start a job as its launcher's users do, or skip the test because there is no such launcher."""
+@pytest.fixture(scope="module")
+def slurm_configuration() -> Iterator[Path]:
+    """A Slurm, started by the first test that asks for it."""
+    if reason := slurm.missing():
+        pytest.skip(reason)
+    with slurm.running() as configuration:
+        yield configuration
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture(params=RECOGNISED)
+def kind(request: pytest.FixtureRequest) -> str:
+    """A launcher."""
+    return str(request.param)
+
+
+@pytest.fixture
+def start(kind: str, request: pytest.FixtureRequest) -> Start:
+    """What starts a job, start(ranks, *words), as users of the launcher do; skips the test if there is none."""
+    extra: dict[str, str] = {}
     if kind == "torchrun":
         if RIVALS["gloo"].find() is None:
             pytest.skip("there is no torchrun: torch is not installed (pip install torch)")
-        command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--no-python"]
-        command += ["--nproc-per-node", str(ranks), *words]
-        extra: dict[str, str] = {}
+        torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--no-python"]
+
+        def command(ranks: int, words: list[str]) -> list[str]:
+            return [*torchrun, "--nproc-per-node", str(ranks), *words]
+    elif kind.startswith("srun"):
+        extra = {"SLURM_CONF": str(request.getfixturevalue("slurm_configuration"))}
+
+        def command(ranks: int, words: list[str]) -> list[str]:
+            return [*kind.split(), "-n", str(ranks), *words]
     else:
         rival = RIVALS[kind]
         place = rival.find()
         if place is None:
             pytest.skip(rival.missing)
-        [(command, extra)] = rival.launch(place, ranks, list(words))
-    return subprocess.Popen(
-        command,
-        env=os.environ | extra,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+        extra = rival.launch(place, 1, [])[0][1]
+
+        def command(ranks: int, words: list[str]) -> list[str]:
+            return rival.launch(place, ranks, words)[0][0]
+
+    def begin(ranks: int, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command(ranks, list(words)),
+            env=os.environ | extra,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    return begin
 
 
 def finish(job: subprocess.Popen[str]) -> None:
@@ -111,32 +148,29 @@ def script(tmp_path: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize("ranks", [2, 7])
-@pytest.mark.parametrize("kind", KINDS)
-def test_ranks_meet_and_reduce(kind: str, ranks: int, tmp_path: Path) -> None:
+def test_ranks_meet_and_reduce(kind: str, start: Start, ranks: int, tmp_path: Path) -> None:
     where = tmp_path / "said"
     where.mkdir()
-    finish(start(kind, ranks, sys.executable, script(tmp_path, MEET), str(where), "x"))
+    finish(start(ranks, sys.executable, script(tmp_path, MEET), str(where), "x"))
     assert said(where) == dict.fromkeys(range(ranks), f"{RECOGNISED[kind]} {ranks} {'x' * ranks}")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_jobs_at_once_do_not_meet_each_other(kind: str, tmp_path: Path) -> None:
+def test_two_jobs_at_once_do_not_meet_each_other(kind: str, start: Start, tmp_path: Path) -> None:
     path = script(tmp_path, MEET)
     jobs = {}
     for name in "ab":
         (tmp_path / name).mkdir()
-        jobs[name] = start(kind, 3, sys.executable, path, str(tmp_path / name), name)
+        jobs[name] = start(3, sys.executable, path, str(tmp_path / name), name)
     for job in jobs.values():
         finish(job)
     for name in jobs:
         assert said(tmp_path / name) == dict.fromkeys(range(3), f"{RECOGNISED[kind]} 3 {name * 3}")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_killed_rank_is_named_to_all_others(kind: str, tmp_path: Path) -> None:
+def test_a_killed_rank_is_named_to_all_others(start: Start, tmp_path: Path) -> None:
     where = tmp_path / "said"
     where.mkdir()
     # The shell hides the death from the launcher, which would kill the others before they can say anything.
     hidden = ["sh", "-c", '"$@"; exit 0', "sh", sys.executable, script(tmp_path, LOSE_RANK_1), str(where)]
-    finish(start(kind, 3, *hidden))
+    finish(start(3, *hidden))
     assert said(where) == {0: "lost 1", 2: "lost 1"}
