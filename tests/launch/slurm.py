@@ -49,12 +49,16 @@ def missing() -> str:
     return f"there is no {', '.join(absent)} (apt-get install slurmctld slurmd slurm-client munge)" if absent else ""
 
 
+class Unable(Exception):
+    """Slurm is installed, and cannot run on this host; the message holds what its daemons said."""
+
+
 @contextlib.contextmanager
 def running() -> Iterator[Path]:
     """Start the daemons; yield the configuration, which is what SLURM_CONF has to name; end them.
 
     Raises:
-        RuntimeError: the node was not ready in time; the message holds what the daemons said.
+        Unable: the node did not get ready.
     """
     with tempfile.TemporaryDirectory(prefix="pycomm-slurm-") as name:
         where = Path(name)
@@ -75,29 +79,32 @@ def running() -> Iterator[Path]:
         environment = {
             **os.environ, "SLURM_CONF": str(configuration), "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"
         }  # fmt: skip
-        with (where / "log").open("wb") as log, contextlib.ExitStack() as daemons:
+        with (where / "log").open("wb") as log, contextlib.ExitStack() as stack:
+            daemons: list[subprocess.Popen[bytes]] = []
+
+            def wait_until(ready: Callable[[], bool]) -> None:
+                end = time.monotonic() + PATIENCE
+                while not ready():
+                    if time.monotonic() > end or any(daemon.poll() is not None for daemon in daemons):
+                        said = (where / "log").read_text().splitlines()
+                        raise Unable("; ".join(line for line in said if "slurmd" in line)[-500:])
+                    time.sleep(0.05)
+
             for command in commands:
                 daemon = subprocess.Popen(
                     command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 )
-                daemons.callback(_end, daemon)
+                stack.callback(_end, daemon)
+                daemons.append(daemon)
                 if command[0] == "munged":
-                    _wait_for((where / "munge.socket").exists, where)
-            _wait_for(lambda: "idle" in _output("sinfo", "-h", "-o", "%T", env=environment), where)
+                    wait_until((where / "munge.socket").exists)
+            wait_until(lambda: "idle" in _output("sinfo", "-h", "-o", "%T", env=environment))
             yield configuration
             _output("scancel", "--full", "--user", user, env=environment)  # what a failed test may have left
 
 
 def _output(*command: str, env: dict[str, str]) -> str:
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False).stdout
-
-
-def _wait_for(ready: Callable[[], bool], where: Path) -> None:
-    end = time.monotonic() + PATIENCE
-    while not ready():
-        if time.monotonic() > end:
-            raise RuntimeError("Slurm does not start: " + (where / "log").read_text()[-1000:])
-        time.sleep(0.05)
 
 
 def _end(daemon: subprocess.Popen[bytes]) -> None:
