@@ -62,9 +62,10 @@ static int processors(void)
 void pcm_world_set_local_ranks(pcm_world *world, int ranks)
 {
     /* With a processor for each rank, a peer is not far: spin for some 100 us, then sleep, for whoever else uses the
-     * processor would take a yielded turn for milliseconds. Without, the peer needs this very processor: yield at once. */
+     * processor would take a yielded turn for milliseconds. Without, the peer needs this very processor: yield it at once,
+     * after a single look (twenty looks made a barrier of four ranks on two processors twice as slow). */
     bool crowded = ranks > processors();
-    world->spin = crowded ? 20 : 2000;
+    world->spin = crowded ? 0 : 2000;
     world->yields = crowded ? 64 : 0;
 }
 
@@ -73,8 +74,12 @@ int pcm_world_create(const struct pcm_world_config *config, pcm_world **out)
     if (config->size < 1 || config->rank < 0 || config->rank >= config->size)
         return pcm_fail(PCM_ERR_ARGUMENT, -1, "rank %d of %d is not a rank", config->rank, config->size);
     pcm_world *world = calloc(1, sizeof *world);
-    if (world) world->peers = calloc((size_t)config->size, sizeof *world->peers);
-    if (!world || !world->peers) {
+    if (world) {
+        world->peers = calloc((size_t)config->size, sizeof *world->peers);
+        world->scratch = aligned_alloc(64, PCM_FRAGMENT);
+    }
+    if (!world || !world->peers || !world->scratch) {
+        if (world) free(world->peers), free(world->scratch);
         free(world);
         return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a world of %d ranks", config->size);
     }
@@ -119,7 +124,7 @@ void pcm_world_destroy(pcm_world *world)
     for (int i = 0; i < world->nendpoints; i++) world->endpoints[i]->ops->shut(world->endpoints[i]);
     pcm_reactor_destroy(world->reactor);
     for (int r = 0; r < world->config.size; r++) free(world->peers[r].address);
-    free(world->peers);
+    free(world->peers), free(world->scratch);
     pthread_mutex_lock(&world->lock);
     world->destroyed = true;
     bool held = world->held;

@@ -160,12 +160,15 @@ static int receive_descriptors(int socket, int fds[2])
     return n;
 }
 
+/* Finds out which process the peer is: to be told when it ends, and to read its memory if we may. */
 static void watch_process(struct shm_channel *c)
 {
     struct ucred peer = {0};
     socklen_t length = sizeof peer;
-    if (getsockopt(c->socket.fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) || peer.pid <= 0 || peer.pid == getpid())
-        return;
+    if (getsockopt(c->socket.fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) || peer.pid <= 0) return;
+    c->ring.process = peer.pid == getpid() ? 0 : peer.pid;
+    ring_try_sample(&c->ring);
+    if (!c->ring.process) return;
     int fd =
         (int)syscall(SYS_pidfd_open, peer.pid, 0); /* without it (old kernel, other pid namespace) the socket does */
     if (fd < 0) return;
@@ -186,6 +189,7 @@ static bool map_memory(struct shm_channel *c, int memory, int side)
     void *at = mmap(NULL, sizeof *c->ring.pair, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
     if (at == MAP_FAILED) return false;
     c->ring.pair = at, c->ring.side = side;
+    ring_show_sample(&c->ring);
     return true;
 }
 
@@ -413,6 +417,10 @@ const struct pcm_transport pcm_shm = {
     .commit = ring_commit,
     .peek = ring_peek,
     .release = ring_release,
+    .lend = ring_lend,
+    .returned = ring_returned,
+    .fetch = ring_fetch,
+    .withdraw = ring_withdraw,
     .notice = ring_notice,
     .arm = shm_arm,
     .close = shm_close,
