@@ -166,9 +166,9 @@ static void watch_process(struct shm_channel *c)
     struct ucred peer = {0};
     socklen_t length = sizeof peer;
     if (getsockopt(c->socket.fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) || peer.pid <= 0) return;
-    c->ring.process = peer.pid == getpid() ? 0 : peer.pid;
+    c->ring.process = peer.pid;
     ring_try_sample(&c->ring);
-    if (!c->ring.process) return;
+    if (peer.pid == getpid()) return;
     int fd =
         (int)syscall(SYS_pidfd_open, peer.pid, 0); /* without it (old kernel, other pid namespace) the socket does */
     if (fd < 0) return;
