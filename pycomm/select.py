@@ -41,6 +41,8 @@ SMALL = 16 * KIB  # bytes of the whole buffer up to which rounds count for more 
 NEAR = 8  # ranks among which everybody may talk to everybody
 SLICE = 256 * KIB  # bytes of the whole buffer a slice: what two ranks touch stays in a second-level cache
 CROWDED_SLICE = 256 * KIB  # the same a rank, where ranks share processors: fewer turns count for more than the cache
+# The same a rank, over sockets: it goes out in fragments which the kernel can pass on whole (TCP_PIECE in transports/tcp.h).
+FAR_SLICE, FAR_CROWDED_SLICE = 64_000, 4 * 64_000
 WINDOW, FAR_WINDOW = 2, 8  # slices at once; a link is kept busy by what is under way while others turn round
 
 
@@ -60,8 +62,14 @@ def choose(collective: str, nbytes: int, size: int, machine: Machine, *, uneven:
     name = _asked_for(collective) or _name(collective, None if uneven else nbytes, size, machine.crowded)
     if uneven:
         return Choice(name, 1, 1)
-    slices = max(1, -(-nbytes // (CROWDED_SLICE * size if machine.crowded else SLICE)))
+    slices = max(1, -(-nbytes // _slice(size, machine)))
     return Choice(name, slices, min(FAR_WINDOW if machine.far else WINDOW, slices))
+
+
+def _slice(size: int, machine: Machine) -> int:
+    if machine.far:
+        return size * (FAR_CROWDED_SLICE if machine.crowded else FAR_SLICE)
+    return size * CROWDED_SLICE if machine.crowded else SLICE
 
 
 def _name(collective: str, nbytes: int | None, size: int, crowded: bool) -> str:
