@@ -41,8 +41,7 @@ SMALL = 16 * KIB  # bytes of the whole buffer up to which rounds count for more 
 NEAR = 8  # ranks among which everybody may talk to everybody
 SLICE = 256 * KIB  # bytes of the whole buffer a slice: what two ranks touch stays in a second-level cache
 CROWDED_SLICE = 256 * KIB  # the same a rank, where ranks share processors: fewer turns count for more than the cache
-# The same a rank, over sockets: it goes out in fragments which the kernel can pass on whole (TCP_PIECE in transports/tcp.h).
-FAR_SLICE, FAR_CROWDED_SLICE = 64_000, 4 * 64_000
+FAR_SLICE = 64_000  # the same a rank, over sockets: one fragment, which the kernel passes on whole (tcp's TCP_PIECE)
 WINDOW, FAR_WINDOW = 2, 8  # slices at once; a link is kept busy by what is under way while others turn round
 
 
@@ -68,7 +67,7 @@ def choose(collective: str, nbytes: int, size: int, machine: Machine, *, uneven:
 
 def _slice(size: int, machine: Machine) -> int:
     if machine.far:
-        return size * (FAR_CROWDED_SLICE if machine.crowded else FAR_SLICE)
+        return size * FAR_SLICE
     return size * CROWDED_SLICE if machine.crowded else SLICE
 
 
