@@ -4,7 +4,8 @@
 #   VS      the libraries that `make perf` shows beside pycomm; gloo installs torch
 PYTHON ?= python3
 N ?= 2
-VS ?= openmpi,mpich,impi
+MPIS := openmpi,mpich,impi
+VS ?= $(MPIS)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,16 +14,18 @@ SOURCES := meson.build $(wildcard csrc/*.[ch] csrc/*.py csrc/kernels/*.[ch] tran
   algorithms/*.py perf/*.py)
 C_FILES := $(wildcard csrc/*.[ch] csrc/kernels/*.[ch] transports/*.[ch] pycomm/*.[ch] perf/*.c tests/*/*.[ch])
 
-# Prints the commands that install those of the named libraries which are not there.
-RIVALS := $(BIN)/python -P -c 'import sys; from pycomm.perf.rivals import RIVALS; asked = sys.argv[1].split(","); \
+# Installs those of the named libraries which are not there, with the command that each of them has for that.
+INSTALL_COMMANDS := $(BIN)/python -P -c 'import sys; from pycomm.perf.rivals import RIVALS; \
+  asked = sys.argv[1].split(","); \
   print(end="".join(r.install + "\n" for r in RIVALS.values() if r.name in asked and not r.find()))'
+install-rivals = $(INSTALL_COMMANDS) '$(1)' | while read -r command; do \
+  PATH="$(CURDIR)/$(BIN):$$PATH" PIP_QUIET=1 sh -c "$$command" || echo "not possible here: $$command"; done
 
 .PHONY: perf test lint format clean
 .DELETE_ON_ERROR:
 
 perf: $(VENV)/perf
-	$(RIVALS) '$(VS)' | while read -r command; do \
-	  PATH="$(CURDIR)/$(BIN):$$PATH" PIP_QUIET=1 sh -c "$$command" || echo "not possible here: $$command"; done
+	$(call install-rivals,$(VS))
 	$(BIN)/pycomm perf allreduce -n $(N) -b 4 -e 64M -f 16 --vs '$(VS)'
 
 test: $(VENV)/test
@@ -61,6 +64,7 @@ $(VENV)/perf: $(VENV)/pycomm
 
 $(VENV)/test: $(VENV)/pycomm
 	$(PIP) --group test
+	$(call install-rivals,$(MPIS))
 	touch $@
 
 $(VENV)/lint: $(VENV)/made pyproject.toml

@@ -49,6 +49,35 @@ def binomial_children(node: int, size: int) -> list[tuple[int, int]]:
     return [(node + span, min(span, size - node - span)) for span in spans if node + span < size]
 
 
+def knomial_parent(node: int, k: int) -> int:
+    """Return the parent of a node other than 0 in the k-nomial tree: its lowest digit in base k that is not 0 is 0."""
+    span = 1
+    while node // span % k == 0:
+        span *= k
+    return node - node // span % k * span
+
+
+def knomial_children(node: int, size: int, k: int) -> list[list[int]]:
+    """Return the children of a node in the k-nomial tree over range(size), those of each level, the largest first.
+
+    A node's children differ from it in one digit in base k below its lowest that is not 0. For 12 and k = 4:
+
+                  0
+          /    |    |  |  \\
+          4     8    1  2  3
+        / | \\  / | \\
+       5  6  7 9 10 11
+    """
+    span = 1
+    while span < size and node // span % k == 0:
+        span *= k
+    levels = []
+    while span > 1:
+        span //= k
+        levels.append([child for child in range(node + span, node + k * span, span) if child < size])
+    return [level for level in levels if level]
+
+
 def inorder_parent(node: int, size: int) -> int:
     r"""Return the parent of `node` in the in-order tree over 1..size, or 0 for its top.
 

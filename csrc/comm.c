@@ -142,6 +142,9 @@ static void fail_with(pcm_comm *comm, const struct pcm_error *error)
 {
     if (comm->error.code) return;
     comm->error = *error;
+    for (int r = 0; r < comm->size; r++) /* what was lent is the callers' again when their calls end */
+        if (comm->channels[r] && comm->channels[r]->ops->withdraw)
+            comm->channels[r]->ops->withdraw(comm->channels[r]);
     reach_out(comm);
     pcm_comm_tell(comm);
     pcm_world_wake_thread(comm->world);

@@ -106,7 +106,9 @@ struct pcm_span pcm_piece(uint64_t length, uint64_t n, uint64_t i, uint32_t elem
 
 struct pcm_cursor {
     uint64_t bytes; /* moved so far */
-    bool done;
+    uint64_t taken; /* received: of the fragment at hand, which was lent */
+    uint32_t ticket; /* sent: of the last fragment that was lent, if any */
+    bool lent, done;
 };
 
 struct pcm_run { /* one slice under way */
@@ -149,7 +151,8 @@ struct pcm_request {
     int peer, tag;
     void *buffer;
     uint64_t bytes, moved;
-    bool announced;
+    uint32_t ticket; /* of the payload, once lent */
+    bool announced, lent;
     struct pcm_request *link_next; /* in a list of p2p.c */
     struct pcm_status_info info;
 };
@@ -235,6 +238,7 @@ struct pcm_world {
     int detached; /* active requests that nobody waits for right now, and failures that have yet to be told */
     int unsent; /* channels on which something committed has not left yet */
     struct pcm_reactor *reactor;
+    char *scratch; /* PCM_FRAGMENT bytes, for what is reduced out of another process's memory */
     struct pcm_endpoint *endpoints[PCM_MAX_ENDPOINTS];
     int nendpoints;
     bool polled; /* every open transport shows its fragments in memory */

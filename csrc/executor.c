@@ -81,25 +81,46 @@ static void gather(const struct pcm_request *r, const struct pcm_run *run, const
     }
 }
 
+/* Lends the next stretch of a message, if it is long and in one piece; returns its length, or 0. */
+static uint64_t lend(struct pcm_request *r, struct pcm_run *run, const struct pcm_move *m, struct pcm_cursor *cursor,
+                     struct pcm_channel *channel, const struct pcm_head *head)
+{
+    if (!channel->ops->lend || head->bytes - cursor->bytes < PCM_LEND) return 0;
+    const struct pcm_part *part = r->plan->program->parts + m->part;
+    uint64_t at = cursor->bytes;
+    struct stretch s = next_stretch(r, run, &part, &at, head->bytes - cursor->bytes);
+    if (s.bytes < PCM_LEND) return 0;
+    const char *from = address(r, run, s.part->from, s.slice) + s.skip;
+    if (!channel->ops->lend(channel, run->lane, head, from, s.bytes, &cursor->ticket)) return 0;
+    cursor->lent = true;
+    if (s.part->to.place != PCM_NOWHERE)
+        pcm_copy(address(r, run, s.part->to, s.slice) + s.skip, NULL, from, s.bytes, r->plan->stream);
+    return s.bytes;
+}
+
 static bool send_move(struct pcm_request *r, struct pcm_run *run, const struct pcm_move *m, struct pcm_cursor *cursor,
                       struct pcm_channel *channel)
 {
     uint64_t total = message_bytes(r, run, m);
     bool moved = false;
-    do {
-        size_t room;
-        char *to = channel->ops->reserve(channel, run->lane, total - cursor->bytes, &room);
-        if (!to) return moved;
-        uint64_t n = total - cursor->bytes < room ? total - cursor->bytes : room;
-        if (n) gather(r, run, m, cursor->bytes, to, n);
-        struct pcm_head head = r->head;
-        head.slice = run->slice, head.bytes = total;
-        channel->ops->commit(channel, run->lane, &head, n);
+    struct pcm_head head = r->head;
+    head.slice = run->slice, head.bytes = total;
+    while (cursor->bytes < total || !(total || moved)) {
+        if (channel->state != PCM_CHANNEL_UP) return moved;
+        uint64_t n = lend(r, run, m, cursor, channel, &head);
+        if (!n) {
+            size_t room;
+            char *to = channel->ops->reserve(channel, run->lane, total - cursor->bytes, &room);
+            if (!to) return moved;
+            n = total - cursor->bytes < room ? total - cursor->bytes : room;
+            if (n) gather(r, run, m, cursor->bytes, to, n);
+            channel->ops->commit(channel, run->lane, &head, n);
+        }
         cursor->bytes += n;
         moved = true;
-    } while (cursor->bytes < total);
-    cursor->done = true;
-    return moved;
+    }
+    cursor->done = !cursor->lent || channel->ops->returned(channel, run->lane, cursor->ticket);
+    return moved || cursor->done;
 }
 
 /* ---- receiving ----------------------------------------------------------------------------------------------- */
@@ -179,6 +200,32 @@ static void scatter(struct pcm_request *r, struct pcm_run *run, const struct pcm
     }
 }
 
+enum {
+    SIP = PCM_FRAGMENT,
+    GULP = 1024 * 1024
+}; /* bytes: fits a cache; is over soon enough for others to have a turn */
+
+/* Takes some of a fragment that was lent, straight to where it belongs, or by way of a cache where it is reduced. Returns how
+ * much, 0 if it cannot be had. */
+static uint64_t take_loan(struct pcm_request *r, struct pcm_run *run, const struct pcm_move *m,
+                          const struct pcm_cursor *cursor, struct pcm_channel *channel, uint64_t n)
+{
+    const struct pcm_part *part = r->plan->program->parts + m->part;
+    uint64_t at = cursor->bytes, left = n - cursor->taken < GULP ? n - cursor->taken : GULP, done = 0;
+    int stream = r->plan->stream && m->final && m->forward < 0;
+    while (done < left) {
+        struct stretch s =
+            next_stretch(r, run, &part, &at, left - done < SIP || m->kind == PCM_STEP_RECV ? left - done : SIP);
+        char *to = address(r, run, s.part->to, s.slice) + s.skip;
+        char *incoming = m->kind == PCM_STEP_RECV ? to : r->comm->world->scratch;
+        if (!channel->ops->fetch(channel, run->lane, incoming, cursor->taken + done, s.bytes)) return 0;
+        if (incoming != to)
+            combine(r, m, to, NULL, address(r, run, s.part->from, s.slice) + s.skip, incoming, s.bytes, stream);
+        done += s.bytes;
+    }
+    return done;
+}
+
 static bool receive_move(struct pcm_request *r, struct pcm_run *run, const struct pcm_move *m,
                          struct pcm_cursor *cursor, struct pcm_channel *channel)
 {
@@ -191,11 +238,16 @@ static bool receive_move(struct pcm_request *r, struct pcm_run *run, const struc
         size_t n;
         const struct pcm_head *got = channel->ops->peek(channel, run->lane, &payload, &n);
         if (!got) return moved;
-        if (memcmp(got, &mine, sizeof mine) || n > total - cursor->bytes) {
+        if (memcmp(got, &mine, sizeof mine) || n - cursor->taken > total - cursor->bytes) {
             pcm_comm_differ(r->comm, (int)m->peer, got, &mine);
             return true;
         }
-        if (n) {
+        if (n && !payload) {
+            uint64_t taken = take_loan(r, run, m, cursor, channel, n);
+            cursor->bytes += taken, cursor->taken += taken;
+            if (cursor->taken < n) return moved || taken;
+            cursor->taken = n = 0;
+        } else if (n) {
             char *pass = m->forward >= 0 ? forward_room(r, run, m, cursor->bytes, n) : NULL;
             scatter(r, run, m, cursor->bytes, payload, pass, n);
             if (pass) forward(r, run, m, total, n);
@@ -240,7 +292,7 @@ static bool advance_move(struct pcm_request *r, struct pcm_run *run, uint32_t in
     if (!channel) return true; /* the communicator has failed, and the request with it */
     bool moved = false;
     if (m->kind == PCM_STEP_SEND)
-        moved = channel->state == PCM_CHANNEL_UP && send_move(r, run, m, cursor, channel);
+        moved = channel->state != PCM_CHANNEL_CONNECTING && send_move(r, run, m, cursor, channel);
     else if (channel->state != PCM_CHANNEL_CONNECTING)
         moved = receive_move(r, run, m, cursor, channel);
     if (!moved && channel->state >= PCM_CHANNEL_CLOSED && !r->comm->error.code) {

@@ -11,7 +11,7 @@
 
 #include "core.h"
 
-enum { EAGER = 32 * 1024 };
+enum { EAGER = 32 * 1024, GULP = 1024 * 1024 };
 enum part { DATA, ANNOUNCE, GRANT, BULK };
 
 struct unexpected { /* a message, or the announcement of one, that came before its receive */
@@ -296,6 +296,16 @@ static bool push_bytes(struct pcm_channel *channel, unsigned lane, const struct 
     return true;
 }
 
+/* Lends a payload, once and whole. True if it is lent. */
+static bool lend_payload(struct pcm_channel *channel, struct errand *e, bool *progress)
+{
+    struct pcm_request *r = e->request;
+    if (r->lent || e->moved || !channel->ops->lend || e->head.bytes < PCM_LEND) return r->lent;
+    r->lent = channel->ops->lend(channel, PCM_LANE_BULK, &e->head, r->buffer, e->head.bytes, &r->ticket);
+    *progress |= r->lent;
+    return r->lent;
+}
+
 static bool send_to(pcm_comm *comm, struct link *l, struct pcm_channel *channel)
 {
     bool progress = false;
@@ -320,7 +330,11 @@ static bool send_to(pcm_comm *comm, struct link *l, struct pcm_channel *channel)
     }
     while (l->payloads_out.first) {
         struct errand *e = l->payloads_out.first;
-        if (!push_bytes(channel, PCM_LANE_BULK, &e->head, e->request->buffer, e->head.bytes, &e->moved, &progress)) {
+        if (lend_payload(channel, e, &progress)) {
+            if (!channel->ops->returned(channel, PCM_LANE_BULK, e->request->ticket)) break;
+            progress = true;
+        } else if (!push_bytes(channel, PCM_LANE_BULK, &e->head, e->request->buffer, e->head.bytes, &e->moved,
+                               &progress)) {
             if (!comm->error.code)
                 e->request->moved = e->moved; /* else the request has ended, and maybe because of us */
             break;
@@ -417,10 +431,20 @@ static bool receive_payloads(pcm_comm *comm, struct link *l, int source, struct 
     size_t n;
     while (l->payloads_in.first && (head = channel->ops->peek(channel, PCM_LANE_BULK, &payload, &n))) {
         struct errand *e = l->payloads_in.first;
-        progress = true;
-        if (!fits(comm, source, head, e->moved, e->head.bytes, n)) return true;
-        if (e->request) pcm_copy((char *)e->request->buffer + e->moved, NULL, payload, n, 0);
+        if (!fits(comm, source, head, payload ? e->moved : 0, e->head.bytes, n)) return true;
+        if (e->request && !payload && n) { /* lent: moved in pieces, so that others have a turn */
+            uint64_t piece = n - e->moved < GULP ? n - e->moved : GULP;
+            if (!channel->ops->fetch(channel, PCM_LANE_BULK, (char *)e->request->buffer + e->moved, e->moved, piece))
+                return progress;
+            e->moved += piece, e->request->moved = e->moved;
+            progress = true;
+            if (e->moved < n) return true;
+            n = 0;
+        } else if (e->request) {
+            pcm_copy((char *)e->request->buffer + e->moved, NULL, payload, n, 0);
+        }
         channel->ops->release(channel, PCM_LANE_BULK);
+        progress = true;
         e->moved += n;
         if (e->request) e->request->moved = e->moved;
         if (e->moved < e->head.bytes) continue;

@@ -21,6 +21,17 @@
 
 #include "kernels/kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* __builtin_cpu_supports does not know this feature in every clang. */
+static int has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+}
+#endif
+
 const struct pcm_kernels *pcm_kernels_at(int i)
 {
     const struct pcm_kernels *sets[3];
@@ -29,7 +40,7 @@ const struct pcm_kernels *pcm_kernels_at(int i)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
         sets[n++] = &pcm_kernels_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) sets[n++] = &pcm_kernels_avx2;
+    if (__builtin_cpu_supports("avx2") && has_f16c()) sets[n++] = &pcm_kernels_avx2;
 #endif
     sets[n++] = &pcm_kernels_generic;
     return i >= 0 && i < n ? sets[i] : NULL;

@@ -13,6 +13,7 @@ const struct pcm_transport *pcm_transport_find(const char *name, size_t length)
         if (strlen(t->name) != length || strncmp(t->name, name, length)) continue;
         assert(t->open && t->address && t->reaches && t->connect && t->reserve && t->commit && t->peek && t->release);
         assert(t->notice && t->close && t->shut);
+        assert(t->lend ? t->returned && t->fetch && t->withdraw : !t->returned && !t->fetch && !t->withdraw);
         return t;
     }
     return NULL;

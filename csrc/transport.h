@@ -25,6 +25,7 @@ enum {
     PCM_LANES = 10,
     PCM_FRAGMENT = 64 * 1024,   /* bytes: the most that a fragment carries; a multiple of every dtype's size */
     PCM_SLOTS = 4,              /* fragments that fit in a lane */
+    PCM_LEND = 256 * 1024,      /* bytes: what is shorter is not worth lending */
     PCM_NOTICE = 512,           /* bytes: the longest notice */
 };
 
@@ -97,6 +98,21 @@ struct pcm_transport {
     const struct pcm_head *(*peek)(struct pcm_channel *channel, unsigned lane, const void **payload, size_t *bytes);
     /* Gives the peeked fragment's memory back to the sender. */
     void (*release)(struct pcm_channel *channel, unsigned lane);
+
+    /* Lending, where peers can read one another's memory (all four NULL elsewhere): a long stretch of the sender's own memory
+     * goes as one fragment, of any length, which the receiver copies from where it lies. One copy instead of two; and the
+     * receiver is done with it without the sender's help, which may not be running. */
+    /* Lends `bytes` bytes at `from` as the lane's next fragment; they stay as they are until it has been returned, or
+     * everything was withdrawn. False if the lane is full, or this peer cannot read: try to reserve, then. */
+    bool (*lend)(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const void *from,
+                 size_t bytes, uint32_t *ticket);
+    /* True once the peer has released the fragment of that ticket. */
+    bool (*returned)(struct pcm_channel *channel, unsigned lane, uint32_t ticket);
+    /* Copies n bytes, from `at` on, of the peeked fragment, whose payload is NULL because it was lent. False if they cannot be
+     * had: the lender has withdrawn them (the channel's notice says why) or is gone. */
+    bool (*fetch)(struct pcm_channel *channel, unsigned lane, void *to, size_t at, size_t n);
+    /* The owner takes back whatever it has lent on this channel, because it has failed: no fetch succeeds any more. */
+    void (*withdraw)(struct pcm_channel *channel);
 
     /* Sends an out-of-band notice (at most PCM_NOTICE bytes) which reaches the peer's pcm_world_on_notice even if all
      * lanes are full. False if it cannot be taken now, because one is already under way: try again later. */

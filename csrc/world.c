@@ -74,8 +74,12 @@ int pcm_world_create(const struct pcm_world_config *config, pcm_world **out)
     if (config->size < 1 || config->rank < 0 || config->rank >= config->size)
         return pcm_fail(PCM_ERR_ARGUMENT, -1, "rank %d of %d is not a rank", config->rank, config->size);
     pcm_world *world = calloc(1, sizeof *world);
-    if (world) world->peers = calloc((size_t)config->size, sizeof *world->peers);
-    if (!world || !world->peers) {
+    if (world) {
+        world->peers = calloc((size_t)config->size, sizeof *world->peers);
+        world->scratch = aligned_alloc(64, PCM_FRAGMENT);
+    }
+    if (!world || !world->peers || !world->scratch) {
+        if (world) free(world->peers), free(world->scratch);
         free(world);
         return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a world of %d ranks", config->size);
     }
@@ -120,7 +124,7 @@ void pcm_world_destroy(pcm_world *world)
     for (int i = 0; i < world->nendpoints; i++) world->endpoints[i]->ops->shut(world->endpoints[i]);
     pcm_reactor_destroy(world->reactor);
     for (int r = 0; r < world->config.size; r++) free(world->peers[r].address);
-    free(world->peers);
+    free(world->peers), free(world->scratch);
     pthread_mutex_lock(&world->lock);
     world->destroyed = true;
     bool held = world->held;

@@ -118,15 +118,20 @@ class Mpi(_Mpi4pyLike):
         name: `openmpi`, `mpich`, `impi`, or `mpi` for whichever launched this process.
 
     Raises:
-        InvalidArgument: mpi4py found another MPI than the one that was asked for.
+        InvalidArgument: mpi4py found no MPI, or another than the one that was asked for.
     """
 
     _SAYS: ClassVar = {"openmpi": "Open MPI", "mpich": "MPICH", "impi": "Intel(R) MPI", "mpi": ""}
     _NO_DTYPE = frozenset({"half", "bfloat16", "f8e4m3", "f8e5m2"})
 
     def __init__(self, name: str) -> None:
-        from mpi4py import MPI
-
+        try:
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as error:  # the second is what mpi4py raises where it finds no library
+            raise InvalidArgument(
+                f"mpi4py cannot be imported ({str(error).splitlines()[0]}): pip install mpi4py, and set MPI4PY_LIBMPI "
+                "to the libmpi.so that belongs to the mpiexec (in ../lib, seen from it)"
+            ) from error
         super().__init__(MPI.COMM_WORLD)
         self.name = name
         first_line = MPI.Get_library_version().strip("\0").splitlines()[0]

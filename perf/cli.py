@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
-from pycomm.errors import InvalidArgument
+from pycomm.environment import Placement, recognise
+from pycomm.errors import InvalidArgument, LaunchError
 
 from . import machine, plot, report, session
 from .adapters import join
@@ -20,9 +20,8 @@ from .worker import Server
 
 _AVERAGES = ("rank0", "mean", "min", "max")
 
-# The variables by which launchers tell a process its rank: pycomm's own, then MPIs', then torchrun's.
-_MPI_RANK = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
-_RANK = ("PYCOMM_RANK", *_MPI_RANK, "RANK")
+# Which library, beside pycomm, the ranks of a job can join, by what launched it.
+_JOINS = {"torchrun": "gloo", **dict.fromkeys(("openmpi", "pmix", "pmi", "slurm", "pals"), "mpi")}
 
 
 def register(subparsers: Any) -> None:
@@ -68,9 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         InvalidArgument: the request makes no sense.
+        LaunchError: this is a rank of a job, but the job's environment is broken.
     """
-    within = next((name for name in _RANK if name in os.environ), None)
-    servers = _join_here(arguments, within) if within else None
+    place = recognise()
+    servers = _join_here(arguments, place) if place.launcher != "none" else None
     if servers is None:
         request = _request(arguments, arguments.ranks or max(2, machine.cores()))
     else:
@@ -98,20 +98,29 @@ def _say(line: str) -> None:
     print(line.rstrip(), flush=True)
 
 
-def _join_here(arguments: argparse.Namespace, within: str) -> dict[str, Server]:
+def _join_here(arguments: argparse.Namespace, place: Placement) -> dict[str, Server]:
     """The libraries that this process, one rank of a running job, can join: pycomm, and the one that launched it."""
     if arguments.ranks is not None:
-        raise InvalidArgument(f"-n launches ranks, but {within} says that this is one of a job already: leave -n away")
+        raise InvalidArgument(
+            f"-n launches ranks, but {place.variable} says that this is one of a job already: leave -n away"
+        )
     names = ["pycomm"]
     for name in _names(arguments.vs):
-        if (name, within) in {("gloo", "RANK"), *(("mpi", variable) for variable in _MPI_RANK)}:
-            names.append(name)
-        else:
+        if name != _JOINS.get(place.launcher):
             raise InvalidArgument(
-                f"--vs {name} cannot be joined from a job launched with {within}: "
+                f"--vs {name} cannot be joined from a job that {place.launcher} launched, as {place.variable} says: "
                 "use mpi under mpiexec, gloo under torchrun"
             )
-    return {name: Server(join(name, **(_own(arguments) if name == "pycomm" else {}))) for name in names}
+        names.append(name)
+    servers = {name: Server(join(name, **(_own(arguments) if name == "pycomm" else {}))) for name in names}
+    for name, server in servers.items():
+        library = server.library
+        if (library.rank, library.size) != (place.rank, place.size):
+            raise LaunchError(
+                f"{place.launcher} launched rank {place.rank} of {place.size}, but {library.version} takes it for rank "
+                f"{library.rank} of {library.size}: {name} has to be the library that the launcher belongs to"
+            )
+    return servers
 
 
 def _own(arguments: argparse.Namespace) -> dict[str, Any]:

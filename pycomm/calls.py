@@ -1,4 +1,4 @@
-"""How a call of a communicator becomes one of the core: its arguments checked and described, or run the quick way."""
+"""How a call of a communicator becomes one of the core: its arguments checked and described."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from . import registry
 from .buffer import IN_PLACE, Array, Blocks
-from .core import check, fail, ffi, lib
+from .core import check, fail, ffi, know_python, lib
 from .errors import InvalidArgument
 from .request import Request, drop_late
 from .schedule import Lowered
@@ -20,7 +20,6 @@ Algorithm = str | Callable[[View], None]
 Groups = Sequence[Any]
 
 _AGAIN, _NO_PLAN = lib.PCM_AGAIN, lib.PCM_NO_PLAN
-lib.pycomm_know_objects(id(None), id(IN_PLACE), id(np.ndarray))
 
 
 class How(TypedDict, total=False):
@@ -42,32 +41,6 @@ class Prepared(NamedTuple):
     how: How
 
 
-def quick_path(address: int) -> Callable[[int, Any, Any], bool]:
-    """Return a function that tries to run a call on plain arrays in one crossing; False: it needs a closer look.
-
-    Its first argument is collective | op << 8 | root << 32, in the core's codes; buffers may be None (not on this rank)
-    or IN_PLACE. It is a closure, and lets C look at the types, because at 8 bytes every attribute and call counts.
-    """
-    run, ident = lib.pycomm_run_arrays, id
-
-    def quick(what: int, sendbuf: Any, recvbuf: Any) -> bool:
-        try:
-            status = run(address, what, ident(sendbuf), ident(recvbuf))
-        except OverflowError:  # no op or root is as large as that
-            return False
-        except BaseException:  # of a signal's handler, such as KeyboardInterrupt: the call goes on
-            drop_late((sendbuf, recvbuf))
-            raise
-        if not status:
-            return True
-        if status < 0 or status == _NO_PLAN:
-            return False
-        finish(status, (sendbuf, recvbuf))
-        return True
-
-    return quick
-
-
 def finish(status: int, keep: Any) -> None:
     """Wait for a call that takes longer than a moment, or raise its error."""
     if status != _AGAIN:
@@ -75,6 +48,9 @@ def finish(status: int, keep: Any) -> None:
     request = Request(keep)
     lib.pcm_late_request(request.handle)
     request.Wait()
+
+
+know_python(IN_PLACE, finish, drop_late)
 
 
 def is_users(algorithm: Algorithm, found: registry.Algorithm) -> bool:

@@ -11,7 +11,7 @@ from . import calls, keys, select
 from .buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
 from .calls import Algorithm, Groups, How, Prepared
 from .contract import contract
-from .core import COLLECTIVES, check, dtype_code, ffi, lib
+from .core import COLLECTIVES, Handle, check, dtype_code, ffi, lib, quick
 from .errors import InvalidArgument
 from .registry import find
 from .request import Request, Status, drop_late
@@ -23,16 +23,13 @@ SUM, PROD, MIN, MAX, AVG = lib.PCM_SUM, lib.PCM_PROD, lib.PCM_MIN, lib.PCM_MAX, 
 LAND, LOR, LXOR, BAND, BOR, BXOR = lib.PCM_LAND, lib.PCM_LOR, lib.PCM_LXOR, lib.PCM_BAND, lib.PCM_BOR, lib.PCM_BXOR
 ANY_SOURCE, ANY_TAG = lib.PCM_ANY_SOURCE, lib.PCM_ANY_TAG
 
-_ALLREDUCE, _REDUCE, _BROADCAST, _ALLGATHER = lib.PCM_ALLREDUCE, lib.PCM_REDUCE, lib.PCM_BROADCAST, lib.PCM_ALLGATHER
-_REDUCE_SCATTER, _ALLTOALL, _BARRIER = lib.PCM_REDUCE_SCATTER, lib.PCM_ALLTOALL, lib.PCM_BARRIER
-_SCAN, _EXSCAN = lib.PCM_SCAN, lib.PCM_EXSCAN
-_AGAIN, _NO_PLAN = lib.PCM_AGAIN, lib.PCM_NO_PLAN
+_NO_PLAN = lib.PCM_NO_PLAN
 _ANY = Machine()
 _MOST_SLICES, _MOST_TAGS = 1 << 20, 1 << 31
 _TURN = 0.2  # seconds in the core before Python may handle a signal
 
 
-class Comm:
+class Comm(Handle):
     """A group of ranks. Every collective must be called by all of them, in the same order, with fitting arguments.
 
     Buffers are numpy arrays, or anything with DLPack or the buffer protocol; they are used in place, never copied.
@@ -66,7 +63,7 @@ class Comm:
         handle = ffi.new("pcm_comm **")
         check(lib.pcm_comm_create(world.live(), ident, list(ranks), len(ranks), handle))
         self._handle = handle[0]
-        self._quick = calls.quick_path(int(ffi.cast("uintptr_t", self._handle)))
+        self._address = int(ffi.cast("uintptr_t", self._handle))
         self._world, self._ident, self._ranks = world, ident, tuple(ranks)
         self.rank: int = lib.pcm_comm_rank(self._handle)
         self.size: int = lib.pcm_comm_size(self._handle)
@@ -79,13 +76,14 @@ class Comm:
         world.at_close(self._forget)
 
     def _forget(self) -> None:
-        self._handle, self._quick = None, calls.quick_path(0)
+        self._handle, self._address = None, 0
         for schedule, _ in self._schedules.values():
             lib.pcm_schedule_release(schedule)
         self._schedules.clear()
 
     # ---- reductions ---------------------------------------------------------------------------------------------
 
+    @quick("allreduce", op=True)
     def Allreduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
         """Reduce over all ranks; everybody gets the result.
 
@@ -94,31 +92,31 @@ class Comm:
             recvbuf: n elements of the same dtype.
             op: SUM, PROD, MIN, MAX, AVG, LAND, LOR, LXOR, BAND, BOR or BXOR.
         """
-        if how or not self._quick(_ALLREDUCE | op << 8, sendbuf, recvbuf):
-            self._run(self._prefix("allreduce", sendbuf, recvbuf, op, how))
+        self._run(self._prefix("allreduce", sendbuf, recvbuf, op, how))
 
     def Iallreduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
         """Start an Allreduce."""
         return self._start(self._prefix("allreduce", sendbuf, recvbuf, op, how))
 
+    @quick("scan", op=True)
     def Scan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
         """Reduce over the ranks up to and including this one. Buffers and ops as in Allreduce, but for AVG."""
-        if how or not self._quick(_SCAN | op << 8, sendbuf, recvbuf):
-            self._run(self._prefix("scan", sendbuf, recvbuf, op, how))
+        self._run(self._prefix("scan", sendbuf, recvbuf, op, how))
 
     def Iscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
         """Start a Scan."""
         return self._start(self._prefix("scan", sendbuf, recvbuf, op, how))
 
+    @quick("exscan", op=True)
     def Exscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
         """Reduce over the ranks before this one. As Scan; rank 0's recvbuf is left as it is."""
-        if how or not self._quick(_EXSCAN | op << 8, sendbuf, recvbuf):
-            self._run(self._prefix("exscan", sendbuf, recvbuf, op, how))
+        self._run(self._prefix("exscan", sendbuf, recvbuf, op, how))
 
     def Iexscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
         """Start an Exscan."""
         return self._start(self._prefix("exscan", sendbuf, recvbuf, op, how))
 
+    @quick("reduce", op=True, root=True)
     def Reduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, root: int = 0, **how: Unpack[How]) -> None:
         """Reduce over all ranks; the root gets the result.
 
@@ -128,9 +126,7 @@ class Comm:
             op: as in Allreduce.
             root: the rank that gets the result.
         """
-        out = recvbuf if root == self.rank else None
-        if how or not self._quick(_REDUCE | op << 8 | root << 32, sendbuf, out):
-            self._run(self._reduce(sendbuf, recvbuf, op, root, how))
+        self._run(self._reduce(sendbuf, recvbuf, op, root, how))
 
     def Ireduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, root: int = 0, **how: Unpack[How]) -> Request:
         """Start a Reduce."""
@@ -145,6 +141,7 @@ class Comm:
             calls.check_sizes(own, out, 1, 1)
         return self._prepare("reduce", own, out, own.size, how, op=op, root=root)
 
+    @quick("reduce_scatter", op=True)
     def Reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
         """Reduce over all ranks; rank r gets the r-th of `size` equal blocks.
 
@@ -153,8 +150,7 @@ class Comm:
             recvbuf: n elements.
             op: as in Allreduce.
         """
-        if how or not self._quick(_REDUCE_SCATTER | op << 8, sendbuf, recvbuf):
-            self._run(self._reduce_scatter_block(sendbuf, recvbuf, op, how))
+        self._run(self._reduce_scatter_block(sendbuf, recvbuf, op, how))
 
     def Ireduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
         """Start a Reduce_scatter_block."""
@@ -196,6 +192,7 @@ class Comm:
 
     # ---- movement -----------------------------------------------------------------------------------------------
 
+    @quick("broadcast", buffers=1, root=True)
     def Bcast(self, buf: Any, root: int = 0, **how: Unpack[How]) -> None:
         """Give the root's buffer to everybody.
 
@@ -203,9 +200,7 @@ class Comm:
             buf: n elements: read on the root, written elsewhere.
             root: whose buffer.
         """
-        own = buf if root == self.rank else None
-        if how or not self._quick(_BROADCAST | root << 32, own, buf):
-            self._run(self._bcast(buf, root, how))
+        self._run(self._bcast(buf, root, how))
 
     def Ibcast(self, buf: Any, root: int = 0, **how: Unpack[How]) -> Request:
         """Start a Bcast."""
@@ -216,6 +211,7 @@ class Comm:
         array = as_array(buf, "buf", writes=not here)
         return self._prepare("broadcast", array if here else None, array, array.size, how, root=root)
 
+    @quick("allgather")
     def Allgather(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
         """Give everybody's block to everybody.
 
@@ -223,8 +219,7 @@ class Comm:
             sendbuf: n elements, or IN_PLACE: they are at their place in recvbuf.
             recvbuf: size * n elements: rank r's block is the r-th.
         """
-        if how or not self._quick(_ALLGATHER, sendbuf, recvbuf):
-            self._run(self._allgather(sendbuf, recvbuf, how))
+        self._run(self._allgather(sendbuf, recvbuf, how))
 
     def Iallgather(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
         """Start an Allgather."""
@@ -347,6 +342,7 @@ class Comm:
         own = as_blocks(sendbuf, self.size, "sendbuf")
         return self._prepare("scatter", own, calls.whole(out, int(own.counts[self.rank]), "recvbuf"), 0, how, root=root)
 
+    @quick("alltoall")
     def Alltoall(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
         """Give the r-th block to rank r, and get rank r's as the r-th.
 
@@ -354,8 +350,7 @@ class Comm:
             sendbuf: size * n elements, or IN_PLACE: they are in recvbuf.
             recvbuf: size * n elements.
         """
-        if how or not self._quick(_ALLTOALL, sendbuf, recvbuf):
-            self._run(self._alltoall(sendbuf, recvbuf, how))
+        self._run(self._alltoall(sendbuf, recvbuf, how))
 
     def Ialltoall(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
         """Start an Alltoall."""
@@ -402,10 +397,10 @@ class Comm:
         for row, count, displ in zip(arrived, out.counts, out.displs, strict=True):
             out.data[displ : displ + count] = row[:count]
 
+    @quick("barrier", buffers=0)
     def Barrier(self, **how: Unpack[How]) -> None:
         """Wait until all ranks have come here."""
-        if how or not self._quick(_BARRIER, None, None):
-            self._run(self._prepare("barrier", None, None, 0, how))
+        self._run(self._prepare("barrier", None, None, 0, how))
 
     def Ibarrier(self, **how: Unpack[How]) -> Request:
         """Start a Barrier."""
@@ -493,7 +488,7 @@ class Comm:
     def Free(self) -> None:
         """Leave the communicator: connected ranks see a goodbye. Not collective; outstanding requests fail."""
         if self._handle:
-            handle, self._handle, self._quick = self._handle, None, calls.quick_path(0)
+            handle, self._handle, self._address = self._handle, None, 0
             lib.pcm_comm_free(handle)
             self._world.not_at_close(self._forget)
             self._forget()

@@ -1,8 +1,13 @@
-"""The C core as Python sees it: the library, its codes, its errors as exceptions. Nothing else speaks to cffi."""
+"""The C core as Python sees it: the library, its codes, its errors as exceptions, the quick way to a collective.
+
+Nothing else speaks to cffi.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+import functools
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +15,9 @@ import numpy.typing as npt
 from . import errors, keys
 from ._pycomm import ffi as ffi
 from ._pycomm import lib as lib
+from ._quick import Handle as Handle
+from ._quick import know_dtype, quick_method
+from ._quick import know_python as know_python
 
 COLLECTIVES = {
     "allreduce": lib.PCM_ALLREDUCE,
@@ -68,6 +76,30 @@ def pycomm_mac(user: Any, data: Any, size: int, mac: Any) -> int:
     return 0
 
 
+# ---- the quick way -------------------------------------------------------------------------------------------------
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def quick(collective: str, *, buffers: int = 2, op: bool = False, root: bool = False) -> Callable[[_Method], _Method]:
+    """Decorate a blocking method of a Handle: the core is called at once where nothing needs to be decided in Python.
+
+    That is so when the buffers are plain arrays, no other keyword than these is given, and the communicator has a plan
+    for such a call. Otherwise the method's own body runs.
+
+    Args:
+        collective: which one the method runs.
+        buffers: how many of its arguments are buffers: input and output, one for both, or none.
+        op, root: whether an op, and then a root, follows; both are 0 where they are left out.
+    """
+
+    def decorate(method: _Method) -> _Method:
+        wrapped = quick_method(method, COLLECTIVES[collective], buffers, op, root)
+        return cast(_Method, functools.update_wrapper(cast(_Method, wrapped), method))
+
+    return decorate
+
+
 # ---- dtypes -------------------------------------------------------------------------------------------------------
 
 _BY_NAME = {text(lib.pcm_dtype_name(code)): code for code in range(lib.PCM_NDTYPES)}
@@ -90,7 +122,7 @@ def dtype_code(dtype: npt.DTypeLike) -> int:
                 f"dtype {known} cannot be communicated: use one of {', '.join(sorted(_BY_NAME))} in native byte order"
             )
         _codes[known] = code
-        lib.pycomm_know_dtype(known.num, code)
+        know_dtype(known.num, code)
     return code
 
 

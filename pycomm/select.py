@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from . import knobs
+from .contract import contract
 from .errors import InvalidArgument
 from .registry import names
 
-KIB = 1 << 10
+KIB, MIB = 1 << 10, 1 << 20
 
 
 class Choice(NamedTuple):
@@ -39,9 +40,15 @@ class Machine(NamedTuple):
 
 SMALL = 16 * KIB  # bytes of the whole buffer up to which rounds count for more than bytes
 NEAR = 8  # ranks among which everybody may talk to everybody
-SLICE = 256 * KIB  # bytes of the whole buffer a slice: what two ranks touch stays in a second-level cache
-CROWDED_SLICE = 256 * KIB  # the same a rank, where ranks share processors: fewer turns count for more than the cache
-FAR_SLICE = 64_000  # the same a rank, over sockets: one fragment, which the kernel passes on whole (tcp's TCP_PIECE)
+WHOLE = 128 * KIB  # bytes of a message that is not worth slicing
+FRAGMENT = 64 * KIB  # a message that goes through shared memory in one piece, and stays in a second-level cache there
+TURN = 128 * KIB  # a message to be reduced where ranks share processors: fewer turns count for more than the cache
+# What a rank sends at once, in bytes, from which on lending pays. Reading another process costs the kernel much for
+# each page, and with a root one rank has to do it all; in fragments both sides copy half.
+LENT, LENT_REDUCED, LENT_ROOTED = 1 * MIB, 4 * MIB, 16 * MIB
+LOAN, LONG_LOAN = 256 * KIB, 512 * KIB  # messages that the receiver reads where they lie (PCM_LEND)
+MOST_LOANS = 32  # of which there are no more than this: a rank whose turn it is not holds up fewer of them
+FAR_SLICE = 64_000  # a message over sockets: one fragment, which the kernel passes on whole (tcp's TCP_PIECE)
 WINDOW, FAR_WINDOW = 2, 8  # slices at once; a link is kept busy by what is under way while others turn round
 
 
@@ -61,14 +68,23 @@ def choose(collective: str, nbytes: int, size: int, machine: Machine, *, uneven:
     name = _asked_for(collective) or _name(collective, None if uneven else nbytes, size, machine.crowded)
     if uneven:
         return Choice(name, 1, 1)
-    slices = max(1, -(-nbytes // _slice(size, machine)))
+    part = nbytes if contract(collective).blocks == "one" and collective != "allreduce" else nbytes // size
+    slices = max(1, -(-part // _message(collective, part, machine)))
     return Choice(name, slices, min(FAR_WINDOW if machine.far else WINDOW, slices))
 
 
-def _slice(size: int, machine: Machine) -> int:
+def _message(collective: str, part: int, machine: Machine) -> int:
+    """Return how many bytes messages should have, where an algorithm that is not sliced sends `part` bytes at once."""
     if machine.far:
-        return size * FAR_SLICE
-    return size * CROWDED_SLICE if machine.crowded else SLICE
+        return FAR_SLICE
+    if part <= WHOLE:
+        return WHOLE
+    kind = contract(collective)
+    if machine.crowded and kind.reduces:
+        return TURN
+    if part < (LENT_ROOTED if kind.rooted else LENT_REDUCED if kind.reduces else LENT):
+        return FRAGMENT
+    return LOAN if part < 16 * LOAN else max(LONG_LOAN, part // MOST_LOANS)
 
 
 def _name(collective: str, nbytes: int | None, size: int, crowded: bool) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -94,6 +95,8 @@ def main(asked: list[str]) -> int:
     if unknown:
         print(f"there is no stage {unknown[0]!r}; there are: {', '.join(STAGES)}")
         return 2
+    # A shell that starts this in the background has it ignore Ctrl-C, and so would the tests of Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     total: Counter[str] = Counter()
     for stage in asked or STAGES:
         begun = time.monotonic()

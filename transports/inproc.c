@@ -102,6 +102,7 @@ static struct pcm_channel *inproc_connect(struct pcm_endpoint *endpoint, int pee
         .doorbell = -1,
         .next = e->channels};
     e->channels = &c->ring;
+    atomic_store(&m->pair->sides[side].reads, 1);
     pthread_mutex_unlock(&table_lock);
     return &c->ring.base;
 }
@@ -128,6 +129,14 @@ static void inproc_commit(struct pcm_channel *channel, unsigned lane, const stru
 {
     ring_commit(channel, lane, head, bytes);
     wake(channel);
+}
+
+static bool inproc_lend(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const void *from,
+                        size_t bytes, uint32_t *ticket)
+{
+    bool lent = ring_lend(channel, lane, head, from, bytes, ticket);
+    if (lent) wake(channel);
+    return lent;
 }
 
 static void inproc_release(struct pcm_channel *channel, unsigned lane)
@@ -188,6 +197,10 @@ const struct pcm_transport pcm_inproc = {
     .commit = inproc_commit,
     .peek = ring_peek,
     .release = inproc_release,
+    .lend = inproc_lend,
+    .returned = ring_returned,
+    .fetch = ring_fetch,
+    .withdraw = ring_withdraw,
     .notice = inproc_notice,
     .arm = inproc_arm,
     .close = inproc_close,

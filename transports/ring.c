@@ -1,5 +1,7 @@
 /* ring.c: see ring.h. */
+#include <errno.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #include "ring.h"
 
@@ -44,6 +46,13 @@ void ring_commit(struct pcm_channel *channel, unsigned lane, const struct pcm_he
     wake(c);
 }
 
+static struct ring_loan loan_of(const struct ring_cell *cell)
+{
+    struct ring_loan loan;
+    memcpy(&loan, cell->small, sizeof loan);
+    return loan;
+}
+
 const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, const void **payload, size_t *bytes)
 {
     struct ring_channel *c = of(channel);
@@ -51,6 +60,11 @@ const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, con
     if (atomic_load_explicit(&cell->full, memory_order_acquire) != c->received[lane] + 1) {
         ring_read_signal(c);
         return NULL;
+    }
+    if (cell->bytes == RING_LENT) {
+        *bytes = loan_of(cell).bytes;
+        *payload = NULL;
+        return &cell->head;
     }
     *bytes = cell->bytes;
     *payload = cell->bytes <= RING_INLINE ? cell->small : cell->payload;
@@ -63,6 +77,80 @@ void ring_release(struct pcm_channel *channel, unsigned lane)
     atomic_exchange_explicit(&c->pair->lanes[!c->side][lane].tail, ++c->received[lane], memory_order_seq_cst);
     wake(c);
 }
+
+/* ---- loans ------------------------------------------------------------------------------------------------- */
+
+bool ring_lend(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const void *from, size_t bytes,
+               uint32_t *ticket)
+{
+    struct ring_channel *c = of(channel);
+    size_t room;
+    if (!atomic_load_explicit(&theirs(c)->reads, memory_order_relaxed)) return false;
+    void *small = ring_reserve(channel, lane, sizeof(struct ring_loan), &room);
+    if (!small) return false;
+    struct ring_loan loan = {(uintptr_t)from, bytes};
+    memcpy(small, &loan, sizeof loan);
+    ring_commit(channel, lane, head, RING_LENT);
+    *ticket = c->sent[lane];
+    return true;
+}
+
+bool ring_returned(struct pcm_channel *channel, unsigned lane, uint32_t ticket)
+{
+    struct ring_channel *c = of(channel);
+    uint32_t tail = atomic_load_explicit(&c->pair->lanes[c->side][lane].tail, memory_order_acquire);
+    if ((int32_t)(tail - ticket) >= 0) return true;
+    ring_read_signal(c);
+    return false;
+}
+
+/* Copies from the peer's memory. Linux reads another process's memory for whoever could also trace it. */
+static bool read_peer(const struct ring_channel *c, void *to, uint64_t address, size_t n)
+{
+    if (!c->process) return memcpy(to, (const void *)(uintptr_t)address, n), true;
+    while (n) {
+        struct iovec local = {to, n}, remote = {(void *)(uintptr_t)address, n};
+        ssize_t got = process_vm_readv(c->process, &local, 1, &remote, 1, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return false;
+        to = (char *)to + got, address += (uint64_t)got, n -= (size_t)got;
+    }
+    return true;
+}
+
+bool ring_fetch(struct pcm_channel *channel, unsigned lane, void *to, size_t at, size_t n)
+{
+    struct ring_channel *c = of(channel);
+    struct ring_cell *cell = &c->pair->lanes[!c->side][lane].cells[c->received[lane] % PCM_SLOTS];
+    bool whole = read_peer(c, to, loan_of(cell).address + at, n);
+    /* read first, then look: whoever withdraws says so before it changes anything */
+    if (whole && !atomic_load_explicit(&theirs(c)->withdrawn, memory_order_acquire)) return true;
+    ring_read_signal(c);
+    return false;
+}
+
+void ring_withdraw(struct pcm_channel *channel)
+{
+    struct ring_channel *c = of(channel);
+    if (!c->pair) return;
+    atomic_store_explicit(&mine(c)->withdrawn, 1, memory_order_seq_cst);
+    atomic_thread_fence(memory_order_seq_cst); /* before anything that the memory's owner does next */
+}
+
+void ring_show_sample(struct ring_channel *c)
+{
+    c->sample = (uintptr_t)c ^ c->base.id ^ 0x9e3779b97f4a7c15u;
+    mine(c)->sample.address = (uintptr_t)&c->sample, mine(c)->sample.value = c->sample;
+}
+
+void ring_try_sample(struct ring_channel *c)
+{
+    uint64_t value = 0;
+    bool reads = read_peer(c, &value, theirs(c)->sample.address, sizeof value) && value == theirs(c)->sample.value;
+    atomic_store_explicit(&mine(c)->reads, reads, memory_order_release);
+}
+
+/* ---- what goes beside the lanes ------------------------------------------------------------------------------ */
 
 bool ring_notice(struct pcm_channel *channel, const void *bytes, size_t length)
 {

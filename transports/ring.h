@@ -8,7 +8,8 @@
  *
  * A cell's `full` holds the number of the fragment in it, counted from 1: the writer stores it last (release), the reader
  * sees it first (acquire). `tail` counts what the reader has released; the writer keeps a copy and looks again only when the
- * lane seems full. A fragment of at most 24 bytes is one cache line, header included.
+ * lane seems full. A fragment of at most 24 bytes is one cache line, header included. In a cell whose `bytes` is RING_LENT lies
+ * a struct ring_loan: where in the writer's own memory the reader finds the fragment.
  */
 #ifndef PYCOMM_RING_H
 #define PYCOMM_RING_H
@@ -16,6 +17,12 @@
 #include "../csrc/transport.h"
 
 enum { RING_INLINE = 24 };
+#define RING_LENT UINT32_MAX
+
+struct ring_loan {
+    uint64_t address, bytes;
+};
+_Static_assert(sizeof(struct ring_loan) <= RING_INLINE, "a loan is one cache line, header included");
 
 struct ring_cell {
     _Alignas(64) _Atomic uint32_t full;
@@ -35,6 +42,11 @@ enum ring_signal { RING_LEFT = 1, RING_MAIL = 2 };
 struct ring_side { /* what one side tells the other */
     _Alignas(64) _Atomic uint32_t asleep; /* ring my doorbell for what you commit or release */
     _Alignas(64) _Atomic uint32_t signal; /* written by the OTHER side: enum ring_signal */
+    _Atomic uint32_t reads; /* this side can read the memory of the other's process */
+    _Atomic uint32_t withdrawn; /* this side has taken back what it had lent: what is read now may be something else */
+    struct {
+        uint64_t address, value;
+    } sample; /* of this side's memory, for the other to try */
     uint32_t mail_bytes;
     unsigned char mail[PCM_NOTICE];
 };
@@ -49,6 +61,8 @@ struct ring_channel {
     struct ring_pair *pair;
     int side; /* 0: the rank that made the pair */
     int doorbell; /* of the peer; -1 until known */
+    int process; /* the peer's id; 0: this very process */
+    uint64_t sample;
     struct ring_channel *next; /* of the endpoint */
     uint32_t sent[PCM_LANES], tail_seen[PCM_LANES], received[PCM_LANES];
 };
@@ -60,6 +74,15 @@ const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, con
 void ring_release(struct pcm_channel *channel, unsigned lane);
 bool ring_notice(struct pcm_channel *channel, const void *bytes, size_t length);
 
+bool ring_lend(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const void *from, size_t bytes,
+               uint32_t *ticket);
+bool ring_returned(struct pcm_channel *channel, unsigned lane, uint32_t ticket);
+bool ring_fetch(struct pcm_channel *channel, unsigned lane, void *to, size_t at, size_t n);
+void ring_withdraw(struct pcm_channel *channel);
+
+/* Shows the peer where it can try to read this side's memory; then tries to read the peer's, once that has done the same. */
+void ring_show_sample(struct ring_channel *channel);
+void ring_try_sample(struct ring_channel *channel);
 /* Tells the peer that this side leaves. */
 void ring_leave(struct ring_channel *channel);
 /* Looks at what the peer has signalled (mail, goodbye) and passes it on to the core. */

@@ -100,6 +100,13 @@ static void part(struct shm_channel *c, const char *why)
                      goodbye ? "it closed the communicator" : why);
 }
 
+/* The peer hung up before the channel was up: it has left the communicator, and may well live on. */
+static void leave_early(struct shm_channel *c)
+{
+    drop_watch(c, &c->socket);
+    pcm_channel_fail(&c->ring.base, PCM_CHANNEL_CLOSED, "it hung up while connecting");
+}
+
 static void on_process_end(struct pcm_watch *watch, uint32_t events)
 {
     (void)events;
@@ -153,12 +160,15 @@ static int receive_descriptors(int socket, int fds[2])
     return n;
 }
 
+/* Finds out which process the peer is: to be told when it ends, and to read its memory if we may. */
 static void watch_process(struct shm_channel *c)
 {
     struct ucred peer = {0};
     socklen_t length = sizeof peer;
-    if (getsockopt(c->socket.fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) || peer.pid <= 0 || peer.pid == getpid())
-        return;
+    if (getsockopt(c->socket.fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) || peer.pid <= 0) return;
+    c->ring.process = peer.pid == getpid() ? 0 : peer.pid;
+    ring_try_sample(&c->ring);
+    if (!c->ring.process) return;
     int fd =
         (int)syscall(SYS_pidfd_open, peer.pid, 0); /* without it (old kernel, other pid namespace) the socket does */
     if (fd < 0) return;
@@ -179,6 +189,7 @@ static bool map_memory(struct shm_channel *c, int memory, int side)
     void *at = mmap(NULL, sizeof *c->ring.pair, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
     if (at == MAP_FAILED) return false;
     c->ring.pair = at, c->ring.side = side;
+    ring_show_sample(&c->ring);
     return true;
 }
 
@@ -213,7 +224,8 @@ static void on_socket(struct pcm_watch *watch, uint32_t events)
     int fds[2] = {-1, -1};
     int n = receive_descriptors(watch->fd, fds);
     if (n == -1) return;
-    if (n == 0) return part(c, c->stage == MAPPED ? "its process has ended" : "it hung up while connecting");
+    if (n == 0 && c->stage == MAPPED) return part(c, "its process has ended");
+    if (n == 0) return leave_early(c);
     if (c->stage == OFFERED && n == 1) return become_up(c, fds[0]);
     if (c->stage == ENTERED && n == 2 && take_offer(c, fds)) return become_up(c, fds[1]);
     part(c, "it sent nonsense while connecting");
@@ -377,7 +389,7 @@ static void shm_close(struct pcm_channel *channel)
     struct shm_channel *c = (struct shm_channel *)channel;
     struct ring_channel **at = &of(channel->endpoint)->channels;
     if (c->visit) pcm_door_drop(c->visit);
-    if (c->stage == MAPPED) ring_leave(&c->ring);
+    if (c->ring.pair) ring_leave(&c->ring); /* also for a peer that has yet to take our offer */
     drop_watch(c, &c->socket);
     drop_watch(c, &c->process);
     if (c->ring.pair) munmap(c->ring.pair, sizeof *c->ring.pair);
@@ -405,6 +417,10 @@ const struct pcm_transport pcm_shm = {
     .commit = ring_commit,
     .peek = ring_peek,
     .release = ring_release,
+    .lend = ring_lend,
+    .returned = ring_returned,
+    .fetch = ring_fetch,
+    .withdraw = ring_withdraw,
     .notice = ring_notice,
     .arm = shm_arm,
     .close = shm_close,

@@ -2,13 +2,14 @@
 #include "strict.h"
 
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #if defined(__clang__)
-#pragma clang attribute push(                                                                                          \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,f16c"), min_vector_width(512))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((min_vector_width(512))), apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,f16c,prefer-vector-width=512")
 #endif
-#include <immintrin.h>
 
 static inline void stream_line(char *dst, const char *src)
 {
@@ -28,6 +29,7 @@ typedef __m512 half_floats;
 const struct pcm_kernels pcm_kernels_avx512 = KERNELS("avx512");
 
 #if defined(__clang__)
+#pragma clang attribute pop
 #pragma clang attribute pop
 #endif
 #else

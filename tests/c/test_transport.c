@@ -190,6 +190,47 @@ static void test_notice_passes_full_lanes(void)
     end(&pair);
 }
 
+/* A transport that lends: long stretches are read where they lie, in their order among the others, and not after they were
+ * withdrawn. */
+static void test_loans(void)
+{
+    struct pair pair;
+    if (!begin(&pair)) return;
+    struct pcm_channel *lender = pair.end[0], *reader = pair.end[1];
+    enum { BYTES = 3 * PCM_LEND + 5 };
+    unsigned char *lent = malloc(BYTES), *got = calloc(1, BYTES);
+    for (size_t i = 0; i < BYTES; i++) lent[i] = (unsigned char)(i * 7 >> 3);
+    struct pcm_head head = {.seq = 1, .bytes = BYTES};
+    uint32_t ticket, tickets[PCM_SLOTS];
+    const void *payload;
+    size_t bytes;
+    if (lender->ops->lend && lender->ops->lend(lender, 2, &head, lent, BYTES, &ticket)) {
+        CHECK(!lender->ops->returned(lender, 2, ticket), "%s: what is lent is not returned yet", transport);
+        UNTIL(&pair, harness_send(lender, 2, 9, 100));
+        UNTIL(&pair, reader->ops->peek(reader, 2, &payload, &bytes));
+        CHECK(!payload && bytes == BYTES, "%s: a loan has a length and no payload", transport);
+        size_t half = BYTES / 2;
+        CHECK(reader->ops->fetch(reader, 2, got, 0, half) &&
+                  reader->ops->fetch(reader, 2, got + half, half, BYTES - half),
+              "%s: a loan can be fetched in pieces", transport);
+        CHECK(!memcmp(got, lent, BYTES), "%s: what is fetched is what was lent", transport);
+        reader->ops->release(reader, 2);
+        UNTIL(&pair, lender->ops->returned(lender, 2, ticket));
+        UNTIL(&pair, harness_receive(reader, 2, 9, 100));
+        for (int i = 0; i < PCM_SLOTS; i++)
+            CHECK(lender->ops->lend(lender, 3, &head, lent, BYTES, &tickets[i]), "%s: a lane holds loans", transport);
+        CHECK(!lender->ops->lend(lender, 3, &head, lent, BYTES, &ticket), "%s: a full lane takes no loan", transport);
+        UNTIL(&pair, reader->ops->peek(reader, 3, &payload, &bytes));
+        reader->ops->release(reader, 3); /* unread */
+        UNTIL(&pair, lender->ops->returned(lender, 3, tickets[0]));
+        CHECK(!lender->ops->returned(lender, 3, tickets[1]), "%s: loans are returned one by one", transport);
+        lender->ops->withdraw(lender);
+        CHECK(!reader->ops->fetch(reader, 3, got, 0, BYTES), "%s: what was withdrawn cannot be fetched", transport);
+    }
+    end(&pair);
+    free(lent), free(got);
+}
+
 static void test_close_delivers(void)
 {
     struct pair pair;
@@ -446,6 +487,7 @@ int main(int argc, char **argv)
         {"reserve again", test_reserve_again},
         {"lanes are independent", test_lanes_are_independent},
         {"a notice passes full lanes", test_notice_passes_full_lanes},
+        {"loans", test_loans},
         {"close delivers", test_close_delivers},
         {"shut says goodbye", test_shut_says_goodbye},
         {"reopen", test_reopen},

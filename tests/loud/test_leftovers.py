@@ -52,6 +52,22 @@ def test_fifty_worlds_in_one_process(transport: str) -> None:
     assert memory() - rss < 45 * 3 * 200_000, "less than a quarter of one array a rank and world"
 
 
+@pytest.mark.parametrize("transport", (INPROC, SHM))
+def test_freeing_while_others_connect_loses_nobody(transport: str) -> None:
+    """A communicator that one side frees while its channels are being opened takes nothing else along."""
+
+    def rank(comm: pycomm.Comm) -> None:
+        for _ in range(100):
+            own = comm.Split(0)
+            assert own is not None
+            own.Iallreduce(pycomm.IN_PLACE, np.zeros(1))  # dropped
+            if comm.rank == 0:
+                own.Free()
+            comm.Barrier()
+
+    on_ranks(transport, 3, rank)
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_receives_that_nobody_answers(transport: str) -> None:
     """Channels that only one side has opened go away with their world."""

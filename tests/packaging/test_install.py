@@ -28,7 +28,7 @@ def test_every_module_is_installed():
 
 
 def test_nothing_else_is_installed():
-    allowed = {"py", "so", "typed", "h"}
+    allowed = {"py", "pyi", "so", "typed", "h"}
     package = {path for path in installed() if not path.startswith(("pycomm-", "../"))}
     assert [path for path in package if not path.startswith("pycomm/")] == []
     assert [path for path in package if path.rpartition(".")[2] not in allowed] == []

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from pycomm.errors import InvalidArgument
+from pycomm.errors import InvalidArgument, LaunchError
 from pycomm.perf import cli, plot, rivals
 
 
@@ -62,10 +62,27 @@ def test_nonsense_is_refused(words, says):
 
 def test_within_a_job_nothing_is_launched(monkeypatch):
     monkeypatch.setenv("PYCOMM_RANK", "0")
+    monkeypatch.setenv("PYCOMM_SIZE", "4")
     with pytest.raises(InvalidArgument, match="PYCOMM_RANK says that this is one of a job already"):
         cli.run(_parse("allreduce", "-n", "4"))
-    with pytest.raises(InvalidArgument, match="cannot be joined"):
+    with pytest.raises(InvalidArgument, match="cannot be joined from a job that pycomm launched"):
         cli.run(_parse("allreduce", "--vs", "impi"))
+
+
+@pytest.mark.parametrize(
+    ("rank", "size"), [("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"), ("PALS_RANKID", "PALS_SIZE"), ("PMI_RANK", "PMI_SIZE")]
+)
+def test_every_launcher_counts(monkeypatch, rank, size):
+    monkeypatch.setenv(rank, "1")
+    monkeypatch.setenv(size, "4")
+    with pytest.raises(InvalidArgument, match=f"{rank} says that this is one of a job already"):
+        cli.run(_parse("allreduce", "-n", "4"))
+
+
+def test_a_job_whose_size_is_missing_is_refused(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(LaunchError, match="WORLD_SIZE"):
+        cli.run(_parse("allreduce"))
 
 
 def test_a_missing_rival_says_what_to_install(monkeypatch):

@@ -58,6 +58,19 @@ def test_perf_within_mpiexec_beside_its_mpi(name):
     assert any("geometric mean" in line for line in done.stdout.splitlines())
 
 
+@pytest.mark.parametrize(("name", "says"), [("openmpi", "takes it for rank 0 of 1"), ("", "set MPI4PY_LIBMPI")])
+def test_perf_within_mpiexec_beside_another_mpi_or_none(name, says, tmp_path):
+    place, other = RIVALS["mpich"].find(), RIVALS["openmpi"].find()
+    if place is None or other is None:
+        pytest.skip(RIVALS["mpich" if place is None else "openmpi"].missing)
+    [(command, extra)] = RIVALS["mpich"].launch(place, 2, [*COMMAND, "perf", "allreduce", *SMALL, "--vs", "mpi"])
+    [(_, library)] = RIVALS["openmpi"].launch(other, 2, []) if name else [([], {"MPI4PY_LIBMPI": str(tmp_path)})]
+    done = _run(*command, env=os.environ | extra | library)
+    assert done.returncode != 0
+    assert says in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_perf_within_torchrun_beside_gloo():
     if RIVALS["gloo"].find() is None:
         pytest.skip(RIVALS["gloo"].missing)

@@ -10,6 +10,8 @@ from pycomm.algorithms._shapes import (
     folded,
     inorder_children,
     inorder_parent,
+    knomial_children,
+    knomial_parent,
     log2_ceil,
     two_trees,
     unfolded,
@@ -53,6 +55,23 @@ def test_binomial_tree(size):
         covered = sorted(x for child, span in children for x in range(child, child + span))
         assert covered == list(range(node + 1, node + spans[node]))
     assert sorted(spans) == list(range(size))
+
+
+@steady
+@given(sizes, st.integers(2, 9))
+def test_knomial_tree(size, k):
+    met = [0]
+    for node in range(size):
+        levels = knomial_children(node, size, k)
+        assert all(0 < len(level) < k for level in levels)
+        children = [child for level in levels for child in level]
+        assert all(knomial_parent(child, k) == node for child in children)
+        met += children
+    assert sorted(met) == list(range(size))
+    digits = 1
+    while k**digits < size:
+        digits += 1
+    assert max(depth(lambda node: knomial_parent(node, k), node) for node in range(size)) <= digits
 
 
 def depth(parent, node):

@@ -1,0 +1,278 @@
+/* _quick.c: the shortest way from a method of Comm to the core. A quick_method stands in a class where a function would, and
+ * calls that function unless the arguments are plain numpy arrays for which the communicator has a plan: then the core is
+ * called straight away, and no Python runs. A frame of Python and a crossing through cffi cost as much as an allreduce of
+ * eight bytes between two processes, so both would double its time. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stddef.h>
+#include <stdbool.h>
+#include <structmember.h>
+
+#define NPY_NO_DEPRECATED_API NPY_1_22_API_VERSION
+#include <numpy/ndarraytypes.h>
+
+#include "pycomm.h"
+
+static PyObject *array_type, *in_place, *finish, *drop_late, *name_op, *name_root;
+
+/* ---- arrays, read by numpy's own macros -------------------------------------------------------------------------- */
+
+enum { TYPES = 512 };
+
+/* numpy's type numbers; filled with its own names, so that a renumbering there cannot mislead us here */
+static signed char dtypes[TYPES] = {
+    [NPY_BOOL] = PCM_BOOL + 1,          [NPY_BYTE] = PCM_INT8 + 1,        [NPY_UBYTE] = PCM_UINT8 + 1,
+    [NPY_SHORT] = PCM_INT16 + 1,        [NPY_USHORT] = PCM_UINT16 + 1,    [NPY_INT] = PCM_INT32 + 1,
+    [NPY_UINT] = PCM_UINT32 + 1,        [NPY_LONG] = PCM_INT64 + 1,       [NPY_ULONG] = PCM_UINT64 + 1,
+    [NPY_LONGLONG] = PCM_INT64 + 1,     [NPY_ULONGLONG] = PCM_UINT64 + 1, [NPY_HALF] = PCM_FLOAT16 + 1,
+    [NPY_FLOAT] = PCM_FLOAT32 + 1,      [NPY_DOUBLE] = PCM_FLOAT64 + 1,   [NPY_CFLOAT] = PCM_COMPLEX64 + 1,
+    [NPY_CDOUBLE] = PCM_COMPLEX128 + 1,
+};
+_Static_assert(sizeof(long) == 8, "pycomm is for 64-bit Linux");
+
+struct array {
+    void *data;
+    uint64_t count;
+    int dtype;
+};
+
+/* False: not a plain array, which is for Python to look at. */
+static bool look(PyObject *object, int writes, struct array *array)
+{
+    if ((PyObject *)Py_TYPE(object) != array_type) return false;
+    PyArrayObject *a = (PyArrayObject *)object;
+    int need = NPY_ARRAY_C_CONTIGUOUS | (writes ? NPY_ARRAY_WRITEABLE : 0);
+    int type = PyArray_TYPE(a);
+    if ((PyArray_FLAGS(a) & need) != need || type < 0 || type >= TYPES || !dtypes[type]) return false;
+    if (PyArray_DESCR(a)->byteorder == NPY_OPPBYTE) return false;
+    array->data = PyArray_DATA(a);
+    array->dtype = dtypes[type] - 1;
+    array->count = 1;
+    for (int i = 0; i < PyArray_NDIM(a); i++) array->count *= (uint64_t)PyArray_DIMS(a)[i];
+    return true;
+}
+
+/* Fills a call from its two buffers, either of which may be None; false: Python must look. */
+static bool describe(const pcm_comm *comm, struct pcm_call *call, PyObject *in, PyObject *out)
+{
+    struct array i = {0}, o = {0};
+    if (in == in_place) in = out;
+    if ((out != Py_None && !look(out, 1, &o)) || (in != Py_None && !look(in, 0, &i))) return false;
+    if (in == Py_None) i = o, i.data = NULL;
+    if (out == Py_None) o = i, o.data = NULL;
+    uint64_t size = (uint64_t)pcm_comm_size(comm), in_blocks = 1, out_blocks = 1;
+    switch (call->collective) {
+    case PCM_ALLGATHER: out_blocks = size; break;
+    case PCM_REDUCE_SCATTER: in_blocks = size; break;
+    case PCM_ALLTOALL: in_blocks = out_blocks = size; break;
+    case PCM_BARRIER: i.dtype = o.dtype = PCM_UINT8; break;
+    case PCM_EXSCAN:
+        if (pcm_comm_rank(comm) == 0) o.data = NULL; /* there is nothing before it */
+    }
+    /* in place, one buffer is as long as the longer side */
+    uint64_t most = in_blocks > out_blocks ? in_blocks : out_blocks;
+    uint64_t count = in != out ? i.count / in_blocks : most == 1 ? i.count : i.count / most;
+    if (in == out && (in == Py_None) != (call->collective == PCM_BARRIER)) return false;
+    if (in == out ? count * most != i.count : count * in_blocks != i.count || count * out_blocks != o.count)
+        return false;
+    if (i.dtype != o.dtype || (in != out && i.data == o.data && in_blocks != out_blocks)) return false;
+    call->dtype = (uint8_t)i.dtype, call->in = i.data, call->out = o.data, call->count = count;
+    return true;
+}
+
+/* ---- Handle: what a quick method finds in its first argument ------------------------------------------------------- */
+
+struct handle {
+    PyObject_HEAD uintptr_t address; /* of a pcm_comm, or 0 */
+};
+
+static PyMemberDef handle_members[] = {
+    {"_address", T_ULONGLONG, offsetof(struct handle, address), 0, "where the core's communicator is, or 0"},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyTypeObject handle_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "pycomm._quick.Handle",
+    .tp_basicsize = sizeof(struct handle),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .tp_doc = "The part of a communicator that quick methods read.",
+    .tp_members = handle_members,
+    .tp_new = PyType_GenericNew,
+};
+
+/* ---- quick methods --------------------------------------------------------------------------------------------------- */
+
+struct quick_method {
+    PyObject_HEAD vectorcallfunc call;
+    PyObject *function, *attributes;
+    int collective, buffers, op, root; /* buffers: how many arguments are; op, root: whether the next ones are these */
+};
+
+static bool small_int(PyObject *object, long *value)
+{
+    int overflow;
+    if (!PyLong_CheckExact(object)) return false;
+    *value = PyLong_AsLongAndOverflow(object, &overflow);
+    return !overflow && *value >= 0 && *value < INT32_MAX;
+}
+
+/* Reads what comes after the buffers, by place or by name. */
+static bool options(const struct quick_method *q, PyObject *const *args, Py_ssize_t n, PyObject *names, long *op,
+                    long *root)
+{
+    Py_ssize_t at = 1 + q->buffers;
+    if (q->op && at < n && !small_int(args[at++], op)) return false;
+    if (q->root && at < n && !small_int(args[at++], root)) return false;
+    for (Py_ssize_t k = 0; names && k < PyTuple_GET_SIZE(names); k++) {
+        PyObject *name = PyTuple_GET_ITEM(names, k);
+        long *value = q->op && name == name_op ? op : q->root && name == name_root ? root : NULL;
+        if (!value || !small_int(args[n + k], value)) return false; /* a name given twice is for Python to refuse */
+    }
+    return n + (names ? PyTuple_GET_SIZE(names) : 0) <= 1 + q->buffers + q->op + q->root;
+}
+
+/* What is left of a call that takes longer than a moment, or has failed. */
+static PyObject *go_on(int status, PyObject *in, PyObject *out)
+{
+    PyObject *keep = PyTuple_Pack(2, in, out), *result = NULL;
+    if (keep) result = PyObject_CallFunction(finish, "iO", status, keep);
+    if (keep && !result) { /* perhaps of a signal's handler, before anybody waited for the call: it goes on */
+        PyObject *type, *value, *trace;
+        PyErr_Fetch(&type, &value, &trace);
+        Py_XDECREF(PyObject_CallOneArg(drop_late, keep));
+        PyErr_Restore(type, value, trace);
+    }
+    Py_XDECREF(keep);
+    return result;
+}
+
+static PyObject *quick_call(PyObject *self, PyObject *const *args, size_t flags, PyObject *names)
+{
+    const struct quick_method *q = (const struct quick_method *)self;
+    Py_ssize_t n = PyVectorcall_NARGS(flags);
+    long op = PCM_SUM, root = 0;
+    if (n < 1 + q->buffers || !PyObject_TypeCheck(args[0], &handle_type) || !options(q, args, n, names, &op, &root))
+        goto look_closer;
+    pcm_comm *comm = (pcm_comm *)((struct handle *)args[0])->address;
+    if (!comm || op >= PCM_NOPS) goto look_closer;
+    PyObject *in = q->buffers ? args[1] : Py_None, *out = q->buffers ? args[q->buffers] : Py_None;
+    bool here = pcm_comm_rank(comm) == root;
+    if (q->collective == PCM_BROADCAST && !here) in = Py_None;
+    if (q->collective == PCM_REDUCE && !here) out = Py_None;
+    struct pcm_call call = {.collective = (uint8_t)q->collective, .op = (uint8_t)op, .root = (int32_t)root};
+    if (!describe(comm, &call, in, out)) goto look_closer;
+    int status;
+    Py_BEGIN_ALLOW_THREADS status = pcm_run(comm, &call, 0.2); /* seconds until Python may handle a signal */
+    Py_END_ALLOW_THREADS if (!status) Py_RETURN_NONE;
+    if (status != PCM_NO_PLAN) return go_on(status, in, out);
+look_closer:
+    return PyObject_Vectorcall(q->function, args, flags, names);
+}
+
+static PyObject *quick_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"function", "collective", "buffers", "op", "root", NULL};
+    PyObject *function;
+    int collective, buffers, op, root;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "Oiipp", names, &function, &collective, &buffers, &op, &root))
+        return NULL;
+    struct quick_method *q = (struct quick_method *)type->tp_alloc(type, 0);
+    if (!q) return NULL;
+    q->call = quick_call, q->function = Py_NewRef(function);
+    q->collective = collective, q->buffers = buffers, q->op = op, q->root = root;
+    return (PyObject *)q;
+}
+
+static int quick_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(((struct quick_method *)self)->function);
+    Py_VISIT(((struct quick_method *)self)->attributes);
+    return 0;
+}
+
+static int quick_clear(PyObject *self)
+{
+    Py_CLEAR(((struct quick_method *)self)->function);
+    Py_CLEAR(((struct quick_method *)self)->attributes);
+    return 0;
+}
+
+static void quick_free(PyObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    quick_clear(self);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyObject *quick_get(PyObject *self, PyObject *object, PyObject *type)
+{
+    (void)type;
+    return object ? PyMethod_New(self, object) : Py_NewRef(self);
+}
+
+static PyGetSetDef quick_attributes[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyTypeObject quick_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "pycomm._quick.quick_method",
+    .tp_basicsize = sizeof(struct quick_method),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR,
+    .tp_new = quick_new,
+    .tp_dealloc = quick_free,
+    .tp_traverse = quick_traverse,
+    .tp_clear = quick_clear,
+    .tp_call = PyVectorcall_Call,
+    .tp_vectorcall_offset = offsetof(struct quick_method, call),
+    .tp_descr_get = quick_get,
+    .tp_getset = quick_attributes,
+    .tp_getattro = PyObject_GenericGetAttr,
+    .tp_setattro = PyObject_GenericSetAttr,
+    .tp_dictoffset = offsetof(struct quick_method, attributes),
+};
+
+/* ---- the module ------------------------------------------------------------------------------------------------------- */
+
+static PyObject *know_dtype(PyObject *module, PyObject *args)
+{
+    int number, dtype;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "ii", &number, &dtype)) return NULL;
+    if (number >= 0 && number < TYPES) dtypes[number] = (signed char)(dtype + 1);
+    Py_RETURN_NONE;
+}
+
+static PyObject *know_python(PyObject *module, PyObject *args)
+{
+    PyObject *marker, *finisher, *dropper;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OOO", &marker, &finisher, &dropper)) return NULL;
+    Py_XSETREF(in_place, Py_NewRef(marker));
+    Py_XSETREF(finish, Py_NewRef(finisher));
+    Py_XSETREF(drop_late, Py_NewRef(dropper));
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"know_dtype", know_dtype, METH_VARARGS, "Tell which pcm_dtype a numpy type number is."},
+    {"know_python", know_python, METH_VARARGS, "Tell IN_PLACE, and what finishes and what drops a call."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module_def = {PyModuleDef_HEAD_INIT, .m_name = "_quick", .m_size = -1,
+                                        .m_methods = functions};
+
+PyMODINIT_FUNC PyInit__quick(void)
+{
+    PyObject *numpy = PyImport_ImportModule("numpy"), *module = NULL;
+    array_type = numpy ? PyObject_GetAttrString(numpy, "ndarray") : NULL;
+    name_op = PyUnicode_InternFromString("op"), name_root = PyUnicode_InternFromString("root");
+    Py_XDECREF(numpy);
+    if (array_type && name_op && name_root && !PyType_Ready(&handle_type) && !PyType_Ready(&quick_type) &&
+        (module = PyModule_Create(&module_def)) &&
+        (PyModule_AddObjectRef(module, "Handle", (PyObject *)&handle_type) ||
+         PyModule_AddObjectRef(module, "quick_method", (PyObject *)&quick_type)))
+        Py_CLEAR(module);
+    return module;
+}
