@@ -88,8 +88,9 @@ struct pcm_transport {
     struct pcm_channel *(*connect)(struct pcm_endpoint *endpoint, int peer, uint64_t id, const void *address,
                                    size_t bytes);
 
-    /* Room for the lane's next fragment: at least min(want, PCM_FRAGMENT) bytes, aligned to 64 if want > 24, and its
-     * size in *room; NULL if the lane is full or the channel is down. May be called again without a commit. */
+    /* Room for the lane's next fragment, aligned to 64 if want > 24, and its size in *room: at least `want` bytes; if that
+     * is more than PCM_FRAGMENT, what suits the transport, a multiple of 64. NULL if the lane is full or the channel is
+     * down. May be called again without a commit. */
     void *(*reserve)(struct pcm_channel *channel, unsigned lane, size_t want, size_t *room);
     /* Sends the fragment last reserved: its first `bytes` bytes under `head`. Cannot fail: it was reserved. */
     void (*commit)(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, size_t bytes);

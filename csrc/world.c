@@ -35,9 +35,10 @@ static int open_endpoints(pcm_world *world, const char *names)
                             pcm_transports());
         if (world->nendpoints == PCM_MAX_ENDPOINTS)
             return pcm_fail(PCM_ERR_ARGUMENT, -1, "more than %d transports are asked for", PCM_MAX_ENDPOINTS);
-        char argument[128] = "";
-        if (bare < length) snprintf(argument, sizeof argument, "%.*s", (int)(length - bare - 1), names + bare + 1);
+        char *argument = bare < length ? strndup(names + bare + 1, length - bare - 1) : strdup("");
+        if (!argument) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for the name of a transport");
         int rc = t->open(world, argument, &world->endpoints[world->nendpoints]);
+        free(argument);
         if (rc == PCM_OK) {
             world->polled &= !!(t->caps & PCM_POLLED);
             world->nendpoints++;

@@ -48,7 +48,7 @@ TURN = 128 * KIB  # a message to be reduced where ranks share processors: fewer 
 LENT, LENT_REDUCED, LENT_ROOTED = 1 * MIB, 4 * MIB, 16 * MIB
 LOAN, LONG_LOAN = 256 * KIB, 512 * KIB  # messages that the receiver reads where they lie (PCM_LEND)
 MOST_LOANS = 32  # of which there are no more than this: a rank whose turn it is not holds up fewer of them
-FAR_SLICE = 128 * KIB  # a message over sockets
+FAR_SLICE = 64_000  # a message over sockets: one fragment, which the kernel passes on whole (tcp's TCP_PIECE)
 WINDOW, FAR_WINDOW = 2, 8  # slices at once; a link is kept busy by what is under way while others turn round
 
 

@@ -103,6 +103,7 @@ static int tcp_open(pcm_world *world, const char *argument, struct pcm_endpoint 
     endpoint->streams = config->streams ? config->streams : TCP_STREAMS;
     endpoint->timer = (struct pcm_watch){timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC), on_timer};
     LIST_INIT(&endpoint->channels);
+    tcp_open_buffers(endpoint);
     int listening, status = PCM_OK;
     if (endpoint->timer.fd < 0) status = pcm_fail(PCM_ERR_SYSTEM, -1, "cannot make a timer: %m");
     if (!status) status = pcm_reactor_add(pcm_world_reactor(world), &endpoint->timer, EPOLLIN);
@@ -131,7 +132,6 @@ static bool tcp_reaches(struct pcm_endpoint *base, const void *address, size_t b
 
 static void *tcp_reserve(struct pcm_channel *base, unsigned number, size_t want, size_t *room)
 {
-    (void)want;
     struct tcp_channel *channel = (struct tcp_channel *)base;
     struct tcp_lane *lane = &channel->lanes[number];
     if (base->state != PCM_CHANNEL_UP || lane->committed - lane->credited == TCP_SLOTS) return NULL;
@@ -140,8 +140,8 @@ static void *tcp_reserve(struct pcm_channel *base, unsigned number, size_t want,
         tcp_lost(channel, "no memory is left for what to send to it");
         return NULL;
     }
-    *room = PCM_FRAGMENT;
-    return slot->buffer;
+    *room = want > PCM_FRAGMENT ? TCP_PIECE : PCM_FRAGMENT;
+    return slot->buffer->body->payload;
 }
 
 static void tcp_commit(struct pcm_channel *base, unsigned number, const struct pcm_head *head, size_t bytes)
@@ -150,7 +150,7 @@ static void tcp_commit(struct pcm_channel *base, unsigned number, const struct p
     struct tcp_lane *lane = &channel->lanes[number];
     struct tcp_slot *slot = &lane->out[lane->committed % TCP_SLOTS];
     if (base->state != PCM_CHANNEL_UP) return; /* it went down after the reservation */
-    slot->head = *head;
+    slot->buffer->body->wire.head = *head;
     slot->bytes = (uint32_t)bytes;
     lane->committed++;
     channel->queue[channel->queue_tail++] = (uint8_t)number;
@@ -164,7 +164,7 @@ static const struct pcm_head *tcp_peek(struct pcm_channel *base, unsigned number
     struct tcp_lane *lane = &((struct tcp_channel *)base)->lanes[number];
     struct tcp_slot *slot = &lane->in[lane->released % TCP_SLOTS];
     if (!slot->done) return NULL;
-    *payload = slot->buffer ? (void *)slot->buffer : slot;
+    *payload = slot->buffer ? (void *)slot->buffer->body->payload : slot;
     *bytes = slot->bytes;
     return &slot->head;
 }
@@ -248,11 +248,7 @@ static void tcp_shut(struct pcm_endpoint *base)
         pcm_reactor_remove(pcm_world_reactor(base->world), &endpoint->timer);
         close(endpoint->timer.fd);
     }
-    while (endpoint->pool) {
-        void *buffer = endpoint->pool;
-        memcpy(&endpoint->pool, buffer, sizeof endpoint->pool);
-        free(buffer);
-    }
+    tcp_close_buffers(endpoint);
     free(endpoint);
 }
 

@@ -61,7 +61,7 @@ void tcp_free_channel(struct tcp_channel *channel)
     if (channel->busy) return;
     for (unsigned lane = 0; lane < PCM_LANES; lane++)
         for (unsigned i = 0; i < TCP_SLOTS; i++) {
-            tcp_give_back(tcp_endpoint_of(channel), &channel->lanes[lane].out[i]);
+            tcp_discard(tcp_endpoint_of(channel), &channel->lanes[lane].out[i]);
             tcp_give_back(tcp_endpoint_of(channel), &channel->lanes[lane].in[i]);
         }
     for (int i = 0; i < TCP_MOST_STREAMS; i++) free(channel->streams[i]);

@@ -1,8 +1,7 @@
 /* tcp_stream.c: frames, out of the lanes into the streams that take them, and from the streams back into the lanes. */
 #include <errno.h>
-#include <netinet/in.h>
 #include <linux/tcp.h>
-#include <stdlib.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -14,39 +13,12 @@ enum {
     TURN = 1024 * 1024,       /* bytes read before other descriptors get their turn */
     UNSENT = 256 * 1024,      /* bytes that wait in a socket before another stream is the better choice */
     BATCH_BYTES = 128 * 1024, /* enough for one system call */
+    COPIED = 16 * 1024,       /* bytes: a fragment that is longer is sent from where it lies */
     IDLE_S = 10,              /* seconds of silence before the kernel asks whether the peer's host is alive, */
     ASK_S = 3,                /* how often it asks then, */
     ASK_TIMES = 4,            /* and how many times */
     SILENT_MS = 15000,        /* unanswered for that long and that often: the host is gone */
 };
-
-/* ---- buffers --------------------------------------------------------------------------------------------------- */
-
-bool tcp_take_buffer(struct tcp_endpoint *endpoint, struct tcp_slot *slot)
-{
-    if (slot->buffer) return true;
-    if (endpoint->pool) { /* the last one given back: it may still be in the cache */
-        slot->buffer = endpoint->pool;
-        memcpy(&endpoint->pool, slot->buffer, sizeof endpoint->pool);
-        endpoint->spare--;
-    } else {
-        slot->buffer = aligned_alloc(4096, PCM_FRAGMENT);
-    }
-    return slot->buffer;
-}
-
-void tcp_give_back(struct tcp_endpoint *endpoint, struct tcp_slot *slot)
-{
-    if (slot->buffer && endpoint->spare < TCP_POOL) {
-        memcpy(slot->buffer, &endpoint->pool, sizeof endpoint->pool);
-        endpoint->pool = slot->buffer;
-        endpoint->spare++;
-    } else {
-        free(slot->buffer);
-    }
-    slot->buffer = NULL;
-    slot->done = slot->taken = false;
-}
 
 /* ---- connections ----------------------------------------------------------------------------------------------- */
 
@@ -95,18 +67,38 @@ enum tcp_health tcp_stream_health(const struct tcp_stream *stream)
 
 /* ---- out ------------------------------------------------------------------------------------------------------- */
 
-static struct tcp_wire *compose(struct tcp_stream *stream, int kind, unsigned lane, const void *payload, size_t bytes)
+/* Adds a frame to the batch; its payload is yet to be said. */
+static struct tcp_frame *compose(struct tcp_stream *stream, int kind, unsigned lane, size_t bytes)
 {
-    struct tcp_wire *wire = &stream->batch[stream->count];
-    struct iovec *pieces = &stream->pieces[2 * stream->count++];
+    struct tcp_frame *frame = &stream->batch[stream->count];
     struct tcp_lane *about = &stream->channel->lanes[lane];
-    wire->frame = (struct tcp_frame){
+    *frame = (struct tcp_frame){
         .kind = (uint8_t)kind, .lane = (uint8_t)lane, .bytes = (uint32_t)bytes, .credit = about->released};
     about->announced = about->released;
     stream->channel->due &= ~(1u << lane);
-    pieces[0] = (struct iovec){wire, kind == TCP_FRAGMENT ? sizeof *wire : sizeof wire->frame};
+    stream->bulky[stream->count++] = kind == TCP_FRAGMENT && bytes >= COPIED;
+    return frame;
+}
+
+static void compose_control(struct tcp_stream *stream, int kind, unsigned lane, const void *payload, size_t bytes)
+{
+    struct iovec *pieces = &stream->pieces[2 * stream->count];
+    pieces[0] = (struct iovec){compose(stream, kind, lane, bytes), sizeof(struct tcp_frame)};
     pieces[1] = (struct iovec){(void *)payload, bytes};
-    return wire;
+}
+
+/* Frame, head and payload of a fragment lie in one piece, and stay there until it is credited. */
+static size_t compose_fragment(struct tcp_stream *stream, unsigned lane, uint32_t number)
+{
+    const struct tcp_slot *slot = &stream->channel->lanes[lane].out[number % TCP_SLOTS];
+    struct iovec *pieces = &stream->pieces[2 * stream->count];
+    struct tcp_wire *wire = &slot->buffer->body->wire;
+    struct tcp_frame *frame = compose(stream, TCP_FRAGMENT, lane, slot->bytes);
+    frame->number = number;
+    wire->frame = *frame;
+    pieces[0] = (struct iovec){wire, sizeof *wire + slot->bytes};
+    pieces[1] = (struct iovec){0};
+    return pieces->iov_len;
 }
 
 /* Fills the batch of a stream that has none with what waits longest; false: nothing waits. */
@@ -117,22 +109,17 @@ static bool gather(struct tcp_stream *stream)
     stream->count = stream->at = 0;
     size_t bytes = 0;
     if (channel->notice_bytes && !channel->notice_posted) {
-        compose(stream, TCP_NOTICE, 0, channel->notice, channel->notice_bytes);
+        compose_control(stream, TCP_NOTICE, 0, channel->notice, channel->notice_bytes);
         channel->notice_posted = true;
     }
     while (channel->queue_head != channel->queue_tail && stream->count < TCP_BATCH && bytes < BATCH_BYTES) {
         unsigned lane = channel->queue[channel->queue_head++];
-        uint32_t number = channel->lanes[lane].posted++;
-        struct tcp_slot *slot = &channel->lanes[lane].out[number % TCP_SLOTS];
-        struct tcp_wire *wire = compose(stream, TCP_FRAGMENT, lane, slot->buffer, slot->bytes);
-        wire->frame.number = number;
-        wire->head = slot->head;
-        bytes += sizeof *wire + slot->bytes;
+        bytes += compose_fragment(stream, lane, channel->lanes[lane].posted++);
     }
     while (channel->due && stream->count < TCP_BATCH)
-        compose(stream, TCP_CREDIT, (unsigned)__builtin_ctz(channel->due), NULL, 0);
+        compose_control(stream, TCP_CREDIT, (unsigned)__builtin_ctz(channel->due), NULL, 0);
     if (channel->closing && channel->queue_head == channel->queue_tail && stream->count < TCP_BATCH) {
-        compose(stream, TCP_BYE, 0, &channel->goodbye, sizeof channel->goodbye);
+        compose_control(stream, TCP_BYE, 0, &channel->goodbye, sizeof channel->goodbye);
         stream->parted = true;
     }
     return stream->count;
@@ -147,13 +134,23 @@ static void sent(struct tcp_stream *stream, const struct tcp_frame *frame)
     if (frame->kind == TCP_BYE) shutdown(stream->watch.fd, SHUT_WR);
 }
 
+/* Sends what can go in one system call. */
+static ssize_t send_some(struct tcp_stream *stream)
+{
+    struct tcp_endpoint *endpoint = tcp_endpoint_of(stream->channel);
+    if (stream->bulky[stream->at / 2] && stream->at % 2 == 0 && !endpoint->copying)
+        return tcp_send_pages(endpoint, stream->watch.fd, &stream->pieces[stream->at]);
+    int end = stream->at / 2 + 1;
+    while (end < stream->count && (!stream->bulky[end] || endpoint->copying)) end++;
+    struct msghdr message = {.msg_iov = &stream->pieces[stream->at], .msg_iovlen = (size_t)(2 * end - stream->at)};
+    return sendmsg(stream->watch.fd, &message, MSG_NOSIGNAL);
+}
+
 /* Sends of the batch what the socket takes. */
 static void flush(struct tcp_stream *stream)
 {
     while (stream->at < 2 * stream->count) {
-        struct msghdr message = {.msg_iov = &stream->pieces[stream->at],
-                                 .msg_iovlen = (size_t)(2 * stream->count - stream->at)};
-        ssize_t written = sendmsg(stream->watch.fd, &message, MSG_NOSIGNAL);
+        ssize_t written = send_some(stream);
         if (written < 0 && errno == EINTR) continue;
         if (written < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
         if (written < 0) {
@@ -168,7 +165,7 @@ static void flush(struct tcp_stream *stream)
                 break;
             }
             left -= piece->iov_len;
-            if (stream->at % 2) sent(stream, &stream->batch[stream->at / 2].frame);
+            if (stream->at % 2) sent(stream, &stream->batch[stream->at / 2]);
         }
     }
     stream->count = stream->at = 0;
@@ -228,7 +225,8 @@ static const char *begin(struct tcp_stream *stream)
         slot->head = stream->wire.head;
         slot->bytes = frame->bytes;
         slot->taken = true;
-        stream->into = slot->buffer;
+        stream->bulk = frame->bytes >= TCP_BULK;
+        stream->into = slot->buffer ? slot->buffer->body->payload : NULL;
         return NULL;
     }
     case TCP_CREDIT: return frame->bytes ? "it sent a malformed frame" : NULL;
@@ -311,7 +309,9 @@ void tcp_stream_receive(struct tcp_stream *stream)
     uint8_t scratch[SCRATCH];
     for (size_t turn = 0; turn < TURN && stream->watch.fd >= 0;) {
         size_t direct = stream->left;
-        struct iovec pieces[2] = {{stream->into, direct}, {scratch, sizeof scratch}};
+        /* Of what is likely to be a large fragment only the beginning: then its payload can go where it belongs. */
+        size_t ahead = stream->bulk ? sizeof(struct tcp_wire) : sizeof scratch;
+        struct iovec pieces[2] = {{stream->into, direct}, {scratch, ahead}};
         ssize_t got = readv(stream->watch.fd, pieces + !direct, 1 + !!direct);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
@@ -330,7 +330,7 @@ void tcp_stream_receive(struct tcp_stream *stream)
             tcp_lost(stream->channel, wrong);
             return;
         }
-        if ((size_t)got < direct + sizeof scratch) return;
+        if ((size_t)got < direct + ahead) return;
     }
 }
 

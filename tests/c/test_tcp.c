@@ -1,6 +1,7 @@
 /* test_tcp.c: what only tcp has to stand: strangers at its port, peers that talk nonsense, addresses that lead nowhere.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -354,6 +355,53 @@ static void test_ways_to_go(void)
     end_worlds();
 }
 
+/* ---- sending without a copy ------------------------------------------------------------------------------------ */
+
+static struct tcp_endpoint *endpoint_of(const pcm_world *world) { return (struct tcp_endpoint *)world->endpoint; }
+
+/* Large fragments arrive also where the kernel will not send them from where they lie, or in small pieces only. */
+static void test_other_ways_to_send(void)
+{
+    for (int way = 0; way < 3; way++) {
+        open_worlds(2);
+        struct tcp_endpoint *endpoint = endpoint_of(worlds[0]);
+        if (way == 0) endpoint->copying = true;
+        if (way == 1) CHECK(fcntl(endpoint->pipe[1], F_SETPIPE_SZ, 4096) == 4096, "a small pipe: %s", strerror(errno));
+        if (way == 2) CHECK(dup2(STDERR_FILENO, endpoint->pipe[1]) >= 0, "no pipe: %s", strerror(errno));
+        struct pcm_channel *from = harness_connect(worlds[0], worlds[1], 8);
+        struct pcm_channel *to = harness_connect(worlds[1], worlds[0], 8);
+        UNTIL(from->state == PCM_CHANNEL_UP && to->state == PCM_CHANNEL_UP);
+        for (uint32_t sent = 0, received = 0; received < 100; poll_all()) {
+            while (sent < 100 && harness_send(from, sent % 3, sent, PCM_FRAGMENT - sent)) sent++;
+            while (received < sent && harness_receive(to, received % 3, received, PCM_FRAGMENT - received)) received++;
+        }
+        CHECK(endpoint->copying == (way != 1), "way %d: copies: %d", way, endpoint->copying);
+        from->ops->close(from);
+        to->ops->close(to);
+        end_worlds();
+    }
+}
+
+/* What is under way when a channel is given up arrives as it was, whatever its buffers are used for next. */
+static void test_what_is_under_way_stays(void)
+{
+    open_worlds(3);
+    struct pcm_channel *from = harness_connect(worlds[0], worlds[1], 8);
+    struct pcm_channel *to = harness_connect(worlds[1], worlds[0], 8);
+    struct pcm_channel *other = harness_connect(worlds[0], worlds[2], 8);
+    UNTIL(from->state == PCM_CHANNEL_UP && to->state == PCM_CHANNEL_UP && other->state == PCM_CHANNEL_UP);
+    uint32_t received = 0;
+    for (uint32_t mark = 0; mark < TCP_SLOTS; mark++) harness_send(from, 0, mark, PCM_FRAGMENT);
+    tcp_free_channel((struct tcp_channel *)from);
+    for (uint32_t mark = 0; mark < TCP_SLOTS; mark++) harness_send(other, 0, 1000 + mark, PCM_FRAGMENT);
+    UNTIL((harness_receive(to, 0, received, PCM_FRAGMENT) && ++received && false) || to->state > PCM_CHANNEL_UP);
+    while (harness_receive(to, 0, received, PCM_FRAGMENT)) received++;
+    CHECK(received > 0, "some of it was in the kernel");
+    to->ops->close(to);
+    other->ops->close(other);
+    end_worlds();
+}
+
 /* ---- addresses ------------------------------------------------------------------------------------------------- */
 
 static void test_places(void)
@@ -435,6 +483,8 @@ int main(void)
     test_nonsense_from_a_peer();
     test_byte_by_byte();
     test_ways_to_go();
+    test_other_ways_to_send();
+    test_what_is_under_way_stays();
     test_places();
     test_configurations();
     check_passed += harness_passed;
