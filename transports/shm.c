@@ -151,8 +151,9 @@ static int receive_descriptors(int socket, int fds[2])
     ssize_t got;
     do got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
     while (got < 0 && errno == EINTR);
-    if (got < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? -1 : -2;
-    if (got == 0) return 0;
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return -1;
+    if (got == 0 || (got < 0 && errno == ECONNRESET)) return 0; /* reset: it closed before it had read what we sent */
+    if (got < 0) return -2;
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     if (!header || header->cmsg_type != SCM_RIGHTS) return -2;
     int n = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
