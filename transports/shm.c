@@ -271,7 +271,10 @@ static void called(void *user, int status, int fd, const char *why)
     c->visit = NULL;
     if (status == PCM_AGAIN) return; /* the peer's own call is on its way */
     if (status != PCM_OK) return part(c, why);
-    if (!watch_socket(c, fd) || !offer(c)) part(c, "its shared memory could not be made");
+    errno = 0;
+    if (watch_socket(c, fd) && offer(c)) return;
+    if (errno == EPIPE || errno == ECONNRESET) return leave_early(c);
+    part(c, "its shared memory could not be made");
 }
 
 static struct pcm_visit *call(struct shm_endpoint *e, struct shm_channel *c, const struct shm_address *to)
