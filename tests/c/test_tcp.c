@@ -331,25 +331,38 @@ static void test_byte_by_byte(void)
     end_worlds();
 }
 
+/* With a goodbye; before it ever spoke; in the middle; in the middle and abruptly. */
 static void test_ways_to_go(void)
 {
+    static const struct {
+        int state;
+        const char *why;
+    } ways[] = {{PCM_CHANNEL_CLOSED, "it closed the channel"},
+                {PCM_CHANNEL_CLOSED, "it hung up while connecting"},
+                {PCM_CHANNEL_LOST, "it closed the connection without goodbye"},
+                {PCM_CHANNEL_LOST, "Connection reset by peer"}};
     open_worlds(2);
-    for (int way = 0; way < 3; way++) {
+    for (int way = 0; way < 4; way++) {
         int fd;
         struct pcm_channel *channel = talk_to(20 + (uint64_t)way, &fd);
         struct {
             struct tcp_frame frame;
             struct tcp_farewell farewell;
         } bye = {{.kind = TCP_BYE, .bytes = sizeof bye.farewell}, {{0}}};
+        struct tcp_wire empty = {{.kind = TCP_FRAGMENT, .lane = 4}, {.seq = 5}};
         struct linger at_once = {1, 0};
+        const void *payload;
+        size_t bytes;
         if (way == 0) say(fd, &bye, sizeof bye);
-        if (way == 2) setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+        if (way >= 2) {
+            say(fd, &empty, sizeof empty);
+            UNTIL(channel->ops->peek(channel, 4, &payload, &bytes));
+        }
+        if (way == 3) setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
         close(fd);
         UNTIL(channel->state > PCM_CHANNEL_UP);
-        static const char *const why[] = {"it closed the channel", "it closed the connection without goodbye",
-                                          "Connection reset by peer"};
-        CHECK(channel->state == (way ? PCM_CHANNEL_LOST : PCM_CHANNEL_CLOSED) && !strcmp(channel->why, why[way]),
-              "way %d: %s", way, channel->why);
+        CHECK(channel->state == ways[way].state && !strcmp(channel->why, ways[way].why), "way %d: %s", way,
+              channel->why);
         channel->ops->close(channel);
     }
     end_worlds();
