@@ -90,6 +90,14 @@ void pcm_comm_free(pcm_comm *comm)
 int pcm_comm_rank(const pcm_comm *comm) { return comm->rank; }
 int pcm_comm_size(const pcm_comm *comm) { return comm->size; }
 
+uint64_t pcm_comm_calls(pcm_comm *comm)
+{
+    pthread_mutex_lock(&comm->world->lock);
+    uint64_t calls = comm->seq;
+    pthread_mutex_unlock(&comm->world->lock);
+    return calls;
+}
+
 void pcm_comm_set_timeout(pcm_comm *comm, double seconds)
 {
     pthread_mutex_lock(&comm->world->lock);
@@ -143,8 +151,7 @@ static void fail_with(pcm_comm *comm, const struct pcm_error *error)
     if (comm->error.code) return;
     comm->error = *error;
     for (int r = 0; r < comm->size; r++) /* what was lent is the callers' again when their calls end */
-        if (comm->channels[r] && comm->channels[r]->ops->withdraw)
-            comm->channels[r]->ops->withdraw(comm->channels[r]);
+        if (comm->channels[r] && comm->channels[r]->ops->withdraw) comm->channels[r]->ops->withdraw(comm->channels[r]);
     reach_out(comm);
     pcm_comm_tell(comm);
     pcm_world_wake_thread(comm->world);

@@ -156,6 +156,8 @@ PCM_API int pcm_comm_create(pcm_world *world, uint64_t id, const int32_t *ranks,
 PCM_API void pcm_comm_free(pcm_comm *comm);
 PCM_API int pcm_comm_rank(const pcm_comm *comm);
 PCM_API int pcm_comm_size(const pcm_comm *comm);
+/* How many collectives have been called on this rank; where ranks agree on their calls, they agree on it. */
+PCM_API uint64_t pcm_comm_calls(pcm_comm *comm);
 PCM_API void pcm_comm_set_timeout(pcm_comm *comm, double seconds);
 /* All operations here and, as soon as they hear of it, on the other ranks fail with PCM_ERR_ABORTED. */
 PCM_API void pcm_comm_abort(pcm_comm *comm, const char *why);

@@ -63,9 +63,10 @@ static int processors(void)
 void pcm_world_set_local_ranks(pcm_world *world, int ranks)
 {
     /* With a processor for each rank, a peer is not far: spin for some 100 us, then sleep, for whoever else uses the
-     * processor would take a yielded turn for milliseconds. Without, the peer needs this very processor: yield at once. */
+     * processor would take a yielded turn for milliseconds. Without, the peer needs this very processor: yield it at once,
+     * after a single look (twenty looks made a barrier of four ranks on two processors twice as slow). */
     bool crowded = ranks > processors();
-    world->spin = crowded ? 20 : 2000;
+    world->spin = crowded ? 0 : 2000;
     world->yields = crowded ? 64 : 0;
 }
 

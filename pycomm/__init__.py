@@ -10,28 +10,11 @@ Run it with `pycomm run -n 4 script.py`, or under torchrun, mpiexec or srun.
 
 from __future__ import annotations
 
-from .buffer import IN_PLACE
-from .comm import ANY_SOURCE, ANY_TAG, AVG, BAND, BOR, BXOR, LAND, LOR, LXOR, MAX, MIN, PROD, SUM, Comm
-from .core import VERSION as __version__
-from .errors import (
-    Aborted,
-    AuthenticationError,
-    DeadlineExceeded,
-    InvalidArgument,
-    LaunchError,
-    Mismatch,
-    Misuse,
-    PeerLost,
-    PycommError,
-    Recoverable,
-    ScheduleError,
-    SystemRefused,
-    Truncated,
-)
-from .registry import algorithm
-from .request import Request, Status
-from .start import init
-from .threads import run_threads
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import *
 
 __all__ = [
     "ANY_SOURCE", "ANY_TAG", "AVG", "BAND", "BOR", "BXOR", "IN_PLACE", "LAND", "LOR", "LXOR", "MAX", "MIN", "PROD",
@@ -41,3 +24,16 @@ __all__ = [
     "PeerLost", "PycommError", "Recoverable", "Request", "ScheduleError", "Status", "SystemRefused", "Truncated",
     "__version__", "algorithm", "init", "run_threads",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Load everything at the first use of a name: each `import torch` loads this package, and must not pay for it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    api = importlib.import_module(".api", __name__)
+    globals().update({public: getattr(api, public) for public in __all__})
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

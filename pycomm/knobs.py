@@ -113,6 +113,12 @@ def _level(text: str) -> str:
     return text.upper()
 
 
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("expected 0 or 1")
+    return text == "1"
+
+
 def _endpoint(text: str) -> str:
     bare = text.removeprefix("hub+")
     if not text or (bare.startswith("ipc://") and len(bare) > 6):
@@ -145,8 +151,10 @@ SOCKET_IFNAME = Knob(
     fallbacks=("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"),
 )  # fmt: skip
 ALGO = Knob("PYCOMM_ALGO", str, "", "the algorithm to use, such as `ring` or `allreduce:ring;broadcast:binomial`")
+TORCH_AS_GLOO = Knob("PYCOMM_TORCH_AS_GLOO", _switch, "0", "1: torch's gloo is pycomm, in programs that ask for gloo")
 DEBUG = Knob("PYCOMM_DEBUG", _level, "WARN", "how much to say: NONE, VERSION, WARN, INFO or TRACE")
 
 KNOBS: tuple[Knob[Any], ...] = (
-    RANK, SIZE, JOB, RENDEZVOUS, SECRET_FILE, SECRET, TRANSPORTS, TIMEOUT, SOCKET_IFNAME, ALGO, DEBUG,
+    RANK, SIZE, JOB, RENDEZVOUS, SECRET_FILE, SECRET, TRANSPORTS, TIMEOUT, SOCKET_IFNAME, ALGO, TORCH_AS_GLOO,
+    DEBUG,
 )  # fmt: skip

@@ -90,9 +90,9 @@ class Request:
                     raise DeadlineExceeded(f"the operation is not done after {timeout} s; it goes on")
         self._report(status)
 
-    def Test(self, status: Status | None = None) -> bool:
-        """Return whether the operation is done; raise if it failed."""
-        done = self._poll(0.0)
+    def Test(self, status: Status | None = None, *, within: float = 0.0) -> bool:
+        """Return whether the operation is done, or is within some seconds; raise if it failed."""
+        done = self._poll(within)
         if done:
             self._report(status)
         return done

@@ -6,13 +6,14 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from . import interfaces, keys, knobs
 from .comm import Comm
-from .environment import Job, join
+from .environment import join
 from .errors import InvalidArgument
 from .rendezvous import Rendezvous
 from .select import Machine
@@ -20,7 +21,7 @@ from .world import World
 
 _HOST_BYTES = 16
 _FACTS = struct.Struct(f"<{_HOST_BYTES}sI")  # what ranks tell of themselves: their host, and its processors
-_WORLD = 1  # id of the communicator of all ranks
+WORLD = 1  # id of the communicator of all ranks
 
 
 def init(
@@ -48,20 +49,11 @@ def init(
     patience = knobs.TIMEOUT.value() if timeout is None else timeout
     job = join(rank, size, rendezvous, secret, min(patience, 60.0))
     meeting = Rendezvous(job, min(patience, 60.0))
-    names = transports or ",".join(knobs.TRANSPORTS.value())
-    listen, advertise = _addresses(job)
-    world = World(
-        job.rank, job.size, job=job.job_id, transports=names, secret=job.secret, listen=listen, advertise=advertise
+    joined = assemble(
+        job.rank, job.size, job.job_id, job.secret, job.endpoint, meeting.exchange, transports, at_close=meeting.close
     )
-    world.at_close(meeting.close)
-    blobs = meeting.exchange(_FACTS.pack(_host(), len(os.sched_getaffinity(0))) + world.address())
-    world.set_peers([blob[_FACTS.size :] for blob in blobs])
-    facts = [_FACTS.unpack_from(blob) for blob in blobs]
-    hosts = _by_host([host for host, _ in facts])
-    world.set_local_ranks(next(len(host) for host in hosts if job.rank in host))
-    crowded = any(len(host) > min(facts[r][1] for r in host) for host in hosts)
-    far = len(hosts) > 1 or "shm" not in names
-    comm = Comm(world, _WORLD, range(job.size), hosts, Machine(crowded, far))
+    world = joined.world
+    comm = Comm(world, WORLD, range(job.size), joined.hosts, joined.machine)
     comm.set_timeout(patience)
 
     def on_lost(lost: int, why: str) -> None:
@@ -73,6 +65,56 @@ def init(
 
     meeting.watch(on_lost)
     return comm
+
+
+class Joined(NamedTuple):
+    """A world whose ranks know each other.
+
+    Attributes:
+        world: this process's membership.
+        hosts: the ranks of each host.
+        machine: what is known of it.
+    """
+
+    world: World
+    hosts: list[list[int]]
+    machine: Machine
+
+
+def assemble(
+    rank: int,
+    size: int,
+    job: int,
+    secret: bytes | None,
+    endpoint: str,
+    exchange: Callable[[bytes], Sequence[bytes]],
+    transports: str | None = None,
+    *,
+    at_close: Callable[[], None] | None = None,
+) -> Joined:
+    """Open a world and tell its ranks of each other.
+
+    Args:
+        rank, size: place in the job.
+        job: 64-bit number of the job.
+        secret: what its ranks know and nobody else.
+        endpoint: where they meet, tcp://HOST:PORT, which shows the network that they share; or anything else.
+        exchange: gives this rank's bytes to all and returns everybody's, by rank.
+        transports: names in order of preference; None: PYCOMM_TRANSPORTS.
+        at_close: is called before the world closes.
+    """
+    names = transports or ",".join(knobs.TRANSPORTS.value())
+    listen, advertise = _addresses(endpoint)
+    world = World(rank, size, job=job, transports=names, secret=secret, listen=listen, advertise=advertise)
+    if at_close is not None:
+        world.at_close(at_close)
+    blobs = exchange(_FACTS.pack(_host(), len(os.sched_getaffinity(0))) + world.address())
+    world.set_peers([blob[_FACTS.size :] for blob in blobs])
+    facts = [_FACTS.unpack_from(blob) for blob in blobs]
+    hosts = _by_host([host for host, _ in facts])
+    world.set_local_ranks(next(len(host) for host in hosts if rank in host))
+    crowded = any(len(host) > min(facts[r][1] for r in host) for host in hosts)
+    return Joined(world, hosts, Machine(crowded, far=len(hosts) > 1 or "shm" not in names))
 
 
 def _host() -> bytes:
@@ -89,13 +131,13 @@ def _by_host(hosts: Sequence[bytes]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _addresses(job: Job) -> tuple[str | None, str | None]:
-    """Return where tcp listens and what it tells the peers: loopback only, unless the job's endpoint is elsewhere."""
+def _addresses(endpoint: str) -> tuple[str | None, str | None]:
+    """Return where tcp listens and what it tells the peers: loopback only, unless the endpoint is elsewhere."""
     allowed = knobs.SOCKET_IFNAME.value()
     if allowed.names:
         found = interfaces.addresses(allowed)
         return ("::" if any(":" in a for a in found) else "0.0.0.0"), ",".join(found)
-    where = urlsplit(job.endpoint)
+    where = urlsplit(endpoint)
     if where.scheme != "tcp" or not where.hostname:
         return None, None
     family, _, _, _, address = socket.getaddrinfo(where.hostname, where.port, type=socket.SOCK_DGRAM)[0]

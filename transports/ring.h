@@ -61,7 +61,7 @@ struct ring_channel {
     struct ring_pair *pair;
     int side; /* 0: the rank that made the pair */
     int doorbell; /* of the peer; -1 until known */
-    int process; /* the peer's id; 0: this very process */
+    int process; /* the peer's id; 0: ranks share an address space by design */
     uint64_t sample;
     struct ring_channel *next; /* of the endpoint */
     uint32_t sent[PCM_LANES], tail_seen[PCM_LANES], received[PCM_LANES];

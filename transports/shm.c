@@ -151,8 +151,9 @@ static int receive_descriptors(int socket, int fds[2])
     ssize_t got;
     do got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
     while (got < 0 && errno == EINTR);
-    if (got < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? -1 : -2;
-    if (got == 0) return 0;
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return -1;
+    if (got == 0 || (got < 0 && errno == ECONNRESET)) return 0; /* reset: it closed before it had read what we sent */
+    if (got < 0) return -2;
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     if (!header || header->cmsg_type != SCM_RIGHTS) return -2;
     int n = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
@@ -166,9 +167,9 @@ static void watch_process(struct shm_channel *c)
     struct ucred peer = {0};
     socklen_t length = sizeof peer;
     if (getsockopt(c->socket.fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) || peer.pid <= 0) return;
-    c->ring.process = peer.pid == getpid() ? 0 : peer.pid;
+    c->ring.process = peer.pid;
     ring_try_sample(&c->ring);
-    if (!c->ring.process) return;
+    if (peer.pid == getpid()) return;
     int fd =
         (int)syscall(SYS_pidfd_open, peer.pid, 0); /* without it (old kernel, other pid namespace) the socket does */
     if (fd < 0) return;
@@ -270,7 +271,10 @@ static void called(void *user, int status, int fd, const char *why)
     c->visit = NULL;
     if (status == PCM_AGAIN) return; /* the peer's own call is on its way */
     if (status != PCM_OK) return part(c, why);
-    if (!watch_socket(c, fd) || !offer(c)) part(c, "its shared memory could not be made");
+    errno = 0;
+    if (watch_socket(c, fd) && offer(c)) return;
+    if (errno == EPIPE || errno == ECONNRESET) return leave_early(c);
+    part(c, "its shared memory could not be made");
 }
 
 static struct pcm_visit *call(struct shm_endpoint *e, struct shm_channel *c, const struct shm_address *to)

@@ -77,7 +77,7 @@ void tcp_let_go(struct tcp_channel *channel)
     if (!--channel->busy && channel->freed) tcp_free_channel(channel);
 }
 
-void tcp_lost(struct tcp_channel *channel, const char *why)
+static void end_channel(struct tcp_channel *channel, enum pcm_channel_state state, const char *why)
 {
     if (channel->ended) return;
     channel->ended = true; /* what the other streams find out now changes nothing */
@@ -88,8 +88,18 @@ void tcp_lost(struct tcp_channel *channel, const char *why)
     if (channel->closing)
         tcp_free_channel(channel);
     else if (channel->base.state <= PCM_CHANNEL_UP)
-        pcm_channel_fail(&channel->base, PCM_CHANNEL_LOST, why);
+        pcm_channel_fail(&channel->base, state, why);
     tcp_let_go(channel);
+}
+
+void tcp_lost(struct tcp_channel *channel, const char *why) { end_channel(channel, PCM_CHANNEL_LOST, why); }
+
+/* A peer that freed the communicator before its own side was up could not say goodbye: it has left, and may well live on. */
+static bool never_spoke(const struct tcp_channel *channel)
+{
+    for (int i = 0; i < TCP_MOST_STREAMS; i++)
+        if (channel->streams[i] && channel->streams[i]->heard) return false;
+    return true;
 }
 
 void tcp_farewell_done(struct tcp_channel *channel)
@@ -104,7 +114,10 @@ void tcp_stream_ended(struct tcp_stream *stream, const char *why)
     tcp_stream_close(stream);
     /* A stream that joined and never spoke was called off by a peer that is about to say goodbye on the first one. */
     bool in_order = stream->bye || (stream->number && !stream->heard);
-    if (!in_order) tcp_lost(channel, why);
+    if (!in_order && never_spoke(channel))
+        end_channel(channel, PCM_CHANNEL_CLOSED, "it hung up while connecting");
+    else if (!in_order)
+        tcp_lost(channel, why);
     if (channel->ended) return;
     tcp_pump(channel); /* what waited for this stream alone waits no more */
     for (int i = 0; i < TCP_MOST_STREAMS; i++)

@@ -52,7 +52,7 @@ def test_fifty_worlds_in_one_process(transport: str) -> None:
     assert memory() - rss < 45 * 3 * 200_000, "less than a quarter of one array a rank and world"
 
 
-@pytest.mark.parametrize("transport", (INPROC, SHM))
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_freeing_while_others_connect_loses_nobody(transport: str) -> None:
     """A communicator that one side frees while its channels are being opened takes nothing else along."""
 
@@ -60,7 +60,8 @@ def test_freeing_while_others_connect_loses_nobody(transport: str) -> None:
         for _ in range(100):
             own = comm.Split(0)
             assert own is not None
-            own.Iallreduce(pycomm.IN_PLACE, np.zeros(1))  # dropped
+            with contextlib.suppress(pycomm.PycommError):  # it may have been freed already
+                own.Iallreduce(pycomm.IN_PLACE, np.zeros(1))  # dropped
             if comm.rank == 0:
                 own.Free()
             comm.Barrier()

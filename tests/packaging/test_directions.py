@@ -106,6 +106,30 @@ def test_the_library_does_not_know_perf(path: Path):
 
 
 @pytest.mark.parametrize("path", files("pycomm/*.py"), ids=name_of)
+def test_the_library_does_not_know_torch(path: Path):
+    if path.name != "_torch_autoload.py":  # the door through which torch comes in
+        assert not any(
+            module.partition(".")[0] == "torch" or module.startswith("pycomm.torch") for module in modules(path)
+        )
+
+
+def test_what_torch_loads_at_its_start_loads_nothing():
+    for name in ("__init__", "_torch_autoload"):
+        for node in ast.parse((ROOT / "pycomm" / f"{name}.py").read_text()).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                module = node.names[0].name if isinstance(node, ast.Import) else node.module or ""
+                assert module.partition(".")[0] in sys.stdlib_module_names, module
+
+
+@pytest.mark.parametrize("path", files("pycomm/torch/*.py"), ids=name_of)
+def test_the_torch_room_knows_neither_a_launcher_nor_an_algorithm(path: Path):
+    below = {"errors", "core", "calls", "comm", "pointers", "request", "start", "torch", "_torch_autoload"}
+    for module in modules(path):
+        room = module.split(".")[1] if module.startswith("pycomm.") else ""
+        assert not room or room in below, f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize("path", files("pycomm/*.py", "pycomm/torch/*.py"), ids=name_of)
 def test_only_core_speaks_to_cffi(path: Path):
     speaks = {module for module in modules(path) if module.partition(".")[0] == "cffi" or "_pycomm" in module}
     assert not speaks or path.name == "core.py"

@@ -1,0 +1,76 @@
+"""What `import torch` runs: it makes the backend's name known and imports nothing of pycomm until a group is made."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+
+def autoload() -> None:
+    """Register the backend "pycomm"; the entry point of torch.backends. It never raises, for torch would fail too."""
+    try:
+        register()
+    except Exception as error:
+        print(f"pycomm: its torch backend cannot be registered: {error!r}", file=sys.stderr)
+
+
+def register() -> None:
+    """Make "pycomm" known to torch.distributed. A second call does nothing."""
+    import torch.distributed as dist
+
+    if not dist.is_available() or "PYCOMM" in dist.Backend._plugins:
+        return
+    # devices is a list: torch takes a string letter by letter
+    dist.Backend.register_backend("pycomm", _create, extended_api=True, devices=["cpu"])
+    _open_doors(dist)
+
+
+def _create(options: Any, pg_options: Any) -> Any:
+    from pycomm.torch import doors
+
+    return doors.create(options, pg_options)
+
+
+def _open_doors(dist: Any) -> None:
+    """Wrap the functions of torch that ask for backends by name, where they mean pycomm."""
+    from torch.distributed import distributed_c10d as c10d
+
+    helper, barrier = c10d._new_process_group_helper, c10d.monitored_barrier
+
+    @functools.wraps(helper)
+    def new_group_helper(*args: Any, **kwargs: Any) -> Any:
+        from pycomm.knobs import TORCH_AS_GLOO
+
+        disguise = TORCH_AS_GLOO.value()
+        backend = str(args[3]) if len(args) > 3 else ""
+        mixed = "pycomm" in backend and "," in backend
+        if not mixed and not (disguise and (backend == "undefined" or "gloo" in backend)):
+            return helper(*args, **kwargs)
+        from pycomm.torch import doors
+
+        return doors.helper(helper, disguise, *args, **kwargs)
+
+    @functools.wraps(barrier)
+    def monitored_barrier(group: Any = None, timeout: Any = None, wait_all_ranks: bool = False) -> Any:
+        if c10d._rank_not_in_group(group) or c10d.get_backend(group) != "pycomm":
+            return barrier(group, timeout, wait_all_ranks)
+        if isinstance(timeout, int | float):
+            from datetime import timedelta
+
+            timeout = timedelta(seconds=timeout)
+        return (group or c10d._get_default_group()).monitored_barrier(timeout, wait_all_ranks)
+
+    set_timeout = c10d._set_pg_timeout
+
+    @functools.wraps(set_timeout)
+    def set_pg_timeout(timeout: Any, group: Any = None) -> None:
+        chosen = group or c10d._get_default_group()
+        if type(chosen).__module__ == "pycomm.torch.group":
+            chosen.set_timeout(timeout)
+        else:
+            set_timeout(timeout, group)
+
+    c10d._set_pg_timeout = set_pg_timeout
+    c10d._new_process_group_helper = new_group_helper
+    c10d.monitored_barrier = dist.monitored_barrier = monitored_barrier

@@ -1,0 +1,99 @@
+"""Ways in for torch: groups made from its options, groups with other backends beside pycomm, gloo in name only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import distributed_c10d
+
+from ..errors import InvalidArgument
+from .group import PycommGroup
+
+
+def create(options: Any, pg_options: Any) -> PycommGroup:
+    """Make a process group from what torch gives to a backend with `extended_api`.
+
+    Args:
+        options: store, rank, size, timeout, name and ranks of the group.
+        pg_options: what the user gave; not looked at.
+    """
+    return PycommGroup(
+        options.store, options.group_rank, options.group_size, options.timeout, options.global_ranks_in_group,
+        options.group_id,
+    )  # fmt: skip
+
+
+def helper(original: Callable[..., Any], disguise: bool, *args: Any, **kwargs: Any) -> Any:
+    """Do what torch's `_new_process_group_helper` does for a group of which pycomm is a part.
+
+    torch lets a group in Python replace all that was asked for; here it serves its device, and the others stay.
+
+    Args:
+        original: torch's function.
+        disguise: whether gloo means pycomm.
+        args, kwargs: its arguments: size, rank, ranks, backend, store, name, ...
+    """
+    size, rank, ranks, backend, store, name, *rest = args
+    asked = dict(distributed_c10d.BackendConfig(dist.Backend(str(backend))).get_device_backend_map())
+    mine = {device for device, its in asked.items() if its == "pycomm" or (disguise and its == "gloo")}
+    mine = mine if "pycomm" in asked.values() else mine & {"cpu"}
+    others = {device: its for device, its in asked.items() if device not in mine}
+    if len(set(asked.values())) == 1:
+        others = {}
+    elif mine != {"cpu"}:
+        raise InvalidArgument(f"{backend}: pycomm serves the device cpu alone")
+    if disguise:
+        others = {device: its for device, its in others.items() if its != "gloo" and _can_be_had(its)}
+    group, prefixed = original(size, rank, ranks, "cpu:pycomm", store, name, *rest, **kwargs)
+    if group is dist.GroupMember.NON_GROUP_MEMBER:
+        return group, prefixed
+    _add(group, prefixed, others, kwargs.get("timeout"), kwargs.get("backend_options"))
+    world = distributed_c10d._world
+    if disguise and "pycomm" not in asked.values():
+        group._backend = "gloo"
+    world.pg_map[group] = (str(backend), world.pg_map[group][1])
+    world.pg_backend_config[group] = str(distributed_c10d.BackendConfig(dist.Backend(str(backend))))
+    return group, prefixed
+
+
+def _can_be_had(backend: str) -> bool:
+    return backend != "nccl" or dist.is_nccl_available()
+
+
+def _add(group: PycommGroup, store: Any, others: Mapping[str, str], timeout: Any, options: Any) -> None:
+    """Give a group the backends for other devices."""
+    kinds = dist.ProcessGroup.BackendType
+    made: dict[str, Any] = {}
+    for device, name in others.items():
+        own_store = dist.PrefixStore(f"{device}/", store)
+        kind = getattr(kinds, name.upper(), kinds.CUSTOM)
+        if name not in made:
+            made[name] = _backend(name, own_store, group, timeout, options)
+        group._register_backend(torch.device(device), kind, made[name])
+        group.beside.append(made[name])
+
+
+def _backend(name: str, store: Any, group: PycommGroup, timeout: Any, options: Any) -> Any:
+    rank, size = group.rank(), group.size()
+    if name in ("nccl", "xccl"):
+        kind = getattr(distributed_c10d, f"ProcessGroup{name.upper()}")
+        options = options if isinstance(options, kind.Options) else kind.Options()
+        options._timeout = timeout
+        options.global_ranks_in_group, options.group_name = list(group.ranks), group.group_name
+        return kind(store, rank, size, options)
+    if name in ("gloo", "ucc"):
+        return getattr(distributed_c10d, f"ProcessGroup{name.upper() if name == 'ucc' else 'Gloo'}")(
+            store, rank, size, timeout=timeout
+        )
+    plugin = dist.Backend._plugins.get(name.upper())
+    if plugin is None:
+        raise InvalidArgument(f"torch knows no backend {name}")
+    if not plugin.extended_api:
+        return plugin.creator_fn(store, rank, size, timeout)
+    asked = distributed_c10d._DistributedBackendOptions()
+    asked.store, asked.group_rank, asked.group_size, asked.timeout = store, rank, size, timeout
+    asked.group_id, asked.global_ranks_in_group = group.group_name, list(group.ranks)
+    return plugin.creator_fn(asked, options)

@@ -1,0 +1,231 @@
+"""What every operation of a process group does: a communicator, calls on tensors' memory, and Works for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+
+from ..core import lib
+from ..errors import InvalidArgument, Mismatch, PycommError, Truncated
+from ..pointers import NOTHING, Pointers, Side
+from ..request import Request
+from .meeting import Membership
+from .tensors import Tensor, carried
+from .work import Completer, Then, Work
+
+_MANY = 64
+_EMPTY = 1  # an address that nothing has
+MOST_TAGS = 1 << 30  # tags from here on are the library's own
+
+
+class Manner(NamedTuple):
+    """How a call is made.
+
+    Attributes:
+        waits: whether it returns only when it is done.
+        timeout: seconds; None: the group's.
+    """
+
+    waits: bool = False
+    timeout: float | None = None
+
+
+class Layout(NamedTuple):
+    """Where the blocks of a buffer are.
+
+    Attributes:
+        counts: elements of each.
+        displs: where each begins, in elements; None: one after the other.
+    """
+
+    counts: Sequence[int]
+    displs: Sequence[int] | None = None
+
+
+def manner(options: Any) -> Manner:
+    """Return what torch's options of a call say of its manner; None: torch's defaults."""
+    if options is None:
+        return Manner()
+    timeout: timedelta = options.timeout
+    return Manner(
+        not getattr(options, "asyncOp", True), None if timeout.days < 0 or not timeout else timeout.total_seconds()
+    )
+
+
+class Engine:
+    """The communicator of a process group, and how operations on tensors are started there.
+
+    Args:
+        membership: the communicator.
+        name: of the group, for the completion thread.
+    """
+
+    def __init__(self, membership: Membership, name: str) -> None:
+        self._membership = membership
+        self.comm = membership.comm
+        self.pointers = Pointers(self.comm)
+        self.rank, self.size = self.comm.rank, self.comm.size
+        self.completer, self.message_completer = (
+            Completer(f"pycomm futures {name}"),
+            Completer(f"pycomm messages {name}"),
+        )
+        self.pending: set[Work] = set()  # collectives that have not been found to have ended
+        self._batch: list[Work] | None = None
+
+    def call(
+        self,
+        collective: str,
+        own: Tensor | None,
+        out: Tensor | None,
+        count: int,
+        how: Manner,
+        *,
+        op: int = 0,
+        root: int = 0,
+        own_blocks: Layout | None = None,
+        out_blocks: Layout | None = None,
+        keep: Any = None,
+        then: Then | None = None,
+        result: list[Any] | None = None,
+    ) -> Work | None:
+        """Run a collective on dense tensors; None: it is done.
+
+        Args:
+            collective: e.g. "allreduce".
+            own, out: input and output, None: this rank has none; the same tensor means in place.
+            count: elements a block, where blocks are equal.
+            how: whether to wait for it, and how long.
+            op: the core's code.
+            root: rank in the group.
+            own_blocks, out_blocks: where the blocks of a side are, where their lengths may differ.
+            keep: what else must stay alive as long as the call.
+            then: what to do when it has ended well.
+            result: the tensors that hold the result, for the Work.
+        """
+        sample = out if own is None else own
+        dtype, per_element = (lib.PCM_UINT8, 1) if sample is None else carried(sample.dtype)
+        if own is not None and out is not None and own.dtype is not out.dtype:
+            raise InvalidArgument(f"the input has dtype {own.dtype} and the output {out.dtype}")
+        source, target = _side(own, own_blocks, per_element), _side(out, out_blocks, per_element)
+        if own is not out and source.address == target.address:
+            # Empty tensors lie at 0; the same address would mean that the call is in place.
+            source = source._replace(address=_EMPTY)
+        prepared = self.pointers.prepare(
+            collective,
+            source,
+            target,
+            count * per_element,
+            dtype,
+            (own, out, keep),
+            op=op,
+            root=root,
+            timeout=how.timeout,
+        )
+        if how.waits and self._batch is None:
+            self.pointers.run(prepared)
+            if then is not None:
+                then()
+            return None
+        return self.work([self.pointers.start(prepared)], result or [], then)
+
+    def work(self, requests: Sequence[Request | Work], result: list[Any], then: Then | None = None) -> Work:
+        """Return the Work of operations that were started."""
+        if len(self.pending) > _MANY:  # nobody waits for them: look which have ended
+            for earlier in list(self.pending):
+                earlier.is_completed()
+        work = Work(requests, result, then, self.completer, self.pending)
+        if self._batch is not None:
+            self._batch.append(work)
+        return work
+
+    def send(self, tensor: Tensor, dest: int, tag: int, timeout: float | None = None) -> Work:
+        """Start to send a dense tensor."""
+        dtype, _ = carried(tensor.dtype)
+        request = self.pointers.send(tensor.data_ptr(), tensor.nbytes, dtype, dest, tag, tensor, timeout)
+        return self._message(request, [tensor], None)
+
+    def receive(self, tensor: Tensor, source: int, tag: int, then: Then | None, result: list[Any],
+                timeout: float | None = None) -> Work:  # fmt: skip
+        """Start to receive a message that must be as long as a dense tensor."""
+        dtype, _ = carried(tensor.dtype)
+        request = self.pointers.recv(tensor.data_ptr(), tensor.nbytes, dtype, source, tag, tensor, timeout)
+
+        def check() -> None:
+            got = work.status
+            if got.nbytes != tensor.nbytes:
+                raise Mismatch(
+                    f"rank {got.source} sent {got.nbytes} bytes (tag {got.tag}) and rank {self.rank} receives "
+                    f"{tensor.nbytes}: send and receive tensors of the same size",
+                    got.source,
+                )
+            if then is not None:
+                then()
+
+        def tell(error: PycommError) -> None:
+            if isinstance(error, Mismatch | Truncated):  # the sender hears of it too, in its next call at the latest
+                self.comm.Abort(str(error))
+
+        work = self._message(request, result, check, tell)
+        return work
+
+    def _message(self, request: Request, result: list[Any], then: Then | None,
+                 otherwise: Callable[[PycommError], None] | None = None) -> Work:  # fmt: skip
+        # A message may wait for long, and the futures of later collectives must not wait for it.
+        work = Work([request], result, then, self.message_completer, otherwise=otherwise)
+        if self._batch is not None:
+            self._batch.append(work)
+        return work
+
+    # ---- batches ----------------------------------------------------------------------------------------------------
+
+    def begin_batch(self) -> None:
+        """From now on start what is called, and wait for nothing."""
+        self._batch = []
+
+    def end_batch(self) -> Work:
+        """Return one Work of all that was called since `begin_batch`."""
+        works, self._batch = self._batch or [], None
+        return self.together(works)
+
+    def together(self, works: Sequence[Work]) -> Work:
+        """Return one Work of several."""
+        return Work(works, [t for work in works for t in work.result()], None, self.completer)
+
+    @property
+    def batching(self) -> bool:
+        """Whether a batch is open."""
+        return self._batch is not None
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Leave the communicator; what is under way fails. A second call does nothing."""
+        self._membership.leave()
+        self.pending.clear()
+        self.completer.close()
+        self.message_completer.close()
+
+
+def _side(tensor: Tensor | None, blocks: Layout | None, per_element: int) -> Side:
+    if tensor is None:
+        return NOTHING
+    if blocks is None:
+        return Side(tensor.data_ptr())
+    counts = [n * per_element for n in blocks.counts]
+    displs = None if blocks.displs is None else [n * per_element for n in blocks.displs]
+    return Side(tensor.data_ptr(), counts, displs)
+
+
+def done(result: list[Any]) -> Work:
+    """Return a Work that has ended."""
+    work = Work([], result)
+    work.advance(None)
+    return work
+
+
+def as_list(tensors: Any) -> list[Tensor]:
+    """Return one tensor, or a sequence of them, as a list."""
+    return [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
