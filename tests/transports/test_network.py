@@ -14,7 +14,7 @@ import pytest
 
 RATE = 1e9 / 8  # bytes a second
 SIZES = (8 << 20, 32 << 20)
-TRIES = 3
+TRIES = 10  # other programs may hold the ranks up
 SECONDS = 60
 
 RANK = """
