@@ -123,7 +123,11 @@ def test_all_survivors_are_told_of_a_killed_rank(hub: str, victim: int) -> None:
     def rank() -> tuple[int, str]:
         rendezvous = Rendezvous(make())
         losses = Losses(rendezvous)
-        rendezvous.exchange(b"")
+        try:
+            rendezvous.exchange(b"")
+        except PeerLost as error:  # the hub died with the victim, before it had answered everybody
+            assert hub != "launcher" and error.rank == victim == 0
+            return error.rank, str(error)
         if my_rank() == victim:
             os.kill(os.getpid(), signal.SIGKILL)
         return losses.next()
