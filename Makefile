@@ -1,9 +1,11 @@
 # Everything from a fresh clone: `make perf` measures, `make test` tests, `make lint` checks the style. Each sets up what
 # it needs in .venv (and, when root, through apt-get), and does not do again what is done.
 #   PYTHON  the interpreter (3.11 or later)       N   the ranks of `make perf`
+#   WORLD   the ranks of `make test-torch`, which runs the tests of process groups that torch ships, on pycomm and on gloo
 #   VS      the libraries that `make perf` shows beside pycomm; gloo installs torch
 PYTHON ?= python3
 N ?= 2
+WORLD ?= 4
 MPIS := openmpi,mpich,impi
 VS ?= $(MPIS)
 
@@ -21,7 +23,7 @@ INSTALL_COMMANDS := $(BIN)/python -P -c 'import sys; from pycomm.perf.rivals imp
 install-rivals = $(INSTALL_COMMANDS) '$(1)' | while read -r command; do \
   PATH="$(CURDIR)/$(BIN):$$PATH" PIP_QUIET=1 sh -c "$$command" || echo "not possible here: $$command"; done
 
-.PHONY: perf test lint format clean
+.PHONY: perf test test-torch lint format clean
 .DELETE_ON_ERROR:
 
 perf: $(VENV)/perf
@@ -31,6 +33,9 @@ perf: $(VENV)/perf
 test: $(VENV)/test
 	sh tests/system-packages.sh test
 	$(BIN)/python tests/run.py
+
+test-torch: $(VENV)/test
+	cd $(VENV) && bin/python '$(CURDIR)/tests/torch/upstream.py' --world $(WORLD) --vs gloo
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check --quiet .

@@ -52,8 +52,6 @@ def helper(original: Callable[..., Any], disguise: bool, *args: Any, **kwargs: A
         return group, prefixed
     _add(group, prefixed, others, kwargs.get("timeout"), kwargs.get("backend_options"))
     world = distributed_c10d._world
-    if disguise and "pycomm" not in asked.values():
-        group._backend = "gloo"
     world.pg_map[group] = (str(backend), world.pg_map[group][1])
     world.pg_backend_config[group] = str(distributed_c10d.BackendConfig(dist.Backend(str(backend))))
     return group, prefixed

@@ -263,6 +263,9 @@ def disguised(port: int) -> None:
     if rank < 2:
         dist.all_reduce(x, group=group)
     dist.monitored_barrier()
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 1))  # whose logger asks gloo for its network
+    model(torch.full((2, 3), float(rank))).sum().backward()
+    torch.testing.assert_close(model.module.weight.grad, torch.full((1, 3), float(size - 1)))
     dist.destroy_process_group()
     os.environ["MASTER_PORT"] = str(port)
     dist.init_process_group()
