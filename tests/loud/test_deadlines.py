@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
 def test_a_collective_names_peer_round_and_bytes(transport: str) -> None:
-    def rank(comm: pycomm.Comm, over: threading.Event) -> None:
+    def rank(comm: pycomm.Comm, over: threading.Barrier) -> None:
         comm.Barrier()
         if comm.rank == 1:
             over.wait(PATIENCE)
@@ -25,7 +25,7 @@ def test_a_collective_names_peer_round_and_bytes(transport: str) -> None:
             return
         with pytest.raises(pycomm.DeadlineExceeded) as caught:
             comm.Allreduce(np.ones(1000, np.float32), np.empty(1000, np.float32), timeout=0.3)
-        over.set()
+        over.wait(PATIENCE)  # for both: what rank 1 sends then would save whoever has yet to give up
         words = str(caught.value)
         for word in (
             "gave up after 0.3 s",
@@ -39,7 +39,7 @@ def test_a_collective_names_peer_round_and_bytes(transport: str) -> None:
         with pytest.raises(pycomm.DeadlineExceeded, match="gave up after 0.3 s"):
             comm.Barrier()
 
-    on_ranks(transport, 3, rank, threading.Event())
+    on_ranks(transport, 3, rank, threading.Barrier(3))
 
 
 def test_the_peer_that_is_waited_for(transport: str) -> None:
