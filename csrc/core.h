@@ -104,6 +104,10 @@ struct pcm_span pcm_piece(uint64_t length, uint64_t n, uint64_t i, uint32_t elem
 
 /* ---- requests (executor.c, p2p.c) ------------------------------------------------------------------ */
 
+enum {
+    PCM_GULP = 1024 * 1024
+}; /* bytes of a loan that are fetched at once: it is over soon enough for others to have a turn */
+
 struct pcm_cursor {
     uint64_t bytes; /* moved so far */
     uint64_t taken; /* received: of the fragment at hand, which was lent */

@@ -200,10 +200,7 @@ static void scatter(struct pcm_request *r, struct pcm_run *run, const struct pcm
     }
 }
 
-enum {
-    SIP = PCM_FRAGMENT,
-    GULP = 1024 * 1024
-}; /* bytes: fits a cache; is over soon enough for others to have a turn */
+enum { SIP = PCM_FRAGMENT }; /* bytes: what stays in a cache between being fetched and being reduced */
 
 /* Takes some of a fragment that was lent, straight to where it belongs, or by way of a cache where it is reduced. Returns how
  * much, 0 if it cannot be had. */
@@ -211,7 +208,7 @@ static uint64_t take_loan(struct pcm_request *r, struct pcm_run *run, const stru
                           const struct pcm_cursor *cursor, struct pcm_channel *channel, uint64_t n)
 {
     const struct pcm_part *part = r->plan->program->parts + m->part;
-    uint64_t at = cursor->bytes, left = n - cursor->taken < GULP ? n - cursor->taken : GULP, done = 0;
+    uint64_t at = cursor->bytes, left = n - cursor->taken < PCM_GULP ? n - cursor->taken : PCM_GULP, done = 0;
     int stream = r->plan->stream && m->final && m->forward < 0;
     while (done < left) {
         struct stretch s =

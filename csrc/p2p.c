@@ -11,7 +11,7 @@
 
 #include "core.h"
 
-enum { EAGER = 32 * 1024, GULP = 1024 * 1024 };
+enum { EAGER = 32 * 1024 };
 enum part { DATA, ANNOUNCE, GRANT, BULK };
 
 struct unexpected { /* a message, or the announcement of one, that came before its receive */
@@ -433,7 +433,7 @@ static bool receive_payloads(pcm_comm *comm, struct link *l, int source, struct 
         struct errand *e = l->payloads_in.first;
         if (!fits(comm, source, head, payload ? e->moved : 0, e->head.bytes, n)) return true;
         if (e->request && !payload && n) { /* lent: moved in pieces, so that others have a turn */
-            uint64_t piece = n - e->moved < GULP ? n - e->moved : GULP;
+            uint64_t piece = n - e->moved < PCM_GULP ? n - e->moved : PCM_GULP;
             if (!channel->ops->fetch(channel, PCM_LANE_BULK, (char *)e->request->buffer + e->moved, e->moved, piece))
                 return progress;
             e->moved += piece, e->request->moved = e->moved;
