@@ -145,17 +145,23 @@ class Control:
                 self._dealer.send_multipart(message, zmq.NOBLOCK)
 
     def _listen(self) -> None:
-        # Messages first: a broken connection may only be the end of what the last of them announces.
-        while not self._deaf and self._dealer.poll(0):
-            self._hear(self._dealer.recv_multipart())
+        self._read()
         while not self._deaf and self._monitor.poll(0):
             event = monitored_event(self._monitor)
+            # A broken connection may only be the end of what the last message announces, which may have come just now.
+            self._read()
+            if self._deaf:
+                return
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._connected = True
             elif event == zmq.EVENT_DISCONNECTED:
                 self._disconnected()
             else:
                 self._refused()
+
+    def _read(self) -> None:
+        while not self._deaf and self._dealer.poll(0):
+            self._hear(self._dealer.recv_multipart())
 
     def _refused(self) -> None:
         self._refusals += 1

@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import zmq
 from launch_helpers import as_rank, free_port, hub_in_rank_0, my_rank
 
-from pycomm import environment
+from pycomm import control, environment
 from pycomm.environment import Job
 from pycomm.errors import Aborted, AuthenticationError, DeadlineExceeded, LaunchError, PeerLost, SystemRefused
 from pycomm.launch import run_ranks, spawn
@@ -254,6 +255,39 @@ def test_an_orderly_leave_is_no_loss(hub: str) -> None:
         return list(losses.told.queue)
 
     assert run_ranks(4, rank) == [[]] * 4
+
+
+def test_a_goodbye_that_comes_with_the_end_of_the_connection_is_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = job_maker("rank 0", 2)
+
+    def rank() -> list[tuple[int, str]]:
+        rendezvous = Rendezvous(make())
+        losses = Losses(rendezvous)
+        rendezvous.exchange(b"")
+        if my_rank() == 1:
+            assert rendezvous._control is not None
+            _see_the_end_before_the_message(rendezvous._control._dealer, monkeypatch)
+            time.sleep(1.0)
+        rendezvous.close()
+        return list(losses.told.queue)
+
+    assert run_ranks(2, rank) == [[]] * 2
+
+
+def _see_the_end_before_the_message(dealer: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the dealer seem to have no message until the end of its connection has been read."""
+    seen: list[int] = []
+    poll, read = zmq.Socket.poll, control.monitored_event
+
+    def late_poll(self: zmq.Socket[bytes], *args: int) -> int:
+        return 0 if self is dealer and zmq.EVENT_DISCONNECTED not in seen else poll(self, *args)
+
+    def noted(monitor: zmq.Socket[bytes]) -> int:
+        seen.append(read(monitor))
+        return seen[-1]
+
+    monkeypatch.setattr(zmq.Socket, "poll", late_poll)
+    monkeypatch.setattr(control, "monitored_event", noted)
 
 
 @pytest.mark.parametrize("hub", HUBS)
