@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C import _distributed_c10d as c10d
 from torch.distributed import distributed_c10d
 
 from ..errors import InvalidArgument
 from .group import PycommGroup
+from .work import Work
 
 
 def create(options: Any, pg_options: Any) -> PycommGroup:
@@ -24,6 +27,22 @@ def create(options: Any, pg_options: Any) -> PycommGroup:
         options.store, options.group_rank, options.group_size, options.timeout, options.global_ranks_in_group,
         options.group_id,
     )  # fmt: skip
+
+
+def _let_reducers_keep_works() -> None:
+    """Give DDP's reducer Works that live without Python: within Join it keeps one that Python forgets."""
+    original = c10d.Reducer._set_forward_pass_work_handle
+
+    @functools.wraps(original)
+    def set_forward_pass_work_handle(reducer: Any, work: Any, *args: Any) -> None:
+        if isinstance(work, Work):
+            work = c10d._create_work_from_future(work.get_future())
+        original(reducer, work, *args)
+
+    c10d.Reducer._set_forward_pass_work_handle = set_forward_pass_work_handle
+
+
+_let_reducers_keep_works()
 
 
 def helper(original: Callable[..., Any], disguise: bool, *args: Any, **kwargs: Any) -> Any:

@@ -182,9 +182,10 @@ def watched(wait_all: bool) -> tuple[str, str]:
 def test_monitored_barrier_names_who_is_missing(wait_all):
     with Ranks(4) as ranks:
         answers = ranks(watched, wait_all)
-        wanted = "ranks 1, 2 did not come" if wait_all else "rank 1 did not come"
+        wanted = "Ranks 1, 2 failed to pass" if wait_all else "Rank 1 failed to pass"
         assert answers[0][0] == "DeadlineExceeded" and wanted in answers[0][1]
         assert answers[3][0] == "Aborted" and wanted in answers[3][1]
+        assert answers[3][1].startswith("Rank 3 successfully reached monitoredBarrier")
 
 
 def absent() -> str:

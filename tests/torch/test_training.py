@@ -80,14 +80,21 @@ def test_ddp(pool, size):
 def joined() -> None:
     from torch.distributed.algorithms.join import Join
 
-    net = DDP(model())
-    with Join([net]):
-        for _ in range(dist.get_rank() + 1):
-            net(torch.randn(2, 8)).sum().backward()
+    net = DDP(nn.Linear(4, 4, bias=False))
+    batches, inputs = dist.get_rank() + 1, torch.ones(1, 4)
+    for by_initial_size in (True, False):
+        with Join([net], divide_by_initial_world_size=by_initial_size):
+            for turn in range(batches):
+                net.zero_grad()
+                net(inputs).sum().backward()
+                active = dist.get_world_size() - turn  # rank r has r + 1 batches
+                wanted = active / dist.get_world_size() if by_initial_size else 1.0
+                torch.testing.assert_close(net.module.weight.grad, torch.full((4, 4), wanted))
 
 
-def test_uneven_inputs(pool):
-    pool(2)(joined)
+@pytest.mark.parametrize("size", [2, 3])
+def test_uneven_inputs(pool, size):
+    pool(size)(joined)
 
 
 def fsdp() -> None:
