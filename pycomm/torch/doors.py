@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C import _distributed_c10d as c10d
+from torch._C import _distributed_c10d
 from torch.distributed import distributed_c10d
 
 from ..errors import InvalidArgument
 from .group import PycommGroup
 from .work import Work
+
+_c10d: Any = _distributed_c10d  # whose stub lacks some of what it has
 
 
 def create(options: Any, pg_options: Any) -> PycommGroup:
@@ -31,15 +33,15 @@ def create(options: Any, pg_options: Any) -> PycommGroup:
 
 def _let_reducers_keep_works() -> None:
     """Give DDP's reducer Works that live without Python: within Join it keeps one that Python forgets."""
-    original = c10d.Reducer._set_forward_pass_work_handle
+    original = _c10d.Reducer._set_forward_pass_work_handle
 
     @functools.wraps(original)
     def set_forward_pass_work_handle(reducer: Any, work: Any, *args: Any) -> None:
         if isinstance(work, Work):
-            work = c10d._create_work_from_future(work.get_future())
+            work = _c10d._create_work_from_future(work.get_future())
         original(reducer, work, *args)
 
-    c10d.Reducer._set_forward_pass_work_handle = set_forward_pass_work_handle
+    _c10d.Reducer._set_forward_pass_work_handle = set_forward_pass_work_handle
 
 
 _let_reducers_keep_works()
