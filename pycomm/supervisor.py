@@ -23,11 +23,14 @@ _LAST_WORDS = 2.0
 class Meeting:
     """Where the ranks of a new job find their hub, and their secret; made before they are forked.
 
+    Programs for torch find what they read from torchrun: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
+
     Attributes:
         size: the number of ranks.
         endpoint: where the hub listens.
         secret: what only this job's ranks know.
         listener: the socket that listens there already, so that no rank is ever too early; None for tcp.
+        store_port: where rank 0 may serve torch's store.
     """
 
     def __init__(self, size: int, endpoint: str = "") -> None:
@@ -47,22 +50,36 @@ class Meeting:
             self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.listener.bind(f"\0{name}")
             self.listener.listen(4096)
+        # The port of torch's store, which listens on every address. Bound here until the job ends, it is given to no
+        # other job; as nobody listens, and both sides set SO_REUSEADDR, rank 0 can bind it too.
+        self._port = socket.socket()
+        self._port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._port.bind(("", 0))
+        self.store_port = int(self._port.getsockname()[1])
         self._environment = {
             "PYCOMM_SIZE": str(size),
             "PYCOMM_RENDEZVOUS": f"hub+{self.endpoint}",
             "PYCOMM_SECRET_FILE": f"/proc/{os.getpid()}/fd/{self._memory}",
+            "WORLD_SIZE": str(size),
             "LOCAL_WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(self.store_port),
         }
 
     def enter(self, rank: int) -> None:
         """In the process of the rank: set its environment and drop what belongs to the launcher."""
         self.close()
-        os.environ.update(self._environment, PYCOMM_RANK=str(rank), LOCAL_RANK=str(rank))
+        # Within a rank of torchrun they would send torch to that job's store.
+        for name in [name for name in os.environ if name.startswith("TORCHELASTIC_")]:
+            del os.environ[name]
+        numbers = dict.fromkeys(("PYCOMM_RANK", "RANK", "LOCAL_RANK"), str(rank))
+        os.environ.update(self._environment, **numbers)
 
     def close(self) -> None:
-        """Forget the secret and stop listening."""
+        """Forget the secret, stop listening and give the port back."""
         if self.listener:
             self.listener.close()
+        self._port.close()
         os.close(self._memory)
 
 

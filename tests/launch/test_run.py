@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from launch_helpers import free_port
 
 from pycomm import knobs
+from pycomm.supervisor import Meeting
 
 SOON = 30.0
 MEET = """
@@ -146,6 +149,55 @@ def test_a_job_within_a_rank_of_another(script: Write) -> None:
     inner = f"{sys.executable} -m pycomm run -n 2 {path}"
     done = run("-n", "2", "--", "sh", "-c", inner)
     assert (done.returncode, done.stdout) == (0, "2\n" * 4), done.stderr
+
+
+def test_a_program_for_torch_finds_what_torchrun_would_tell_it(script: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    # as within a rank of torchrun
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setenv("MASTER_ADDR", "elsewhere")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    path = script("""
+        import os, socket
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+        print(*(os.environ[name] for name in names), any("ELASTIC" in name for name in os.environ))
+        if os.environ["RANK"] == "0":  # the others only connect
+            store = socket.socket()
+            store.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            store.bind(("", int(os.environ["MASTER_PORT"])))
+            store.listen()
+    """)
+    done = run("-n", "2", path)
+    assert (done.returncode, lines(done.stdout)) == (0, ["0 2 0 2 127.0.0.1 False", "1 2 1 2 127.0.0.1 False"]), done
+
+
+@pytest.mark.skipif(not find_spec("torch"), reason="torch is not installed: pip install torch")
+@pytest.mark.parametrize("fork", [[], ["--no-fork"]])
+def test_a_process_group_of_torch_needs_no_argument(script: Write, fork: list[str]) -> None:
+    path = script("""
+        import torch
+        import torch.distributed as dist
+        dist.init_process_group("pycomm")
+        total = torch.tensor([dist.get_rank() + 1])
+        dist.all_reduce(total)
+        print(total.item())
+        dist.destroy_process_group()
+    """)
+    done = run("-n", "2", *fork, path)
+    assert (done.returncode, done.stdout) == (0, "3\n3\n"), done.stderr
+
+
+def test_no_other_job_gets_the_port_of_one_that_runs() -> None:
+    meetings = [Meeting(1) for _ in range(50)]
+    ports = {meeting.store_port for meeting in meetings}
+    assert len(ports) == 50
+    taken = meetings[0].store_port
+    with socket.socket() as stranger, pytest.raises(OSError):
+        stranger.bind(("127.0.0.1", taken))
+    for meeting in meetings:
+        meeting.close()
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", taken))
 
 
 def test_ranks_start_with_a_random_state_of_their_own_and_no_thread(script: Write) -> None:
