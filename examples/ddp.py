@@ -1,0 +1,52 @@
+"""Data parallelism: every rank has the model and a part of each batch, and gradients are averaged while they come.
+
+    torchrun --nproc-per-node 2 examples/ddp.py
+    pycomm run -n 2 examples/ddp.py --accumulate 3 --early-exit
+
+DDP packs gradients into buckets and starts to reduce one as soon as it is full, while backward goes on.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+import torch.distributed as dist
+from common import Result, Transformer, average, batch, loss_of, parser, run, share, state
+from torch.nn.parallel import DistributedDataParallel
+
+
+def train(steps: int, accumulate: int = 1, early_exit: bool = False) -> Result:
+    """Train.
+
+    Args:
+        steps: how many batches.
+        accumulate: how many pieces a rank cuts its part into; gradients travel with the last one only.
+        early_exit: whether odd ranks leave the model after two blocks, so that DDP has to find out what was not used.
+    """
+    net = Transformer()
+    model = DistributedDataParallel(
+        net, bucket_cap_mb=0.1, gradient_as_bucket_view=True, find_unused_parameters=early_exit
+    )
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    depth = 2 if early_exit and dist.get_rank() % 2 else None
+    losses: dict[int, float] = {}
+    for step in range(steps):
+        optimizer.zero_grad()
+        tokens, targets = (share(whole).chunk(accumulate) for whole in batch(step))
+        total = torch.zeros(())
+        for piece in range(accumulate):
+            with nullcontext() if piece == accumulate - 1 else model.no_sync():
+                loss = loss_of(model(tokens[piece], depth), targets[piece]) / accumulate
+                loss.backward()
+                total += loss.detach()
+        optimizer.step()
+        losses[step] = average(total)
+    return losses, state(net)
+
+
+if __name__ == "__main__":
+    options = parser(__doc__)
+    options.add_argument("--accumulate", type=int, default=1, help="pieces of a rank's part of the batch")
+    options.add_argument("--early-exit", action="store_true", help="odd ranks leave the model after two blocks")
+    run(train, options)

@@ -1,0 +1,43 @@
+"""Data parallelism with compressed gradients: DDP leaves to a hook how a bucket is averaged.
+
+    torchrun --nproc-per-node 2 examples/ddp_hooks.py --hook bf16
+    pycomm run -n 2 examples/ddp_hooks.py --hook powersgd
+
+bf16 halves the bytes. PowerSGD (Vogels et al., NeurIPS 2019, arXiv 1905.13727) sends two thin factors of each gradient
+matrix and adds what they have missed to the next step's.
+"""
+
+from __future__ import annotations
+
+import torch
+from common import Result, Transformer, average, batch, loss_of, parser, run, share, state
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
+from torch.nn.parallel import DistributedDataParallel
+
+
+def train(steps: int, hook: str = "bf16") -> Result:
+    """Train with the hook "bf16" or "powersgd"."""
+    net = Transformer()
+    model = DistributedDataParallel(net, bucket_cap_mb=0.1)
+    if hook == "bf16":
+        model.register_comm_hook(None, bf16_compress_hook)
+    else:
+        how = PowerSGDState(None, matrix_approximation_rank=4, start_powerSGD_iter=2)
+        model.register_comm_hook(how, powerSGD_hook)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    losses: dict[int, float] = {}
+    for step in range(steps):
+        tokens, targets = (share(whole) for whole in batch(step))
+        optimizer.zero_grad()
+        loss = loss_of(model(tokens), targets)
+        loss.backward()
+        optimizer.step()
+        losses[step] = average(loss)
+    return losses, state(net)
+
+
+if __name__ == "__main__":
+    options = parser(__doc__)
+    options.add_argument("--hook", choices=("bf16", "powersgd"), default="bf16", help="what compresses the gradients")
+    run(train, options)
