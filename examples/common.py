@@ -12,12 +12,9 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 VOCABULARY, WIDTH, HEADS, LENGTH, BATCH = 48, 48, 12, 24, 24
 
-State = dict[str, Tensor]
-Result = tuple[dict[int, float], State]  # the loss of each step, and what `state` returns after the last
 
 
 class Attention(nn.Module):  # type: ignore[misc]
@@ -77,6 +74,10 @@ class Transformer(nn.Module):  # type: ignore[misc]
         return x
 
 
+# The loss of each step, and the parts of the model that this rank has trained.
+Result = tuple[dict[int, float], list[Transformer]]
+
+
 def batch(step: int) -> tuple[Tensor, Tensor]:
     """Return the tokens of a step, BATCH sequences of LENGTH, and the ones that follow each.
 
@@ -104,16 +105,6 @@ def average(loss: Tensor, group: dist.ProcessGroup | None = None) -> float:
     total = loss.detach().clone()
     dist.all_reduce(total, group=group)
     return float(total) / dist.get_world_size(group)
-
-
-def state(model: nn.Module) -> State:
-    """Return all weights that this rank has a part of, whole, and their gradients as NAME.grad."""
-    found = {}
-    for name, weight in model.named_parameters():
-        for key, tensor in ((name, weight), (f"{name}.grad", weight.grad)):
-            if tensor is not None:
-                found[key] = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
-    return found
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

@@ -3,17 +3,22 @@
     torchrun --nproc-per-node 2 examples/ddp_hooks.py --hook bf16
     pycomm run -n 2 examples/ddp_hooks.py --hook powersgd
 
-bf16 halves the bytes. PowerSGD (Vogels et al., NeurIPS 2019, arXiv 1905.13727) sends two thin factors of each gradient
-matrix and adds what they have missed to the next step's.
+bfloat16 halves the bytes. PowerSGD (Vogels et al., NeurIPS 2019, arXiv 1905.13727) sends two thin factors of each
+gradient matrix and adds what they have missed to the next step's.
 """
 
-from __future__ import annotations
-
 import torch
-from common import Result, Transformer, average, batch, loss_of, parser, run, share, state
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+import torch.distributed as dist
+from common import Result, Transformer, average, batch, loss_of, parser, run, share
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
+
+
+def in_bfloat16(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """Average in bfloat16: torch's bf16_compress_hook, which DDP allows on GPUs alone."""
+    small = bucket.buffer().to(torch.bfloat16) / dist.get_world_size()
+    future = dist.all_reduce(small, async_op=True).get_future()
+    return future.then(lambda done: bucket.buffer().copy_(done.value()[0]))
 
 
 def train(steps: int, hook: str = "bf16") -> Result:
@@ -21,7 +26,7 @@ def train(steps: int, hook: str = "bf16") -> Result:
     net = Transformer()
     model = DistributedDataParallel(net, bucket_cap_mb=0.1)
     if hook == "bf16":
-        model.register_comm_hook(None, bf16_compress_hook)
+        model.register_comm_hook(None, in_bfloat16)
     else:
         how = PowerSGDState(None, matrix_approximation_rank=4, start_powerSGD_iter=2)
         model.register_comm_hook(how, powerSGD_hook)
@@ -34,7 +39,7 @@ def train(steps: int, hook: str = "bf16") -> Result:
         loss.backward()
         optimizer.step()
         losses[step] = average(loss)
-    return losses, state(net)
+    return losses, [net]
 
 
 if __name__ == "__main__":

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from common import Result, Transformer, batch, loss_of, parser, run, state
+from common import Result, Transformer, batch, loss_of, parser, run
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle, get_schedule_class
 
-LAYERS = 8
 SCHEDULES = ("GPipe", "1F1B", "Interleaved1F1B", "InterleavedZeroBubble", "ZBVZeroBubble")
 
 
-def cut(stage: int, stages: int) -> Transformer:
-    """Return the part of the model that is a stage."""
-    net = Transformer(LAYERS)
-    for layer in range(LAYERS):
-        if layer * stages // LAYERS != stage:
+def cut(stage: int, stages: int, layers: int) -> Transformer:
+    """Return the part of a model with so many layers that is a stage."""
+    net = Transformer(layers)
+    for layer in range(layers):
+        if layer * stages // layers != stage:
             del net.blocks[str(layer)]
     if stage > 0:
         net.embed = None
@@ -40,7 +39,7 @@ def train(steps: int, schedule: str = "1F1B") -> Result:
     # a second stage lies once more round the ring, or, in a V, on the way back
     numbers = [rank] if single else [rank, 2 * size - 1 - rank if "ZBV" in schedule else rank + size]
     stages = size if single else 2 * size
-    nets = {number: cut(number, stages) for number in numbers}
+    nets = {number: cut(number, stages, layers=8) for number in numbers}
     parts = [PipelineStage(net, number, stages, torch.device("cpu")) for number, net in nets.items()]
     pipe = kind(parts[0] if single else parts, 2 * size, loss_fn=loss_of)
     optimizer = torch.optim.SGD([weight for net in nets.values() for weight in net.parameters()], lr=0.5)
@@ -55,10 +54,7 @@ def train(steps: int, schedule: str = "1F1B") -> Result:
         loss = torch.stack(of_pieces).mean() if rank == last else torch.zeros(())
         dist.broadcast(loss, last)
         losses[step] = loss.item()
-    found = {}
-    for net in nets.values():
-        found |= state(net)
-    return losses, found
+    return losses, list(nets.values())
 
 
 if __name__ == "__main__":

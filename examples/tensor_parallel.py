@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from common import Result, Transformer, batch, loss_of, parser, run, state
+from common import Result, Transformer, batch, loss_of, parser, run
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import (
@@ -58,7 +58,7 @@ def train(steps: int) -> Result:
             loss.backward()
         optimizer.step()
         losses[step] = loss.item()
-    return losses, state(net)
+    return losses, [net]
 
 
 if __name__ == "__main__":
