@@ -24,10 +24,13 @@ def in_bfloat16(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.
 def train(steps: int, hook: str = "bf16") -> Result:
     """Train with the hook "bf16" or "powersgd"."""
     net = Transformer()
-    model = DistributedDataParallel(net, bucket_cap_mb=0.1)
     if hook == "bf16":
+        model = DistributedDataParallel(net, bucket_cap_mb=0.1)
         model.register_comm_hook(None, in_bfloat16)
     else:
+        # One bucket: the hook sends factors from the callbacks of futures, and those of several buckets would come in
+        # another order on each rank.
+        model = DistributedDataParallel(net, bucket_cap_mb=1000)
         how = PowerSGDState(None, matrix_approximation_rank=4, start_powerSGD_iter=2)
         model.register_comm_hook(how, powerSGD_hook)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
