@@ -14,11 +14,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from common import Result, Transformer, average, batch, loss_of, parser, run, share
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.stateful import Stateful
 from torch.distributed.fsdp import fully_shard
+
+from common import Result, Transformer, average, batch, loss_of, parser, run, share
 
 
 class Training(Stateful):  # type: ignore[misc]

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 VOCABULARY, WIDTH, HEADS, LENGTH, BATCH = 48, 48, 12, 24, 24
 
 
-
 class Attention(nn.Module):  # type: ignore[misc]
     """Causal attention; under tensor parallelism a rank has some of the heads."""
 
@@ -104,7 +103,7 @@ def average(loss: Tensor, group: dist.ProcessGroup | None = None) -> float:
     """Return the mean of all ranks' losses."""
     total = loss.detach().clone()
     dist.all_reduce(total, group=group)
-    return float(total) / dist.get_world_size(group)
+    return float(total / dist.get_world_size(group))
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

@@ -4,8 +4,8 @@
     pycomm run -n 4 examples/context_parallel.py
 
 This is ring attention (Liu et al., ICLR 2024, arXiv 2310.01889): while a rank looks at the keys in hand, they are
-already on their way to the next. The softmax is mended as more keys come (Milakov and Gimelshein, arXiv 1805.02867), and
-backward goes round once more, with the gradients of keys and values in tow.
+already on their way to the next. The softmax is mended as more keys come (Milakov and Gimelshein, arXiv 1805.02867).
+Backward goes round once more, with the gradients of keys and values in tow.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from common import Result, Transformer, average, batch, loss_of, parser, run, share
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+
+from common import Result, Transformer, average, batch, loss_of, parser, run, share
 
 
 class Passing:

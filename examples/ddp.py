@@ -12,8 +12,9 @@ from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
-from common import Result, Transformer, average, batch, loss_of, parser, run, share
 from torch.nn.parallel import DistributedDataParallel
+
+from common import Result, Transformer, average, batch, loss_of, parser, run, share
 
 
 def train(steps: int, accumulate: int = 1, early_exit: bool = False) -> Result:

@@ -9,9 +9,10 @@ gradient matrix and adds what they have missed to the next step's.
 
 import torch
 import torch.distributed as dist
-from common import Result, Transformer, average, batch, loss_of, parser, run, share
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
+
+from common import Result, Transformer, average, batch, loss_of, parser, run, share
 
 
 def in_bfloat16(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:

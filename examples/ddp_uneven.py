@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from common import Result, Transformer, batch, loss_of, parser, run, share
 from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
+
+from common import Result, Transformer, batch, loss_of, parser, run, share
 
 
 def train(steps: int) -> Result:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from common import Result, Transformer, average, batch, loss_of, parser, run, share
 from torch.nn.parallel import DistributedDataParallel
+
+from common import Result, Transformer, average, batch, loss_of, parser, run, share
 
 
 def train(steps: int, file: str, kill_after: int | None = None) -> Result:

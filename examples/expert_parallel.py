@@ -3,8 +3,8 @@
     torchrun --nproc-per-node 2 examples/expert_parallel.py
     pycomm run -n 4 examples/expert_parallel.py
 
-Ranks have different tokens and choices, so each sends another number of rows to each (Shazeer et al., ICLR 2017; Lepikhin
-et al., ICLR 2021). Nothing is padded or dropped.
+Ranks have different tokens and choices, so each sends another number of rows to each (Shazeer et al., ICLR 2017;
+Lepikhin et al., ICLR 2021). Nothing is padded or dropped.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from common import WIDTH, Result, Transformer, average, batch, loss_of, parser, run, share
 from torch import Tensor, nn
+
+from common import WIDTH, Result, Transformer, average, batch, loss_of, parser, run, share
 
 EXPERTS, CHOICES = 12, 2
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from common import Result, Transformer, average, batch, loss_of, parser, run, share
 from torch.distributed.fsdp import fully_shard
+
+from common import Result, Transformer, average, batch, loss_of, parser, run, share
 
 
 def train(steps: int, replicas: int = 1) -> Result:

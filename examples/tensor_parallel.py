@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from common import Result, Transformer, batch, loss_of, parser, run
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import (
@@ -23,6 +22,8 @@ from torch.distributed.tensor.parallel import (
     loss_parallel,
     parallelize_module,
 )
+
+from common import Result, Transformer, batch, loss_of, parser, run
 
 
 def split(net: Transformer, mesh: DeviceMesh) -> None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from common import Result, average, batch, loss_of, parser, run, share
-from pipeline import cut
-from tensor_parallel import split
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import loss_parallel
+
+from common import Result, average, batch, loss_of, parser, run, share
+from pipeline import cut
+from tensor_parallel import split
 
 
 def train(steps: int, data: int = 2, stages: int = 2) -> Result:

@@ -9,9 +9,10 @@ Each rank updates its part and broadcasts it (Rajbhandari et al., SC 2020, arXiv
 from __future__ import annotations
 
 import torch
-from common import Result, Transformer, average, batch, loss_of, parser, run, share
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
+
+from common import Result, Transformer, average, batch, loss_of, parser, run, share
 
 
 def train(steps: int) -> Result:

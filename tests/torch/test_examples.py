@@ -303,10 +303,12 @@ def test_a_killed_rank_changes_nothing(pool, tmp_path):
     """torchrun starts all ranks again, and the weights become those of an undisturbed run, to the bit."""
     file = tmp_path / "killed.pt"
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", f"--master-port={free_port()}",
-        EXAMPLES / "elastic.py", file, f"--steps={STEPS}", "--kill-after=1",
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1",
+        f"--master-port={free_port()}", EXAMPLES / "elastic.py", file, f"--steps={STEPS}", "--kill-after=1",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr
     assert "exitcode: -9" in done.stderr
     assert re.findall(r"step (\d+)", done.stdout) == ["1", "2"]
