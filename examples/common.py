@@ -62,12 +62,13 @@ class Transformer(nn.Module):  # type: ignore[misc]
         self.norm: nn.LayerNorm | None = nn.LayerNorm(WIDTH)
         self.head: nn.Linear | None = nn.Linear(WIDTH, VOCABULARY, bias=False)
 
-    def forward(self, x: Tensor, depth: int | None = None) -> Tensor:
-        """Return the logits that follow each token, having gone through the first `depth` blocks (None: all)."""
+    def forward(self, x: Tensor, skip: str = "") -> Tensor:
+        """Return the logits of what follows each token, having gone through all blocks but the one to skip."""
         if self.embed is not None:
             x = self.embed(x)
-        for block in list(self.blocks.values())[:depth]:
-            x = block(x)
+        for name, block in self.blocks.items():
+            if name != skip:
+                x = block(x)
         if self.norm is not None and self.head is not None:
             x = self.head(self.norm(x))
         return x
@@ -89,9 +90,25 @@ def batch(step: int) -> tuple[Tensor, Tensor]:
     return tokens[:, :-1], tokens[:, 1:]
 
 
+def divided(total: int, by: int) -> int:
+    """Return total / by.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    if total % by:
+        raise ValueError(f"{total} cannot be divided by {by}: try another number of ranks or parts")
+    return total // by
+
+
+def parts(whole: Tensor, count: int, dim: int = 0) -> list[Tensor]:
+    """Return equal parts of a tensor that is cut along a dimension."""
+    return list(whole.split(divided(whole.shape[dim], count), dim))
+
+
 def share(whole: Tensor, dim: int = 0, group: dist.ProcessGroup | None = None) -> Tensor:
     """Return this rank's part of a tensor that is cut along a dimension."""
-    return whole.chunk(dist.get_world_size(group), dim)[dist.get_rank(group)]
+    return parts(whole, dist.get_world_size(group), dim)[dist.get_rank(group)]
 
 
 def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
@@ -99,11 +116,11 @@ def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def average(loss: Tensor, group: dist.ProcessGroup | None = None) -> float:
+def average(loss: Tensor) -> float:
     """Return the mean of all ranks' losses."""
     total = loss.detach().clone()
-    dist.all_reduce(total, group=group)
-    return float(total / dist.get_world_size(group))
+    dist.all_reduce(total)
+    return float(total / dist.get_world_size())
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

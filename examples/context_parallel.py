@@ -75,14 +75,14 @@ class RingAttention(torch.autograd.Function):  # type: ignore[misc]
         """Return the gradients of queries, keys and values."""
         q, k, v, out, norm = ctx.saved_tensors
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        common = (grad * out).sum(-1, keepdim=True)
+        dot = (grad * out).sum(-1, keepdim=True)
         for turn in range(dist.get_world_size()):
             passing = Passing(k, v)
             scores = scores_of(q, k, turn, ctx.causal)
             if scores is not None:
                 weights = (scores - norm).exp()
                 dv += weights.mT @ grad
-                dscores = weights * (grad @ v.mT - common) / q.shape[-1] ** 0.5
+                dscores = weights * (grad @ v.mT - dot) / q.shape[-1] ** 0.5
                 dq += dscores @ k
                 dk += dscores.mT @ q
             dk, dv = Passing(dk, dv).arrived()

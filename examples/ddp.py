@@ -1,7 +1,7 @@
 """Data parallelism: every rank has the model and a part of each batch, and gradients are averaged while they come.
 
     torchrun --nproc-per-node 2 examples/ddp.py
-    pycomm run -n 2 examples/ddp.py --accumulate 3 --early-exit
+    pycomm run -n 2 examples/ddp.py --accumulate 3 --layer-drop
 
 DDP packs gradients into buckets and starts to reduce one as soon as it is full, while backward goes on.
 """
@@ -14,31 +14,32 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from common import Result, Transformer, average, batch, loss_of, parser, run, share
+from common import Result, Transformer, average, batch, loss_of, parser, parts, run, share
 
 
-def train(steps: int, accumulate: int = 1, early_exit: bool = False) -> Result:
+def train(steps: int, accumulate: int = 1, layer_drop: bool = False) -> Result:
     """Train.
 
     Args:
         steps: how many batches.
         accumulate: how many pieces a rank cuts its part into; gradients travel with the last one only.
-        early_exit: whether odd ranks leave the model after two blocks, so that DDP has to find out what was not used.
+        layer_drop: whether each rank leaves a layer out, in each step another one (Fan et al., ICLR 2020), so that DDP
+            has to find out what was not used.
     """
     net = Transformer()
     model = DistributedDataParallel(
-        net, bucket_cap_mb=0.1, gradient_as_bucket_view=True, find_unused_parameters=early_exit
+        net, bucket_cap_mb=0.1, gradient_as_bucket_view=True, find_unused_parameters=layer_drop
     )
     optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
-    depth = 2 if early_exit and dist.get_rank() % 2 else None
     losses: dict[int, float] = {}
     for step in range(steps):
         optimizer.zero_grad()
-        tokens, targets = (share(whole).chunk(accumulate) for whole in batch(step))
+        skip = str((dist.get_rank() + step) % len(net.blocks)) if layer_drop else ""
+        tokens, targets = (parts(share(whole), accumulate) for whole in batch(step))
         total = torch.zeros(())
         for piece in range(accumulate):
             with nullcontext() if piece == accumulate - 1 else model.no_sync():
-                loss = loss_of(model(tokens[piece], depth), targets[piece]) / accumulate
+                loss = loss_of(model(tokens[piece], skip), targets[piece]) / accumulate
                 loss.backward()
                 total += loss.detach()
         optimizer.step()
@@ -49,5 +50,5 @@ def train(steps: int, accumulate: int = 1, early_exit: bool = False) -> Result:
 if __name__ == "__main__":
     options = parser(__doc__)
     options.add_argument("--accumulate", type=int, default=1, help="pieces of a rank's part of the batch")
-    options.add_argument("--early-exit", action="store_true", help="odd ranks leave the model after two blocks")
+    options.add_argument("--layer-drop", action="store_true", help="each rank leaves a layer out")
     run(train, options)

@@ -12,13 +12,13 @@ import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 
-from common import Result, Transformer, average, batch, loss_of, parser, run, share
+from common import Result, Transformer, average, batch, divided, loss_of, parser, run, share
 
 
 def train(steps: int, replicas: int = 1) -> Result:
     """Train; the ranks hold so many copies of the model among them."""
-    size = dist.get_world_size()
-    mesh = dist.init_device_mesh("cpu", (replicas, size // replicas), mesh_dim_names=("replicate", "shard"))
+    shards = divided(dist.get_world_size(), replicas)
+    mesh = dist.init_device_mesh("cpu", (replicas, shards), mesh_dim_names=("replicate", "shard"))
     if replicas == 1:
         mesh = mesh["shard"]
     net = Transformer()

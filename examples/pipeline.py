@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle, get_schedule_class
 
-from common import Result, Transformer, batch, loss_of, parser, run
+from common import BATCH, Result, Transformer, batch, divided, loss_of, parser, run
 
 SCHEDULES = ("GPipe", "1F1B", "Interleaved1F1B", "InterleavedZeroBubble", "ZBVZeroBubble")
 
@@ -33,7 +33,7 @@ def cut(stage: int, stages: int, layers: int) -> Transformer:
 
 
 def train(steps: int, schedule: str = "1F1B") -> Result:
-    """Train; the losses are known to the rank of the last stage, which tells the others."""
+    """Train in 2 micro-batches a rank; the losses are known to the rank of the last stage, which tells the others."""
     rank, size = dist.get_rank(), dist.get_world_size()
     kind = get_schedule_class(schedule)
     single = issubclass(kind, PipelineScheduleSingle)
@@ -42,7 +42,9 @@ def train(steps: int, schedule: str = "1F1B") -> Result:
     stages = size if single else 2 * size
     nets = {number: cut(number, stages, layers=8) for number in numbers}
     parts = [PipelineStage(net, number, stages, torch.device("cpu")) for number, net in nets.items()]
-    pipe = kind(parts[0] if single else parts, 2 * size, loss_fn=loss_of)
+    pieces = 2 * size
+    divided(BATCH, pieces)
+    pipe = kind(parts[0] if single else parts, pieces, loss_fn=loss_of)
     optimizer = torch.optim.SGD([weight for net in nets.values() for weight in net.parameters()], lr=0.5)
     last = 0 if "ZBV" in schedule else size - 1
     losses: dict[int, float] = {}

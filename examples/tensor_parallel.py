@@ -23,11 +23,12 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from common import Result, Transformer, batch, loss_of, parser, run
+from common import HEADS, Result, Transformer, batch, divided, loss_of, parser, run
 
 
 def split(net: Transformer, mesh: DeviceMesh) -> None:
     """Split the model, or the parts of it that a stage of a pipeline has."""
+    divided(HEADS, mesh.size())
     whole = PrepareModuleInput(input_layouts=Shard(1), desired_input_layouts=Replicate())
     plan = {
         "embed": RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(1)),

@@ -16,14 +16,14 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import loss_parallel
 
-from common import Result, average, batch, loss_of, parser, run, share
+from common import Result, average, batch, divided, loss_of, parser, run, share
 from pipeline import cut
 from tensor_parallel import split
 
 
 def train(steps: int, data: int = 2, stages: int = 2) -> Result:
     """Train on data * stages * N ranks, where N ranks share the tensors of a stage."""
-    tensors = dist.get_world_size() // (data * stages)
+    tensors = divided(dist.get_world_size(), data * stages)
     mesh = dist.init_device_mesh("cpu", (data, stages, tensors), mesh_dim_names=("data", "stage", "tensor"))
     number = mesh.get_local_rank("stage")
     first, last = number == 0, number == stages - 1

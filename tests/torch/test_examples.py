@@ -140,17 +140,19 @@ def test_ddp(pool, size, accumulate):
     same(every(pool, size, ddp.train, accumulate=accumulate), alone())
 
 
-def backward_with_early_exits(net: nn.Module, tokens: Tensor, targets: Tensor) -> float:
-    parts = zip(tokens.chunk(3), targets.chunk(3), (None, 2, None), strict=True)
-    loss = sum(common.loss_of(net(x, depth), y) for x, y, depth in parts) / 3
-    loss.backward()
-    return loss.item()
-
-
 def test_ddp_finds_unused_parameters(pool):
-    wanted = alone(backward=backward_with_early_exits)
+    steps = iter(range(STEPS))
+
+    def backward_that_drops_layers(net, tokens, targets):
+        step = next(steps)
+        parts = zip(tokens.chunk(3), targets.chunk(3), range(3), strict=True)
+        loss = sum(common.loss_of(net(x, str((rank + step) % 4)), y) for x, y, rank in parts) / 3
+        loss.backward()
+        return loss.item()
+
+    wanted = alone(backward=backward_that_drops_layers)
     assert wanted[0] != alone()[0]
-    same(every(pool, 3, ddp.train, early_exit=True), wanted)
+    same(every(pool, 3, ddp.train, layer_drop=True), wanted)
 
 
 def backward_through_bfloat16(net: nn.Module, tokens: Tensor, targets: Tensor) -> float:
@@ -326,7 +328,7 @@ def test_a_killed_rank_changes_nothing(pool, tmp_path):
 COMMANDS = {
     "checkpoint": ["FOLDER"],
     "context_parallel": [],
-    "ddp": ["--accumulate", "2", "--early-exit"],
+    "ddp": ["--accumulate", "2", "--layer-drop"],
     "ddp_hooks": ["--hook", "powersgd"],
     "ddp_uneven": [],
     "elastic": ["FOLDER/file.pt"],
