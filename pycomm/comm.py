@@ -593,10 +593,14 @@ class Comm(Handle):
             raise InvalidArgument("more than 255 different (algorithm, slices) pairs were used on one communicator")
         return number
 
+    def _choose(self, prepared: Prepared) -> select.Choice:
+        """Return how a call is run whose caller does not say."""
+        return select.choose(prepared.collective, prepared.nbytes, self.size, self.machine, uneven=prepared.uneven)
+
     def _plan(self, prepared: Prepared) -> None:
         """Choose a schedule for calls like this one and tell the core."""
         collective, how = prepared.collective, prepared.how
-        choice = select.choose(collective, prepared.nbytes, self.size, self.machine, uneven=prepared.uneven)
+        choice = self._choose(prepared)
         algorithm = how.get("algorithm") or choice.algorithm
         slices = how.get("slices") or choice.slices
         schedule = self._schedule(collective, algorithm, prepared.call.root, prepared.uneven)

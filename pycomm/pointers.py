@@ -14,6 +14,7 @@ from .contract import contract
 from .core import COLLECTIVES, check, ffi, lib
 from .errors import InvalidArgument
 from .request import Request, drop_late
+from .select import Choice
 
 _NO_PLAN = lib.PCM_NO_PLAN
 
@@ -94,6 +95,10 @@ class Pointers:
             nbytes *= self.comm.size
         uneven = own.counts is not None or out.counts is not None
         return Prepared(call, held, collective, nbytes, uneven, {})
+
+    def choice(self, prepared: Prepared) -> Choice:
+        """Return how a call is run."""
+        return self.comm._choose(prepared)
 
     def run(self, prepared: Prepared) -> None:
         """Run a call to its end."""

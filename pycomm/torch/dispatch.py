@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -57,7 +57,14 @@ def is_foreign(arguments: Any) -> bool:
     """Return whether a call must go through the dispatcher: a mode is on, or a tensor is no plain CPU tensor."""
     if getattr(_now, "replaying", False):
         return False
-    return bool(_modes()) or any(type(t) not in PLAIN or not t.is_cpu for t in _tensors(arguments))
+    tensors = list(_tensors(arguments))
+    return bool(tensors and _modes()) or any(type(t) not in PLAIN or not t.is_cpu for t in tensors)
+
+
+def inputs(method: str, arguments: Sequence[Any]) -> list[Any]:
+    """Return the tensors of a method's last argument of tensors: its inputs, if it has inputs and outputs."""
+    places, _ = _OPERATORS.get(method, (0, ""))
+    return list(_tensors(arguments[max(0, places - 1) : places]))
 
 
 def _tensors(arguments: Any) -> Iterator[Any]:

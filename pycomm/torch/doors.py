@@ -72,6 +72,7 @@ def helper(original: Callable[..., Any], disguise: bool, *args: Any, **kwargs: A
     if group is dist.GroupMember.NON_GROUP_MEMBER:
         return group, prefixed
     _add(group, prefixed, others, kwargs.get("timeout"), kwargs.get("backend_options"))
+    group.known_as = "pycomm" if "pycomm" in str(backend) else "gloo"
     world = distributed_c10d._world
     world.pg_map[group] = (str(backend), world.pg_map[group][1])
     world.pg_backend_config[group] = str(distributed_c10d.BackendConfig(dist.Backend(str(backend))))

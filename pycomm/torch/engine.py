@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 
+from ..calls import Prepared
 from ..core import lib
 from ..errors import InvalidArgument, Mismatch, PycommError, Truncated
 from ..pointers import NOTHING, Pointers, Side
 from ..request import Request
+from . import profiling
 from .meeting import Membership
 from .tensors import Tensor, carried
 from .work import Completer, Then, Work
@@ -60,12 +64,12 @@ class Engine:
 
     Args:
         membership: the communicator.
-        name: of the group, for the completion thread.
+        name: of the group, for the completion thread and the profiler.
     """
 
     def __init__(self, membership: Membership, name: str) -> None:
         self._membership = membership
-        self.comm = membership.comm
+        self.comm, self.name = membership.comm, name
         self.pointers = Pointers(self.comm)
         self.rank, self.size = self.comm.rank, self.comm.size
         self.completer, self.message_completer = (
@@ -124,12 +128,21 @@ class Engine:
             root=root,
             timeout=how.timeout,
         )
-        if how.waits and self._batch is None:
+        with self._telling(prepared) if profiling.is_on() else nullcontext():
+            if not how.waits or self._batch is not None:
+                return self.work([self.pointers.start(prepared)], result or [], then)
             self.pointers.run(prepared)
-            if then is not None:
-                then()
-            return None
-        return self.work([self.pointers.start(prepared)], result or [], then)
+        if then is not None:
+            then()
+        return None
+
+    def _telling(self, prepared: Prepared) -> AbstractContextManager[Any]:
+        """Return what tells torch's profiler how a collective is run."""
+        choice = self.pointers.choice(prepared)
+        return profiling.telling(
+            choice.algorithm, self.transports, collective=prepared.collective, bytes=prepared.nbytes,
+            algorithm=choice.algorithm, slices=choice.slices, group=self.name,
+        )  # fmt: skip
 
     def work(self, requests: Sequence[Request | Work], result: list[Any], then: Then | None = None) -> Work:
         """Return the Work of operations that were started."""
@@ -144,14 +157,16 @@ class Engine:
     def send(self, tensor: Tensor, dest: int, tag: int, timeout: float | None = None) -> Work:
         """Start to send a dense tensor."""
         dtype, _ = carried(tensor.dtype)
-        request = self.pointers.send(tensor.data_ptr(), tensor.nbytes, dtype, dest, tag, tensor, timeout)
+        with self._telling_message(tensor.nbytes, dest, tag) if profiling.is_on() else nullcontext():
+            request = self.pointers.send(tensor.data_ptr(), tensor.nbytes, dtype, dest, tag, tensor, timeout)
         return self._message(request, [tensor], None)
 
     def receive(self, tensor: Tensor, source: int, tag: int, then: Then | None, result: list[Any],
                 timeout: float | None = None) -> Work:  # fmt: skip
         """Start to receive a message that must be as long as a dense tensor."""
         dtype, _ = carried(tensor.dtype)
-        request = self.pointers.recv(tensor.data_ptr(), tensor.nbytes, dtype, source, tag, tensor, timeout)
+        with self._telling_message(tensor.nbytes, source, tag) if profiling.is_on() else nullcontext():
+            request = self.pointers.recv(tensor.data_ptr(), tensor.nbytes, dtype, source, tag, tensor, timeout)
 
         def check() -> None:
             got = work.status
@@ -171,6 +186,10 @@ class Engine:
         work = self._message(request, result, check, tell)
         return work
 
+    def _telling_message(self, nbytes: int, peer: int, tag: int) -> AbstractContextManager[Any]:
+        transport = self.transports if peer == lib.PCM_ANY_SOURCE else self.comm.transport(peer)
+        return profiling.telling("message", transport, bytes=nbytes, peer=peer, tag=tag, group=self.name)
+
     def _message(self, request: Request, result: list[Any], then: Then | None,
                  otherwise: Callable[[PycommError], None] | None = None) -> Work:  # fmt: skip
         # A message may wait for long, and the futures of later collectives must not wait for it.
@@ -178,6 +197,12 @@ class Engine:
         if self._batch is not None:
             self._batch.append(work)
         return work
+
+    @cached_property
+    def transports(self) -> str:
+        """The names of the transports that reach the other ranks; of a group of one, "nothing"."""
+        names = {self.comm.transport(rank) for rank in range(self.size) if rank != self.rank}
+        return ", ".join(sorted(names)) or "nothing"
 
     # ---- batches ----------------------------------------------------------------------------------------------------
 

@@ -13,10 +13,11 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch._C import _distributed_c10d as c10d
+from torch.autograd import profiler as _profiler
 
 from ..core import lib
 from ..errors import InvalidArgument, PycommError
-from . import collectives, dispatch
+from . import collectives, dispatch, profiling
 from .collectives import one
 from .engine import MOST_TAGS, Engine, as_list, manner
 from .errors import as_torch
@@ -38,18 +39,40 @@ _groups: weakref.WeakSet[PycommGroup] = weakref.WeakSet()
 
 
 def _surface(method: _F) -> _F:
-    """Mark a method that torch calls: tensors that only the dispatcher understands go there; errors become torch's."""
+    """Mark a method that torch calls.
+
+    Tensors that only the dispatcher understands go there, errors become torch's, and torch's profiler sees the call.
+    """
+    name = method.__name__.lstrip("_")
 
     @functools.wraps(method)
     def called(self: PycommGroup, *args: Any, **kwargs: Any) -> Any:
         try:
             if dispatch.is_foreign(args):
                 return dispatch.by_torch(self, method.__name__, args, kwargs)
+            if _profiler._is_profiler_enabled and profiling.is_on():
+                return _profiled(self, name, functools.partial(method, self, *args, **kwargs), args)
             return method(self, *args, **kwargs)
         except PycommError as error:
             raise as_torch(error) from error.__cause__
 
     return cast("_F", called)
+
+
+def _profiled(group: PycommGroup, name: str, call: Callable[[], Any], args: Sequence[Any]) -> Any:
+    """Make a call that torch's profiler is to see until it has ended."""
+    event = profiling.Event(group.known_as, name, dispatch.inputs(name, args))
+    work = None
+    try:
+        work = call()
+    finally:
+        if work is None:
+            event.end()
+    if work is not None:
+        work.at_end(event.end)
+        if not name.startswith(("send", "recv")):
+            work.get_future()  # its thread sees the end of a collective; a message ends for who waits for it
+    return work
 
 
 def _options(kind: type[Any], given: Any, **fields: Any) -> Any:
@@ -73,6 +96,7 @@ def _is_quick(tensor: Any) -> bool:
         and tensor.is_contiguous()
         and tensor.dtype in _QUICK
         and not tensor.is_neg()
+        and not _profiler._is_profiler_enabled
     )
 
 
@@ -92,6 +116,7 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
 
     Attributes:
         ranks: the group's ranks in the default group; empty for the default group.
+        known_as: the backend that the program asked for: "pycomm", or "gloo" whose name pycomm answers to.
         beside: other backends, which serve other devices.
         engine: the communicator and what is under way in it.
 
@@ -116,7 +141,7 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
     ) -> None:
         super().__init__(rank, size)  # the overload with a store cannot be subclassed
         self._store, self._name, self._desc, self._backend = store, name, "", backend
-        self.ranks = tuple(ranks)
+        self.ranks, self.known_as = tuple(ranks), "pycomm"
         self.beside: list[Any] = []
         self._register_backend(torch.device("cpu"), dist.ProcessGroup.BackendType.CUSTOM, None)
         self._set_default_backend(dist.ProcessGroup.BackendType.CUSTOM)
@@ -245,6 +270,7 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
             if (
                 type(tensor) is Tensor and not _modes() and tensor.is_cpu and tensor.layout is _STRIDED
                 and tensor.is_contiguous() and not opts.asyncOp and opts.timeout.days < 0
+                and not _profiler._is_profiler_enabled
             ):  # fmt: skip
                 code, dtype = OPS[hash(opts.reduceOp)], _QUICK.get(tensor.dtype)
                 if code is not None and dtype is not None and not tensor.is_neg():
@@ -516,14 +542,19 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         try:
             if (
                 type(opts) is c10d.BarrierOptions and not opts.asyncOp and opts.timeout.days < 0
+                and not _profiler._is_profiler_enabled
                 and not self.engine.pending and self._quick(_BARRIER, 0, 0, 0, _UINT8, None)
             ):  # fmt: skip
                 return None
-            options = _options(c10d.BarrierOptions, opts, timeout=timeout)
-            return collectives.barrier(self.engine, manner(options))
         except PycommError as error:
             raise as_torch(error) from None
+        return self._barrier(opts, timeout)
 
+    @_surface
+    def _barrier(self, opts: Any, timeout: Any) -> Work | None:
+        return collectives.barrier(self.engine, manner(_options(c10d.BarrierOptions, opts, timeout=timeout)))
+
+    @_surface
     def monitored_barrier(self, timeout: timedelta | None = None, wait_all_ranks: bool = False) -> None:
         """Wait until all ranks have come here; if some do not come in time, say which.
 
@@ -535,10 +566,7 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
             DeadlineExceeded: on rank 0, naming the missing; on the others Aborted, with the same sentence.
         """
         seconds = (self._timeout if timeout is None else timeout).total_seconds()
-        try:
-            monitored_barrier(self.engine, seconds, wait_all_ranks)
-        except PycommError as error:
-            raise as_torch(error) from None
+        monitored_barrier(self.engine, seconds, wait_all_ranks)
 
     # ---- messages ---------------------------------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ class Work(dist.Work):  # type: ignore[misc]
             pending.add(self)
         self._lock = threading.Lock()
         self._done = False
+        self._at_end: Then | None = None
         self._error: PycommError | None = None
         self._future: torch.futures.Future[list[Any]] | None = None
         self._ended: threading.Event | None = None
@@ -108,6 +109,14 @@ class Work(dist.Work):  # type: ignore[misc]
         return self.status.source
 
     _source_rank = source_rank
+
+    def at_end(self, call: Then) -> None:
+        """Have something called by whoever finds that the operation has ended, well or not; now if that is known."""
+        with self._lock:
+            if not self._done:
+                self._at_end = call
+                return
+        call()
 
     def get_future(self) -> torch.futures.Future[list[Any]]:
         """Return a future of the result's tensors; a thread completes it as soon as the operation has ended."""
@@ -173,7 +182,9 @@ class Work(dist.Work):  # type: ignore[misc]
             if self._otherwise is not None:
                 self._otherwise(self._error)
             self._error = as_torch(self._error)
-        self._requests, self._then, self._otherwise = (), None, None
+        if self._at_end is not None:
+            self._at_end()
+        self._requests, self._then, self._otherwise, self._at_end = (), None, None, None
         self._done = True
         if self._pending is not None:
             self._pending.discard(self)

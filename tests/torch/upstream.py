@@ -142,8 +142,6 @@ def _suite(backend: str) -> type[unittest.TestCase]:
     module.__file__, module.processors, module.on_cpu = spec.origin, Processors(), on_cpu
     sys.modules[SUITE] = module
     exec(compile(tree, spec.origin, "exec", dont_inherit=True), module.__dict__)
-    if backend == "pycomm":
-        module.PROFILING_SUPPORTED_BACKENDS = []  # pycomm's operations are no events of torch's profiler yet
 
     class Upstream(module.TestDistBackend, module.DistributedTest._DistTestBase):  # type: ignore[misc, name-defined]
         def setUp(self) -> None:
