@@ -146,7 +146,10 @@ PCM_API void pcm_world_peer_lost(pcm_world *world, int rank, const char *why);
 PCM_API const char *pcm_world_transport(pcm_world *world, int rank);
 /* Connections that were turned away for lack of the secret, or for talking nonsense. */
 PCM_API uint64_t pcm_world_refused(pcm_world *world);
-/* Appends the flight recorder's latest operations, oldest first, as JSON lines; returns the bytes needed. */
+/* Writes the flight recorder's latest operations, oldest first, as JSON lines, and returns the bytes needed. Keys: record
+ * (its number among all), comm, operation (its number on the communicator), call (for people), collective, dtype, count
+ * (elements a block; null: uneven), algorithm, start_s (since the world's beginning), age_s (since its own),
+ * duration_us, state ("done", "under way", "failed"). */
 PCM_API size_t pcm_world_trace(pcm_world *world, char *text, size_t capacity);
 
 /* ---- communicators ----------------------------------------------------------------------------- */

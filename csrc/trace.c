@@ -35,13 +35,18 @@ size_t pcm_world_trace(pcm_world *world, char *text, size_t capacity)
     for (uint64_t i = first; i < world->traced; i++) {
         const struct pcm_record *record = &world->trace[i % PCM_TRACE];
         uint64_t ended = record->ended ? record->ended : now;
-        char call[128], line[384];
+        char call[128], count[24] = "null", line[512];
         pcm_head_describe(&record->head, call, sizeof call);
+        if (record->head.count != PCM_UNEVEN)
+            snprintf(count, sizeof count, "%llu", (unsigned long long)record->head.count);
         int n = snprintf(line, sizeof line,
-                         "{\"comm\":%llu,\"operation\":%u,\"call\":\"%s\",\"algorithm\":\"%.*s\",\"start_s\":%.9f,"
+                         "{\"record\":%llu,\"comm\":%llu,\"operation\":%u,\"call\":\"%s\",\"collective\":\"%s\","
+                         "\"dtype\":\"%s\",\"count\":%s,\"algorithm\":\"%.*s\",\"start_s\":%.9f,\"age_s\":%.9f,"
                          "\"duration_us\":%.3f,\"state\":\"%s\"}\n",
-                         (unsigned long long)record->comm, record->head.seq, call, (int)sizeof record->algorithm,
-                         record->algorithm, (double)(record->begun - world->tick0) / second,
+                         (unsigned long long)i, (unsigned long long)record->comm, record->head.seq, call,
+                         pcm_collective_name(record->head.collective), pcm_dtype_name(record->head.dtype), count,
+                         (int)sizeof record->algorithm, record->algorithm,
+                         (double)(record->begun - world->tick0) / second, (double)(now - record->begun) / second,
                          (double)(ended - record->begun) / second * 1e6,
                          record->status == PCM_OK      ? "done"
                          : record->status == PCM_AGAIN ? "under way"

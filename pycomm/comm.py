@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Unpack
 
@@ -506,6 +507,11 @@ class Comm(Handle):
     def transport(self, rank: int) -> str:
         """Return the name of the transport that reaches a rank of this communicator."""
         return self._world.transport(self._ranks[rank])
+
+    def trace(self) -> list[dict[str, Any]]:
+        """Return the flight recorder's latest collectives of this communicator; pycomm.h has the keys."""
+        records = map(json.loads, self._world.trace().splitlines())
+        return [record for record in records if record["comm"] == self._ident]
 
     # ---- how calls are made -------------------------------------------------------------------------------------
 

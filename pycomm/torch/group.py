@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import weakref
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -17,7 +16,7 @@ from torch.autograd import profiler as _profiler
 
 from ..core import lib
 from ..errors import InvalidArgument, PycommError
-from . import collectives, dispatch, profiling
+from . import collectives, dispatch, flight_recorder, profiling
 from .collectives import one
 from .engine import MOST_TAGS, Engine, as_list, manner
 from .errors import as_torch
@@ -35,7 +34,6 @@ _modes = torch._C._len_torch_dispatch_stack
 _QUICK = {dtype: code for dtype, code in CODES.items() if not dtype.is_complex}
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_groups: weakref.WeakSet[PycommGroup] = weakref.WeakSet()
 
 
 def _surface(method: _F) -> _F:
@@ -152,7 +150,7 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
             raise as_torch(error) from error.__cause__
         self._quick = self._quickly = self.engine.pointers.quick()
         self._timeout = timeout
-        _groups.add(self)
+        flight_recorder.groups.add(self)
 
     # ---- what it is -------------------------------------------------------------------------------------------------
 
@@ -217,7 +215,7 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """Leave the group; what is under way fails. A second call does nothing."""
-        _groups.discard(self)
+        flight_recorder.groups.discard(self)
         self._quick = self._quickly = _never
         self.engine.close()
         while self.beside:
@@ -628,5 +626,5 @@ def _never(*_: Any) -> bool:
 @atexit.register
 def _leave_all() -> None:
     """Leave the groups that the program has not destroyed, before the interpreter takes their threads away."""
-    for group in list(_groups):
+    for group in list(flight_recorder.groups):
         group.shutdown()
