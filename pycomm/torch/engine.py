@@ -16,6 +16,7 @@ from ..errors import InvalidArgument, Mismatch, PycommError, Truncated
 from ..pointers import NOTHING, Pointers, Side
 from ..request import Request
 from . import profiling
+from .logs import is_detailed, log
 from .meeting import Membership
 from .tensors import Tensor, carried
 from .work import Completer, Then, Work
@@ -71,6 +72,7 @@ class Engine:
         self._membership = membership
         self.comm, self.name = membership.comm, name
         self.pointers = Pointers(self.comm)
+        self._detailed = is_detailed()
         self.rank, self.size = self.comm.rank, self.comm.size
         self.completer, self.message_completer = (
             Completer(f"pycomm futures {name}"),
@@ -128,7 +130,7 @@ class Engine:
             root=root,
             timeout=how.timeout,
         )
-        with self._telling(prepared) if profiling.is_on() else nullcontext():
+        with self._telling(prepared) if self._seen() else nullcontext():
             if not how.waits or self._batch is not None:
                 return self.work([self.pointers.start(prepared)], result or [], then)
             self.pointers.run(prepared)
@@ -136,13 +138,29 @@ class Engine:
             then()
         return None
 
+    def _seen(self) -> bool:
+        """Return whether anybody wants to know what is called."""
+        return self._detailed or profiling.is_on()
+
     def _telling(self, prepared: Prepared) -> AbstractContextManager[Any]:
-        """Return what tells torch's profiler how a collective is run."""
+        """Tell torch's log how a collective is run, and return what tells its profiler."""
         choice = self.pointers.choice(prepared)
-        return profiling.telling(
-            choice.algorithm, self.transports, collective=prepared.collective, bytes=prepared.nbytes,
-            algorithm=choice.algorithm, slices=choice.slices, group=self.name,
+        return self._tell(
+            prepared.collective, choice.algorithm, self.transports, bytes=prepared.nbytes, algorithm=choice.algorithm,
+            slices=choice.slices, operation=self.pointers.calls(),
         )  # fmt: skip
+
+    def _telling_message(self, what: str, nbytes: int, peer: int, tag: int) -> AbstractContextManager[Any]:
+        transport = self.transports if peer == lib.PCM_ANY_SOURCE else self.comm.transport(peer)
+        return self._tell(what, what, transport, bytes=nbytes, peer=peer, tag=tag)
+
+    def _tell(self, what: str, how: str, transport: str, **facts: int | str) -> AbstractContextManager[Any]:
+        facts = {"group": self.name, **facts, "transport": transport}
+        if self._detailed:
+            log.debug("%s %s", what, " ".join(f"{name}={fact}" for name, fact in facts.items()))
+        if not profiling.is_on():
+            return nullcontext()
+        return profiling.telling(f"{how} over {transport}", collective=what, **facts)
 
     def work(self, requests: Sequence[Request | Work], result: list[Any], then: Then | None = None) -> Work:
         """Return the Work of operations that were started."""
@@ -157,7 +175,7 @@ class Engine:
     def send(self, tensor: Tensor, dest: int, tag: int, timeout: float | None = None) -> Work:
         """Start to send a dense tensor."""
         dtype, _ = carried(tensor.dtype)
-        with self._telling_message(tensor.nbytes, dest, tag) if profiling.is_on() else nullcontext():
+        with self._telling_message("send", tensor.nbytes, dest, tag) if self._seen() else nullcontext():
             request = self.pointers.send(tensor.data_ptr(), tensor.nbytes, dtype, dest, tag, tensor, timeout)
         return self._message(request, [tensor], None)
 
@@ -165,7 +183,7 @@ class Engine:
                 timeout: float | None = None) -> Work:  # fmt: skip
         """Start to receive a message that must be as long as a dense tensor."""
         dtype, _ = carried(tensor.dtype)
-        with self._telling_message(tensor.nbytes, source, tag) if profiling.is_on() else nullcontext():
+        with self._telling_message("recv", tensor.nbytes, source, tag) if self._seen() else nullcontext():
             request = self.pointers.recv(tensor.data_ptr(), tensor.nbytes, dtype, source, tag, tensor, timeout)
 
         def check() -> None:
@@ -185,10 +203,6 @@ class Engine:
 
         work = self._message(request, result, check, tell)
         return work
-
-    def _telling_message(self, nbytes: int, peer: int, tag: int) -> AbstractContextManager[Any]:
-        transport = self.transports if peer == lib.PCM_ANY_SOURCE else self.comm.transport(peer)
-        return profiling.telling("message", transport, bytes=nbytes, peer=peer, tag=tag, group=self.name)
 
     def _message(self, request: Request, result: list[Any], then: Then | None,
                  otherwise: Callable[[PycommError], None] | None = None) -> Work:  # fmt: skip

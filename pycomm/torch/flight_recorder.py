@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgument
+from .logs import log
 
 _FORMAT = "2.10"  # of torch 2.13; see torch/csrc/distributed/c10d/FlightRecorder.hpp
 _STATES = {"done": "completed", "under way": "started", "failed": "started"}
@@ -29,7 +29,6 @@ _NAMES = {
 }
 _INPUT_OF_ALL, _OUTPUT_OF_ALL = ("reduce_scatter", "scatter", "alltoall"), ("allgather", "gather", "alltoall")
 
-log = logging.getLogger("torch.distributed.pycomm")
 groups: weakref.WeakSet[Any] = weakref.WeakSet()  # the process groups that live
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -16,7 +17,7 @@ from torch.autograd import profiler as _profiler
 
 from ..core import lib
 from ..errors import InvalidArgument, PycommError
-from . import collectives, dispatch, flight_recorder, profiling
+from . import collectives, dispatch, flight_recorder, logs, profiling
 from .collectives import one
 from .engine import MOST_TAGS, Engine, as_list, manner
 from .errors import as_torch
@@ -143,14 +144,28 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         self.beside: list[Any] = []
         self._register_backend(torch.device("cpu"), dist.ProcessGroup.BackendType.CUSTOM, None)
         self._set_default_backend(dist.ProcessGroup.BackendType.CUSTOM)
+        logs.heed_debug_level()
         dispatch.keep_dynamo_out()
         try:
             self.engine = Engine(meet(store, rank, size, ranks, timeout.total_seconds()), name)
         except PycommError as error:
             raise as_torch(error) from error.__cause__
-        self._quick = self._quickly = self.engine.pointers.quick()
+        # A quick call is not logged.
+        self._quick = self._quickly = _never if logs.is_detailed() else self.engine.pointers.quick()
         self._timeout = timeout
         flight_recorder.groups.add(self)
+        self._log()
+
+    def _log(self) -> None:
+        if not logs.log.isEnabledFor(logging.INFO):
+            return
+        engine, machine = self.engine, self.engine.comm.machine
+        logs.log.info(
+            "group %s: rank %d of %d, ranks %s of the default group, over %s, timeout %g s%s%s",
+            self._name, engine.rank, engine.size, list(self.ranks) or "all", engine.transports,
+            self._timeout.total_seconds(), ", more ranks than processors" if machine.crowded else "",
+            ", some ranks only by sockets" if machine.far else "",
+        )  # fmt: skip
 
     # ---- what it is -------------------------------------------------------------------------------------------------
 

@@ -62,15 +62,12 @@ class Event:
         other.join()
 
 
-def telling(what: str, transport: str, **facts: int | str) -> AbstractContextManager[Any]:
+def telling(how: str, **facts: int | str) -> AbstractContextManager[Any]:
     """Return what records, as long as it is entered, an event that tells how an operation runs.
 
     Args:
-        what: an algorithm, or "message".
-        transport: names of transports; both are the event's name.
+        how: in few words, for the event's name.
         facts: for the trace, which the profiler takes if it was asked for shapes.
     """
-    event: AbstractContextManager[Any] = torch._C._profiler._RecordFunctionFast(
-        f"pycomm {what} over {transport}", [], {"transport": transport, **facts}
-    )
+    event: AbstractContextManager[Any] = torch._C._profiler._RecordFunctionFast(f"pycomm {how}", [], facts)
     return event
