@@ -53,26 +53,34 @@ _OLDER = {
 }
 
 
-def is_foreign(arguments: Any) -> bool:
-    """Return whether a call must go through the dispatcher: a mode is on, or a tensor is no plain CPU tensor."""
+def is_foreign(group: Any, arguments: Any) -> bool:
+    """Return whether a call must go through the dispatcher: a mode is on, or a tensor is not plain or another's."""
     if getattr(_now, "replaying", False):
         return False
-    tensors = list(_tensors(arguments))
-    return bool(tensors and _modes()) or any(type(t) not in PLAIN or not t.is_cpu for t in tensors)
+    tensors = list(tensors_of(arguments))
+    return bool(tensors and _modes()) or any(
+        type(t) not in PLAIN or (not t.is_cpu and (t.is_meta or t.device.type in group.beside)) for t in tensors
+    )
 
 
 def inputs(method: str, arguments: Sequence[Any]) -> list[Any]:
     """Return the tensors of a method's last argument of tensors: its inputs, if it has inputs and outputs."""
-    places, _ = _OPERATORS.get(method, (0, ""))
-    return list(_tensors(arguments[max(0, places - 1) : places]))
+    places = tensor_places(method)
+    return list(tensors_of(arguments[max(0, places - 1) : places]))
 
 
-def _tensors(arguments: Any) -> Iterator[Any]:
+def tensor_places(method: str) -> int:
+    """Return how many of a method's first arguments are tensors: outputs and inputs, or one for both."""
+    return _OPERATORS.get(method, (0, ""))[0]
+
+
+def tensors_of(arguments: Any) -> Iterator[Any]:
+    """Yield the tensors of nested lists."""
     for argument in arguments:
         if isinstance(argument, torch.Tensor):
             yield argument
         elif isinstance(argument, list | tuple):
-            yield from _tensors(argument)
+            yield from tensors_of(argument)
 
 
 def by_torch(group: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -96,7 +104,11 @@ def by_torch(group: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, A
     named = {key: value for key, value in kwargs.items() if value is not None}
     before = getattr(_now, "replay", None)
     with _lock, torch.library._scoped_library("c10d", "IMPL") as library:
-        _install(library, operator)
+        for key in {
+            "CPU",
+            *(torch._C._dispatch_key_for_device(t.device.type) for t in tensors_of(args) if not t.is_meta),
+        }:
+            _install(library, operator, key)
         _now.replay = replay
         try:
             return _frame(base.__name__)(group, base, given, named)
@@ -116,8 +128,8 @@ def _frame(name: str) -> Callable[..., Any]:
     return types.FunctionType(template.__code__.replace(co_name=name), globals())
 
 
-def _install(library: Library, operator: str) -> None:
-    """Make an operator on CPU tensors call this thread's `replay` as long as the library lives."""
+def _install(library: Library, operator: str, key: str) -> None:
+    """Make an operator on a device's tensors call this thread's `replay` as long as the library lives."""
     returns = len(getattr(torch.ops.c10d, operator).default._schema.returns)
 
     def kernel(*args: Any) -> Any:
@@ -140,7 +152,7 @@ def _install(library: Library, operator: str) -> None:
         handle = torch._C._distributed_c10d._create_work_from_future(future).boxed()
         return handle if returns == 1 else (args[0], handle)
 
-    library.impl(operator, kernel, "CPU", allow_override=True)
+    library.impl(operator, kernel, key, allow_override=True)
 
 
 def keep_dynamo_out() -> None:

@@ -64,8 +64,8 @@ def helper(original: Callable[..., Any], disguise: bool, *args: Any, **kwargs: A
     others = {device: its for device, its in asked.items() if device not in mine}
     if len(set(asked.values())) == 1:
         others = {}
-    elif mine != {"cpu"}:
-        raise InvalidArgument(f"{backend}: pycomm serves the device cpu alone")
+    elif "cpu" not in mine:
+        raise InvalidArgument(f"{backend}: pycomm stages other devices through host memory: let it serve cpu too")
     if disguise:
         others = {device: its for device, its in others.items() if its != "gloo" and _can_be_had(its)}
     group, prefixed = original(size, rank, ranks, "cpu:pycomm", store, name, *rest, **kwargs)
@@ -93,7 +93,7 @@ def _add(group: PycommGroup, store: Any, others: Mapping[str, str], timeout: Any
         if name not in made:
             made[name] = _backend(name, own_store, group, timeout, options)
         group._register_backend(torch.device(device), kind, made[name])
-        group.beside.append(made[name])
+        group.beside[device] = made[name]
 
 
 def _backend(name: str, store: Any, group: PycommGroup, timeout: Any, options: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -177,7 +177,7 @@ class Engine:
         dtype, _ = carried(tensor.dtype)
         with self._telling_message("send", tensor.nbytes, dest, tag) if self._seen() else nullcontext():
             request = self.pointers.send(tensor.data_ptr(), tensor.nbytes, dtype, dest, tag, tensor, timeout)
-        return self._message(request, [tensor], None)
+        return self.message(request, [tensor], None)
 
     def receive(self, tensor: Tensor, source: int, tag: int, then: Then | None, result: list[Any],
                 timeout: float | None = None) -> Work:  # fmt: skip
@@ -201,11 +201,12 @@ class Engine:
             if isinstance(error, Mismatch | Truncated):  # the sender hears of it too, in its next call at the latest
                 self.comm.Abort(str(error))
 
-        work = self._message(request, result, check, tell)
+        work = self.message(request, result, check, tell)
         return work
 
-    def _message(self, request: Request, result: list[Any], then: Then | None,
+    def message(self, request: Request | Work, result: list[Any], then: Then | None,
                  otherwise: Callable[[PycommError], None] | None = None) -> Work:  # fmt: skip
+        """Return the Work of a message that was started."""
         # A message may wait for long, and the futures of later collectives must not wait for it.
         work = Work([request], result, then, self.message_completer, otherwise=otherwise)
         if self._batch is not None:
@@ -232,6 +233,15 @@ class Engine:
     def together(self, works: Sequence[Work]) -> Work:
         """Return one Work of several."""
         return Work(works, [t for work in works for t in work.result()], None, self.completer)
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Within this, start what is called and wait for nothing; the Works are in no batch."""
+        outer, self._batch = self._batch, []
+        try:
+            yield
+        finally:
+            self._batch = outer
 
     @property
     def batching(self) -> bool:

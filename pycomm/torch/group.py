@@ -17,7 +17,7 @@ from torch.autograd import profiler as _profiler
 
 from ..core import lib
 from ..errors import InvalidArgument, PycommError
-from . import collectives, dispatch, flight_recorder, logs, profiling
+from . import collectives, dispatch, flight_recorder, logs, profiling, staging
 from .collectives import one
 from .engine import MOST_TAGS, Engine, as_list, manner
 from .errors import as_torch
@@ -47,11 +47,12 @@ def _surface(method: _F) -> _F:
     @functools.wraps(method)
     def called(self: PycommGroup, *args: Any, **kwargs: Any) -> Any:
         try:
-            if dispatch.is_foreign(args):
+            if dispatch.is_foreign(self, args):
                 return dispatch.by_torch(self, method.__name__, args, kwargs)
-            if _profiler._is_profiler_enabled and profiling.is_on():
-                return _profiled(self, name, functools.partial(method, self, *args, **kwargs), args)
-            return method(self, *args, **kwargs)
+            call = functools.partial(method, self, *args, **kwargs)
+            if staging.is_needed(args):
+                call = functools.partial(staging.call, self, method, args, kwargs)
+            return _profiled(self, name, call, args) if profiling.is_on() else call()
         except PycommError as error:
             raise as_torch(error) from error.__cause__
 
@@ -116,7 +117,8 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
     Attributes:
         ranks: the group's ranks in the default group; empty for the default group.
         known_as: the backend that the program asked for: "pycomm", or "gloo" whose name pycomm answers to.
-        beside: other backends, which serve other devices.
+        beside: other backends, by the device types that they serve.
+        staged: other device types, whose tensors have come and are staged through host memory.
         engine: the communicator and what is under way in it.
 
     Args:
@@ -141,7 +143,8 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         super().__init__(rank, size)  # the overload with a store cannot be subclassed
         self._store, self._name, self._desc, self._backend = store, name, "", backend
         self.ranks, self.known_as = tuple(ranks), "pycomm"
-        self.beside: list[Any] = []
+        self.beside: dict[str, Any] = {}
+        self.staged: set[str] = set()
         self._register_backend(torch.device("cpu"), dist.ProcessGroup.BackendType.CUSTOM, None)
         self._set_default_backend(dist.ProcessGroup.BackendType.CUSTOM)
         logs.heed_debug_level()
@@ -206,8 +209,8 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
     _set_group_name, _set_group_desc = setGroupName, setGroupDesc
 
     def _get_backend(self, device: torch.device) -> Any:
-        """Return who serves a device: for the CPU, the group itself."""
-        return self if device.type == "cpu" else super()._get_backend(device)
+        """Return who serves a device: the group itself, unless another backend does."""
+        return super()._get_backend(device) if device.type in self.beside else self
 
     supports_splitting = supports_coalescing = supports_shrinking = supports_time_estimate = False
 
@@ -233,8 +236,9 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         flight_recorder.groups.discard(self)
         self._quick = self._quickly = _never
         self.engine.close()
-        while self.beside:
-            self.beside.pop().shutdown()
+        for backend in self._backends_beside():
+            backend.shutdown()
+        self.beside.clear()
 
     def abort(self) -> None:
         """Make everything that is under way fail with Aborted, here and on the other ranks, at once."""
@@ -245,10 +249,13 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         """Set how long calls may take from now on."""
         self._timeout = timeout
         self.engine.comm.set_timeout(timeout.total_seconds())
-        for backend in self.beside:
+        for backend in self._backends_beside():
             backend._set_default_timeout(timeout)
 
     _set_default_timeout = set_timeout
+
+    def _backends_beside(self) -> list[Any]:
+        return list({id(backend): backend for backend in self.beside.values()}.values())
 
     def _set_sequence_number_for_group(self) -> None:
         """Do nothing: the core counts."""

@@ -166,7 +166,7 @@ class Work(dist.Work):  # type: ignore[misc]
                 if isinstance(request, Work):
                     if not request._settle(until):
                         return False
-                    self._error = self._error or request._error
+                    self._error, self.status = self._error or request._error, request.status
                 elif until is None:
                     request.Wait(self.status)
                 elif not _done_until(request, self.status, until):
