@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from other_device import NAME, copies
 from ranks import Ranks
+from torch.distributed._functional_collectives import all_reduce
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pycomm.errors import InvalidArgument
@@ -247,16 +248,27 @@ def what_cannot_be():
     assert isinstance(caught.value, dist.DistBackendError)
 
 
+def functional():
+    x = there(values(dist.get_rank()))
+    holds(torch.ops._c10d_functional.wait_tensor(all_reduce(x, "sum", dist.group.WORLD)), values(0) + values(1))
+    holds(x, values(dist.get_rank()))
+
+
+def by_device():
+    """A group that is asked for by devices, and one in which another backend serves the CPU."""
+    x = there(values(dist.get_rank()))
+    group = dist.new_group(backend=f"cpu:pycomm,{NAME}:pycomm")
+    dist.all_reduce(x, group=group)
+    holds(x, values(0) + values(1))
+    assert group._get_backend(torch.device(NAME)) is group
+    with pytest.raises(InvalidArgument, match="serve cpu too"):
+        dist.new_group(backend=f"cpu:gloo,{NAME}:pycomm")
+
+
 OPERATIONS = (
-    messages,
-    short_calls,
-    strides,
-    a_batch,
-    beside_host_memory,
-    under_a_mode,
-    it_is_said_once,
+    messages, short_calls, strides, a_batch, beside_host_memory, under_a_mode, functional, by_device, it_is_said_once,
     what_cannot_be,
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("asynchronous", (False, True))
