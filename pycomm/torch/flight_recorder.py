@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 import time
 import weakref
 from importlib.metadata import version
@@ -53,7 +54,9 @@ def dump_flight_recorder(prefix: str | os.PathLike[str] | None = None) -> Path:
     rank = first.ranks[first.getRank()] if first.ranks else first.getRank()
     path = Path(f"{_prefix() if prefix is None else os.fspath(prefix)}{rank}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")  # the analyzer never sees half a file
+    unfinished = path.with_name(
+        f".{path.name}.{os.getpid()}.{threading.get_ident()}"
+    )  # the analyzer never sees half a file
     unfinished.write_bytes(pickle.dumps(_dump(living)))
     return unfinished.replace(path)
 

@@ -65,8 +65,7 @@ def call(group: Any, method: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     tensors = list(dispatch.tensors_of(args[:places]))
     for tensor in tensors:
         _check(group, name, tensor)
-    for device in {tensor.device for tensor in tensors if not tensor.is_cpu}:
-        _settle(device)
+    _settle(tensors)  # the caller's stream may still work on them; after that, copies may take any stream
     options, root = _options(args[places:], kwargs)
     reads, writes = _directions(name, places, root, engine.rank)
     waits = manner(options).waits and name not in _MESSAGES and not engine.batching
@@ -120,11 +119,12 @@ def _is_known(kind: str) -> bool:
     return kind in PINNED or kind == torch._C._get_privateuse1_backend_name()
 
 
-def _settle(device: torch.device) -> None:
-    """Wait for what the caller's stream does with the tensors; then copies may take any stream."""
-    current = getattr(torch.get_device_module(device), "current_stream", None)
-    if current is not None:
-        current(device).synchronize()
+def _settle(tensors: Sequence[Tensor]) -> None:
+    """Wait for what this thread's streams do with tensors."""
+    for device in {tensor.device for tensor in tensors if not tensor.is_cpu}:
+        current = getattr(torch.get_device_module(device), "current_stream", None)
+        if current is not None:
+            current(device).synchronize()
 
 
 def _options(rest: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, int]:
@@ -177,6 +177,8 @@ def _to_host(argument: Any, read: bool) -> Any:
 
 
 def _put_back(pairs: Sequence[tuple[Any, Any]]) -> None:
-    for given, copies in pairs:
-        for tensor, copy in zip(dispatch.tensors_of([given]), dispatch.tensors_of([copies]), strict=True):
-            tensor.detach().copy_(copy)
+    """Copy results into the tensors that they are for; the copies have ended, as other streams may use them now."""
+    tensors = list(dispatch.tensors_of([given for given, _ in pairs]))
+    for tensor, copy in zip(tensors, dispatch.tensors_of([copies for _, copies in pairs]), strict=True):
+        tensor.detach().copy_(copy)
+    _settle(tensors)

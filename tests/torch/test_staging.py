@@ -118,7 +118,7 @@ def slices(count):
         there_and_back = [way for way in copies if way[0] != "stream"]
         assert {way[:2] for way in there_and_back} == {(NAME, "cpu"), ("cpu", NAME)}
         in_order = [way[0] for way in there_and_back]
-        assert copies[0] == ("stream", "waited", 0)
+        assert copies[0] == copies[-1] == ("stream", "waited", 0)
         wanted = [min(16, 4 * count - at) for at in range(0, 4 * count, 16)]
         for source, target in ((NAME, "cpu"), ("cpu", NAME)):
             assert [n for s, t, n in there_and_back if (s, t) == (source, target)] == wanted
