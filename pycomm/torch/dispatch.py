@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -53,11 +53,10 @@ _OLDER = {
 }
 
 
-def is_foreign(group: Any, arguments: Any) -> bool:
+def is_foreign(group: Any, tensors: Sequence[Any]) -> bool:
     """Return whether a call must go through the dispatcher: a mode is on, or a tensor is not plain or another's."""
     if getattr(_now, "replaying", False):
         return False
-    tensors = list(tensors_of(arguments))
     return bool(tensors and _modes()) or any(
         type(t) not in PLAIN or (not t.is_cpu and (t.is_meta or t.device.type in group.beside)) for t in tensors
     )
@@ -66,7 +65,7 @@ def is_foreign(group: Any, arguments: Any) -> bool:
 def inputs(method: str, arguments: Sequence[Any]) -> list[Any]:
     """Return the tensors of a method's last argument of tensors: its inputs, if it has inputs and outputs."""
     places = tensor_places(method)
-    return list(tensors_of(arguments[max(0, places - 1) : places]))
+    return tensors_of(arguments[max(0, places - 1) : places])
 
 
 def tensor_places(method: str) -> int:
@@ -74,13 +73,15 @@ def tensor_places(method: str) -> int:
     return _OPERATORS.get(method, (0, ""))[0]
 
 
-def tensors_of(arguments: Any) -> Iterator[Any]:
-    """Yield the tensors of nested lists."""
+def tensors_of(arguments: Iterable[Any]) -> list[Any]:
+    """Return the tensors of nested lists."""
+    found: list[Any] = []
     for argument in arguments:
-        if isinstance(argument, torch.Tensor):
-            yield argument
-        elif isinstance(argument, list | tuple):
-            yield from tensors_of(argument)
+        if isinstance(argument, list | tuple):
+            found += tensors_of(argument)
+        elif isinstance(argument, torch.Tensor):
+            found.append(argument)
+    return found
 
 
 def by_torch(group: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

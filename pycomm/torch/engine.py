@@ -23,6 +23,7 @@ from .work import Completer, Then, Work
 
 _MANY = 64
 _EMPTY = 1  # an address that nothing has
+_NOTHING = nullcontext()
 MOST_TAGS = 1 << 30  # tags from here on are the library's own
 
 
@@ -130,7 +131,7 @@ class Engine:
             root=root,
             timeout=how.timeout,
         )
-        with self._telling(prepared) if self._seen() else nullcontext():
+        with self._telling(prepared) if self._seen() else _NOTHING:
             if not how.waits or self._batch is not None:
                 return self.work([self.pointers.start(prepared)], result or [], then)
             self.pointers.run(prepared)
@@ -159,7 +160,7 @@ class Engine:
         if self._detailed:
             log.debug("%s %s", what, " ".join(f"{name}={fact}" for name, fact in facts.items()))
         if not profiling.is_on():
-            return nullcontext()
+            return _NOTHING
         return profiling.telling(f"{how} over {transport}", collective=what, **facts)
 
     def work(self, requests: Sequence[Request | Work], result: list[Any], then: Then | None = None) -> Work:
@@ -175,7 +176,7 @@ class Engine:
     def send(self, tensor: Tensor, dest: int, tag: int, timeout: float | None = None) -> Work:
         """Start to send a dense tensor."""
         dtype, _ = carried(tensor.dtype)
-        with self._telling_message("send", tensor.nbytes, dest, tag) if self._seen() else nullcontext():
+        with self._telling_message("send", tensor.nbytes, dest, tag) if self._seen() else _NOTHING:
             request = self.pointers.send(tensor.data_ptr(), tensor.nbytes, dtype, dest, tag, tensor, timeout)
         return self.message(request, [tensor], None)
 
@@ -183,7 +184,7 @@ class Engine:
                 timeout: float | None = None) -> Work:  # fmt: skip
         """Start to receive a message that must be as long as a dense tensor."""
         dtype, _ = carried(tensor.dtype)
-        with self._telling_message("recv", tensor.nbytes, source, tag) if self._seen() else nullcontext():
+        with self._telling_message("recv", tensor.nbytes, source, tag) if self._seen() else _NOTHING:
             request = self.pointers.recv(tensor.data_ptr(), tensor.nbytes, dtype, source, tag, tensor, timeout)
 
         def check() -> None:

@@ -54,9 +54,8 @@ def dump_flight_recorder(prefix: str | os.PathLike[str] | None = None) -> Path:
     rank = first.ranks[first.getRank()] if first.ranks else first.getRank()
     path = Path(f"{_prefix() if prefix is None else os.fspath(prefix)}{rank}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(
-        f".{path.name}.{os.getpid()}.{threading.get_ident()}"
-    )  # the analyzer never sees half a file
+    # The analyzer takes whatever has the prefix for a whole file.
+    unfinished = path.with_name(f".pycomm-{os.getpid()}-{threading.get_ident()}.part")
     unfinished.write_bytes(pickle.dumps(_dump(living)))
     return unfinished.replace(path)
 

@@ -47,24 +47,25 @@ def _surface(method: _F) -> _F:
     @functools.wraps(method)
     def called(self: PycommGroup, *args: Any, **kwargs: Any) -> Any:
         try:
-            if dispatch.is_foreign(self, args):
+            tensors = dispatch.tensors_of(args)
+            if dispatch.is_foreign(self, tensors):
                 return dispatch.by_torch(self, method.__name__, args, kwargs)
-            call = functools.partial(method, self, *args, **kwargs)
-            if staging.is_needed(args):
-                call = functools.partial(staging.call, self, method, args, kwargs)
-            return _profiled(self, name, call, args) if profiling.is_on() else call()
+            staged = not all(tensor.is_cpu for tensor in tensors)
+            if _profiler._is_profiler_enabled and profiling.is_on():
+                return _profiled(self, name, method, args, kwargs, staged)
+            return staging.call(self, method, args, kwargs) if staged else method(self, *args, **kwargs)
         except PycommError as error:
             raise as_torch(error) from error.__cause__
 
     return cast("_F", called)
 
 
-def _profiled(group: PycommGroup, name: str, call: Callable[[], Any], args: Sequence[Any]) -> Any:
+def _profiled(group: PycommGroup, name: str, method: Callable[..., Any], args: Any, kwargs: Any, staged: bool) -> Any:
     """Make a call that torch's profiler is to see until it has ended."""
     event = profiling.Event(group.known_as, name, dispatch.inputs(name, args))
     work = None
     try:
-        work = call()
+        work = staging.call(group, method, args, kwargs) if staged else method(group, *args, **kwargs)
     finally:
         if work is None:
             event.end()

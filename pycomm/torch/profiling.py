@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -33,6 +36,12 @@ def is_on() -> bool:
     return bool(switch._is_profiler_enabled and torch.autograd._profiler_enabled())
 
 
+@functools.cache
+def _other_thread(process: int) -> ThreadPoolExecutor:
+    """Return a thread of this process, which must not be one of the process that it was forked from."""
+    return ThreadPoolExecutor(1, "pycomm profiler")
+
+
 class Event:
     """An operation from its call to its end.
 
@@ -57,9 +66,7 @@ class Event:
         if threading.get_ident() != self._thread:
             self._end.set_result(None)
             return
-        other = threading.Thread(target=self._end.set_result, args=(None,))
-        other.start()
-        other.join()
+        _other_thread(os.getpid()).submit(self._end.set_result, None).result()
 
 
 def telling(how: str, **facts: int | str) -> AbstractContextManager[Any]:

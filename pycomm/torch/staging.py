@@ -38,11 +38,6 @@ _BY_BLOCKS = ("all_gather_single", "reduce_scatter_single")
 _MESSAGES = ("send", "recv", "recv_anysource")
 
 
-def is_needed(arguments: Sequence[Any]) -> bool:
-    """Return whether a call has tensors that are not in host memory."""
-    return any(not tensor.is_cpu for tensor in dispatch.tensors_of(arguments))
-
-
 def call(group: Any, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Work | None:
     """Do what a method of a process group does, on copies of its tensors in host memory.
 
@@ -62,7 +57,7 @@ def call(group: Any, method: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     places = dispatch.tensor_places(name)
     if name in _ELEMENTWISE:
         args = (one(args[0], "the input"), *args[1:])
-    tensors = list(dispatch.tensors_of(args[:places]))
+    tensors = dispatch.tensors_of(args[:places])
     for tensor in tensors:
         _check(group, name, tensor)
     _settle(tensors)  # the caller's stream may still work on them; after that, copies may take any stream
@@ -86,7 +81,7 @@ def call(group: Any, method: Callable[..., Any], args: tuple[Any, ...], kwargs: 
             work.wait()
         then()
         return None
-    result = list(dispatch.tensors_of(args[:1]))
+    result = dispatch.tensors_of(args[:1])
     start = partial(engine.message, works[0]) if name in _MESSAGES else partial(engine.work, list(works))
     ended: Work = start(result, then)
     return ended
@@ -178,7 +173,7 @@ def _to_host(argument: Any, read: bool) -> Any:
 
 def _put_back(pairs: Sequence[tuple[Any, Any]]) -> None:
     """Copy results into the tensors that they are for; the copies have ended, as other streams may use them now."""
-    tensors = list(dispatch.tensors_of([given for given, _ in pairs]))
-    for tensor, copy in zip(tensors, dispatch.tensors_of([copies for _, copies in pairs]), strict=True):
+    tensors = dispatch.tensors_of(given for given, _ in pairs)
+    for tensor, copy in zip(tensors, dispatch.tensors_of(copies for _, copies in pairs), strict=True):
         tensor.detach().copy_(copy)
     _settle(tensors)
