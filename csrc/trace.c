@@ -39,18 +39,18 @@ size_t pcm_world_trace(pcm_world *world, char *text, size_t capacity)
         pcm_head_describe(&record->head, call, sizeof call);
         if (record->head.count != PCM_UNEVEN)
             snprintf(count, sizeof count, "%llu", (unsigned long long)record->head.count);
-        int n = snprintf(line, sizeof line,
-                         "{\"record\":%llu,\"comm\":%llu,\"operation\":%u,\"call\":\"%s\",\"collective\":\"%s\","
-                         "\"dtype\":\"%s\",\"count\":%s,\"algorithm\":\"%.*s\",\"start_s\":%.9f,\"age_s\":%.9f,"
-                         "\"duration_us\":%.3f,\"state\":\"%s\"}\n",
-                         (unsigned long long)i, (unsigned long long)record->comm, record->head.seq, call,
-                         pcm_collective_name(record->head.collective), pcm_dtype_name(record->head.dtype), count,
-                         (int)sizeof record->algorithm, record->algorithm,
-                         (double)(record->begun - world->tick0) / second, (double)(now - record->begun) / second,
-                         (double)(ended - record->begun) / second * 1e6,
-                         record->status == PCM_OK      ? "done"
-                         : record->status == PCM_AGAIN ? "under way"
-                                                       : "failed");
+        int n =
+            snprintf(line, sizeof line,
+                     "{\"record\":%llu,\"comm\":%llu,\"operation\":%u,\"call\":\"%s\",\"collective\":\"%s\","
+                     "\"dtype\":\"%s\",\"count\":%s,\"algorithm\":\"%.*s\",\"start_s\":%.9f,\"age_s\":%.9f,"
+                     "\"duration_us\":%.3f,\"state\":\"%s\"}\n",
+                     (unsigned long long)i, (unsigned long long)record->comm, record->head.seq, call,
+                     pcm_collective_name(record->head.collective), pcm_dtype_name(record->head.dtype), count,
+                     (int)sizeof record->algorithm, record->algorithm, (double)(record->begun - world->tick0) / second,
+                     (double)(now - record->begun) / second, (double)(ended - record->begun) / second * 1e6,
+                     record->status == PCM_OK      ? "done"
+                     : record->status == PCM_AGAIN ? "under way"
+                                                   : "failed");
         if (n > 0 && used + (size_t)n < capacity) memcpy(text + used, line, (size_t)n + 1);
         used += n > 0 ? (size_t)n : 0;
     }
