@@ -105,11 +105,9 @@ def by_torch(group: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, A
     named = {key: value for key, value in kwargs.items() if value is not None}
     before = getattr(_now, "replay", None)
     with _lock, torch.library._scoped_library("c10d", "IMPL") as library:
-        for key in {
-            "CPU",
-            *(torch._C._dispatch_key_for_device(t.device.type) for t in tensors_of(args) if not t.is_meta),
-        }:
-            _install(library, operator, key)
+        kinds = {"cpu", *(tensor.device.type for tensor in tensors_of(args) if not tensor.is_meta)}
+        for kind in kinds - group.beside.keys():
+            _install(library, operator, torch._C._dispatch_key_for_device(kind))
         _now.replay = replay
         try:
             return _frame(base.__name__)(group, base, given, named)

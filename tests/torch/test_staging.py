@@ -255,12 +255,16 @@ def functional():
 
 
 def by_device():
-    """A group that is asked for by devices, and one in which another backend serves the CPU."""
+    """Groups that are asked for by devices, in which pycomm or another backend serves each."""
     x = there(values(dist.get_rank()))
     group = dist.new_group(backend=f"cpu:pycomm,{NAME}:pycomm")
     dist.all_reduce(x, group=group)
     holds(x, values(0) + values(1))
     assert group._get_backend(torch.device(NAME)) is group
+    mixed = dist.new_group(backend=f"cpu:pycomm,{NAME}:gloo")
+    with pytest.raises((RuntimeError, ValueError), match="ProcessGroupGloo"):  # which knows no such device
+        dist.all_reduce(x, group=mixed)
+    assert not mixed.staged
     with pytest.raises(InvalidArgument, match="serve cpu too"):
         dist.new_group(backend=f"cpu:gloo,{NAME}:pycomm")
 
