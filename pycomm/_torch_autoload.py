@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from typing import Any
@@ -24,12 +25,22 @@ def register() -> None:
     # devices is a list: torch takes a string letter by letter
     dist.Backend.register_backend("pycomm", _create, extended_api=True, devices=["cpu"])
     _open_doors(dist)
+    with contextlib.suppress(ImportError):  # before torch 2.8
+        from torch.distributed import _dist2
+
+        _dist2.register_backend("pycomm", _create_alone)
 
 
 def _create(options: Any, pg_options: Any) -> Any:
     from pycomm.torch import doors
 
     return doors.create(options, pg_options)
+
+
+def _create_alone(*args: Any, **kwargs: Any) -> Any:
+    from pycomm.torch import doors
+
+    return doors.create_alone(*args, **kwargs)
 
 
 def _open_doors(dist: Any) -> None:
@@ -71,6 +82,18 @@ def _open_doors(dist: Any) -> None:
         else:
             set_timeout(timeout, group)
 
+    split = c10d.split_group
+
+    @functools.wraps(split)
+    def split_group(parent_pg: Any = None, split_ranks: Any = None, *args: Any, **kwargs: Any) -> Any:
+        parent = parent_pg or c10d._get_default_group()
+        if type(parent).__module__ != "pycomm.torch.group":
+            return split(parent_pg, split_ranks, *args, **kwargs)
+        from pycomm.torch import doors
+
+        return doors.split_group(parent, split_ranks, *args, **kwargs)
+
+    c10d.split_group = dist.split_group = split_group
     c10d._set_pg_timeout = set_pg_timeout
     c10d._new_process_group_helper = new_group_helper
     c10d.monitored_barrier = dist.monitored_barrier = monitored_barrier

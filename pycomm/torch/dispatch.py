@@ -96,9 +96,11 @@ def by_torch(group: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, A
     tensors, operator = _OPERATORS[name]
     own = getattr(type(group), method)
     rest = args[tensors:]
+    replayed = []
 
     def replay(*given: Any) -> Any:
-        return own(group, *given, *rest, **kwargs)
+        replayed.append(own(group, *given, *rest, **kwargs))
+        return replayed[0]
 
     base = getattr(dist.ProcessGroup, name, None) or getattr(dist.ProcessGroup, _OLDER[name])
     given = [argument for argument in args if argument is not None and argument != ()]
@@ -110,7 +112,8 @@ def by_torch(group: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, A
             _install(library, operator, torch._C._dispatch_key_for_device(kind))
         _now.replay = replay
         try:
-            return _frame(base.__name__)(group, base, given, named)
+            work = _frame(base.__name__)(group, base, given, named)
+            return replayed[0] if replayed else work  # of the two, the group's own knows a message's sender
         finally:
             _now.replay = before
 

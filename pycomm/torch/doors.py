@@ -1,9 +1,10 @@
-"""Ways in for torch: groups made from its options, groups with other backends beside pycomm, gloo in name only."""
+"""Ways in for torch: groups from its options, parts of groups, other backends beside pycomm, gloo in name only."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch._C import _distributed_c10d
 from torch.distributed import distributed_c10d
 
 from ..errors import InvalidArgument
+from .errors import as_torch
 from .group import PycommGroup
+from .meeting import meet
 from .work import Work
 
 _c10d: Any = _distributed_c10d  # whose stub lacks some of what it has
@@ -45,6 +48,59 @@ def _let_reducers_keep_works() -> None:
 
 
 _let_reducers_keep_works()
+
+
+def create_alone(store: Any, rank: int, size: int, timeout: timedelta, device: Any, *_: Any, **__: Any) -> PycommGroup:
+    """Make a process group that torch.distributed does not know of, for torch.distributed._dist2.
+
+    Raises:
+        InvalidArgument: it is not for the CPU.
+    """
+    if torch.device(device).type != "cpu":
+        raise as_torch(InvalidArgument(f"pycomm serves the device cpu alone, not {device}"))
+    membership = meet(store, rank, size, (), timeout.total_seconds(), default=False)
+    return PycommGroup(store, rank, size, timeout, membership=membership)
+
+
+def split_group(
+    parent: PycommGroup, split_ranks: Sequence[Sequence[int]] | None, timeout: timedelta | None = None,
+    pg_options: Any = None, group_desc: str | None = None, backend: str | None = None,
+) -> PycommGroup | None:  # fmt: skip
+    """Do what torch.distributed.split_group does, which asks for an accelerator, for a group on the CPU.
+
+    Args:
+        parent: the group; all its ranks call this.
+        split_ranks: the parts, as lists of the parent's ranks.
+        timeout: None: torch's default.
+        pg_options: not looked at.
+        group_desc: of the new group.
+        backend: None or the parent's.
+
+    Raises:
+        InvalidArgument: the parts overlap or are no parts, or the parent serves other devices too.
+    """
+    everyone = [rank for part in split_ranks or () for rank in part]
+    if not everyone or len(set(everyone)) < len(everyone):
+        raise as_torch(InvalidArgument(f"split_ranks must be lists of different ranks, and is {split_ranks}"))
+    world = distributed_c10d._world
+    name, _ = world.pg_map[parent]
+    if parent.beside or backend not in (None, name):
+        raise as_torch(InvalidArgument(f"a group of {name} is split as a whole, and only for the CPU: use new_group"))
+    assert split_ranks is not None
+    part = next((part for part in split_ranks if parent.getRank() in part), split_ranks[0])
+    title = distributed_c10d._process_group_name(sorted(part), use_hashed_name=True)
+    timeout = timeout or distributed_c10d._get_default_timeout(dist.Backend(name))
+    group = parent.split_group(part, timeout, group_name=title, group_desc=group_desc)
+    if group is None:
+        return None
+    tag = f"ptd:{title}"
+    world.pg_map[group], world.pg_names[group] = (name, group.get_group_store()), title
+    world.pg_backend_config[group] = world.pg_backend_config[parent]
+    world.pg_group_ranks[group] = {rank: place for place, rank in enumerate(group.ranks)}
+    world.pg_to_tag[group] = tag
+    world.tags_to_pg.setdefault(tag, []).append(group)
+    distributed_c10d._register_process_group(title, group)
+    return group
 
 
 def helper(original: Callable[..., Any], disguise: bool, *args: Any, **kwargs: Any) -> Any:

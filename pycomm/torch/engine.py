@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import torch
+from torch._C import _distributed_c10d as c10d
 
 from ..calls import Prepared
 from ..core import lib
@@ -25,6 +27,8 @@ _MANY = 64
 _EMPTY = 1  # an address that nothing has
 _NOTHING = nullcontext()
 MOST_TAGS = 1 << 30  # tags from here on are the library's own
+# Before torch 2.8 few options said whether the caller waits, and it waited by itself for the Work that it got.
+SAYS_WHO_WAITS = hasattr(c10d.AllreduceOptions, "asyncOp")
 
 
 class Manner(NamedTuple):
@@ -57,7 +61,7 @@ def manner(options: Any) -> Manner:
         return Manner()
     timeout: timedelta = options.timeout
     return Manner(
-        not getattr(options, "asyncOp", True), None if timeout.days < 0 or not timeout else timeout.total_seconds()
+        SAYS_WHO_WAITS and not options.asyncOp, None if timeout.days < 0 or not timeout else timeout.total_seconds()
     )
 
 
@@ -250,6 +254,26 @@ class Engine:
         return self._batch is not None
 
     # ---- life -------------------------------------------------------------------------------------------------------
+
+    def split(self, part: Sequence[int], timeout: float) -> Membership | None:
+        """Make a communicator of some ranks, in this order. All ranks call it, each for its part; the rest get None.
+
+        Raises:
+            InvalidArgument: the part is empty, or its ranks are not different ones of the group's.
+            Mismatch: not all ranks of the part have named it.
+        """
+        if not part or len(set(part)) < len(part) or not set(part) <= set(range(self.size)):
+            raise InvalidArgument(f"a part must be different ranks from 0 to {self.size - 1}, and this is {list(part)}")
+        # Ranks that name different parts get different communicators, none of which is complete.
+        color = int.from_bytes(blake2b(repr(list(part)).encode(), digest_size=7).digest(), "little")
+        here = self.rank in part
+        membership = self._membership.split(color if here else None, part.index(self.rank) if here else 0)
+        if membership is not None:
+            membership.comm.set_timeout(timeout)
+            if membership.comm.size != len(part):
+                membership.leave()
+                raise Mismatch(f"{membership.comm.size} ranks have named the part {list(part)}: all of its ranks must")
+        return membership
 
     def close(self) -> None:
         """Leave the communicator; what is under way fails. A second call does nothing."""

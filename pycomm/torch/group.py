@@ -19,9 +19,9 @@ from ..core import lib
 from ..errors import InvalidArgument, PycommError
 from . import collectives, dispatch, flight_recorder, logs, profiling, staging
 from .collectives import one
-from .engine import MOST_TAGS, Engine, as_list, manner
+from .engine import MOST_TAGS, SAYS_WHO_WAITS, Engine, as_list, manner
 from .errors import as_torch
-from .meeting import meet
+from .meeting import Membership, meet
 from .monitor import monitored_barrier
 from .tensors import CODES, OPS, PLAIN, Tensor, dense, put_back, room_for
 from .work import Work
@@ -29,7 +29,8 @@ from .work import Work
 _ALLREDUCE, _BROADCAST, _ALLGATHER, _BARRIER = lib.PCM_ALLREDUCE, lib.PCM_BROADCAST, lib.PCM_ALLGATHER, lib.PCM_BARRIER
 _REDUCE_SCATTER, _ALLTOALL = lib.PCM_REDUCE_SCATTER, lib.PCM_ALLTOALL
 _UINT8 = lib.PCM_UINT8
-_AllreduceOptions, _STRIDED = c10d.AllreduceOptions, torch.strided
+_AllreduceOptions = c10d.AllreduceOptions if SAYS_WHO_WAITS else None  # else no call is quick: each returns a Work
+_STRIDED = torch.strided
 _modes = torch._C._len_torch_dispatch_stack
 # What the quick path takes: tensors whose memory is their elements, once they are contiguous and not lazily negated.
 _QUICK = {dtype: code for dtype, code in CODES.items() if not dtype.is_complex}
@@ -90,7 +91,8 @@ def _options(kind: type[Any], given: Any, **fields: Any) -> Any:
 def _is_quick(tensor: Any) -> bool:
     """Return whether a tensor can be given to the core as it is, with no question to anybody."""
     return (
-        type(tensor) in PLAIN
+        SAYS_WHO_WAITS
+        and type(tensor) in PLAIN
         and not _modes()
         and tensor.is_cpu
         and tensor.layout is torch.strided
@@ -129,6 +131,7 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         ranks: the group's ranks in the default group; empty for the default group.
         name: of the group.
         backend: the name to answer to.
+        membership: the communicator, if the ranks have met already.
     """
 
     def __init__(
@@ -140,6 +143,7 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         ranks: Sequence[int] = (),
         name: str = "",
         backend: str = "pycomm",
+        membership: Membership | None = None,
     ) -> None:
         super().__init__(rank, size)  # the overload with a store cannot be subclassed
         self._store, self._name, self._desc, self._backend = store, name, "", backend
@@ -151,7 +155,7 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         logs.heed_debug_level()
         dispatch.keep_dynamo_out()
         try:
-            self.engine = Engine(meet(store, rank, size, ranks, timeout.total_seconds()), name)
+            self.engine = Engine(membership or meet(store, rank, size, ranks, timeout.total_seconds()), name)
         except PycommError as error:
             raise as_torch(error) from error.__cause__
         # A quick call is not logged.
@@ -245,6 +249,34 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         """Make everything that is under way fail with Aborted, here and on the other ranks, at once."""
         with contextlib.suppress(InvalidArgument):  # it was shut down
             self.engine.comm.Abort("the process group was aborted")
+
+    def split_group(
+        self, ranks: Sequence[int], timeout: timedelta | None = None, opts: Any = None, group_name: str | None = None,
+        group_desc: str | None = None, device_types: Any = None,
+    ) -> PycommGroup | None:  # fmt: skip
+        """Make a group of some of this group's ranks, in ascending order. All ranks call it, each for its own part.
+
+        Args:
+            ranks: of the part, as this group numbers them; a caller that is not among them gets None.
+            timeout: that calls may take; None: this group's.
+            opts, device_types: not looked at.
+            group_name, group_desc: of the new group.
+        """
+        part, timeout = sorted(ranks), timeout or self._timeout
+        try:
+            membership = self.engine.split(part, timeout.total_seconds())
+        except PycommError as error:
+            raise as_torch(error) from None
+        if membership is None:
+            return None
+        name = group_name or f"{self._name}:{'_'.join(map(str, part))}"
+        ours = [self.ranks[r] for r in part] if self.ranks else part
+        store = dist.PrefixStore(f"{name}/", self._store)
+        group = PycommGroup(
+            store, membership.comm.rank, len(part), timeout, ours, name, self._backend, membership=membership
+        )
+        group.setGroupDesc(group_desc or "")
+        return group
 
     def set_timeout(self, timeout: timedelta) -> None:
         """Set how long calls may take from now on."""
@@ -562,7 +594,7 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         """Wait until all ranks have come here."""
         try:
             if (
-                type(opts) is c10d.BarrierOptions and not opts.asyncOp and opts.timeout.days < 0
+                SAYS_WHO_WAITS and type(opts) is c10d.BarrierOptions and not opts.asyncOp and opts.timeout.days < 0
                 and not _profiler._is_profiler_enabled
                 and not self.engine.pending and self._quick(_BARRIER, 0, 0, 0, _UINT8, None)
             ):  # fmt: skip

@@ -31,6 +31,11 @@ class Membership:
         self._home, self._founder, self._left = home, founder, False
         home.users += 1
 
+    def split(self, color: int | None, key: int) -> Membership | None:
+        """Make a communicator of the ranks that give the same color, ordered by key; None: of none. All call it."""
+        comm = self.comm.Split(color, key)
+        return None if comm is None else Membership(self._home, comm, founder=False)
+
     def leave(self) -> None:
         """Free the communicator. A second call does nothing."""
         global _default
@@ -59,7 +64,7 @@ _default: _Home | None = None  # the world of the default process group
 _lock = threading.Lock()
 
 
-def meet(store: Any, rank: int, size: int, ranks: Sequence[int], timeout: float) -> Membership:
+def meet(store: Any, rank: int, size: int, ranks: Sequence[int], timeout: float, *, default: bool = True) -> Membership:
     """Make the communicator of a process group.
 
     Args:
@@ -67,6 +72,7 @@ def meet(store: Any, rank: int, size: int, ranks: Sequence[int], timeout: float)
         rank, size: this process's place in the group.
         ranks: the group's ranks in the default group; empty for the default group itself.
         timeout: seconds that calls may take.
+        default: whether a group without `ranks` is the default group; if not, it stands alone.
 
     Raises:
         DeadlineExceeded: some ranks did not come, with their numbers.
@@ -84,7 +90,7 @@ def meet(store: Any, rank: int, size: int, ranks: Sequence[int], timeout: float)
         job, secret = int.from_bytes(token[:8], "little"), token[8:]
         joined = assemble(rank, size, job, secret, _endpoint(store), board.exchange)
         home = _Home(joined)
-        founder = not ranks
+        founder = default and not ranks
         if founder:
             _default = home
         comm = Comm(joined.world, WORLD, range(size), joined.hosts, joined.machine)

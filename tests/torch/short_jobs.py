@@ -86,7 +86,7 @@ def job(backend: str, size: int, destroys: bool) -> str:
         ranks.add(pid)
     codes = _await(ranks)
     lingering = _lingers()
-    files = os.listdir(place) + sorted(set(os.listdir("/dev/shm")) - shared)
+    files = os.listdir(place) + [name for name in os.listdir("/dev/shm") if name not in shared and not _has_owner(name)]
     if len(codes) < size:
         end = "hung"
     elif min(codes) < 0:
@@ -118,6 +118,15 @@ def _await(ranks: set[int]) -> list[int]:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     return codes
+
+
+def _has_owner(name: str) -> bool:
+    """Return whether a process maps a file in shared memory: it is not the job's, whose processes have ended."""
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            if f"/dev/shm/{name}" in maps.read_text():
+                return True
+    return False
 
 
 def _lingers() -> bool:
