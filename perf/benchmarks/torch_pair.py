@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
@@ -18,6 +19,7 @@ import torch.multiprocessing
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.testing._internal.distributed import fake_pg  # noqa: F401  # makes the backend "fake" known
 
 import pycomm
 from pycomm.perf.sizes import format_size
@@ -180,10 +182,10 @@ def gpt() -> tuple[nn.Module, list[nn.Module], torch.Tensor]:
 
 
 def training(make: Callable[[], Any], wrap: str, group: Any) -> Callable[[], None]:
-    """Return a step of training under DDP or FSDP2, in a group; without a group: by itself."""
+    """Return a step of training under DDP or FSDP2, in a group; DDP without a group is the model by itself."""
     torch.manual_seed(0)
     net, layers, x = make()
-    if group is not None and wrap == "FSDP2":
+    if wrap == "FSDP2":
         mesh = dist.DeviceMesh.from_group(group, "cpu")
         for layer in layers:
             fully_shard(layer, mesh=mesh)
@@ -201,11 +203,12 @@ def training(make: Callable[[], Any], wrap: str, group: Any) -> Callable[[], Non
 
 
 def show_training(gloo: Any, seconds: float) -> None:
-    """Print what a step of training costs, and the part of it by which communication makes it longer."""
+    """Print what a step of training costs, and by how much communication makes it longer."""
+    nothing = dist.new_group(backend="fake")
     say(f"{'ms a step':<12} {'alone':>8} {'pycomm':>8} {'gloo':>8} {'exposed':>8} {'gloo':>8} {'ratio':>7}")
     for make in (mlp, gpt):
         for wrap in ("DDP", "FSDP2"):
-            groups = {"alone": None, "pycomm": dist.group.WORLD, "gloo": gloo}
+            groups = {"alone": nothing if wrap == "FSDP2" else None, "pycomm": dist.group.WORLD, "gloo": gloo}
             steps: Calls = {name: training(make, wrap, group) for name, group in groups.items()}
             times = by_turns(steps, seconds)
             alone, own, other = (times[name].median().item() / 1e3 for name in steps)
@@ -219,6 +222,7 @@ SHOWN = {"calls": show_calls, "allreduce": show_allreduce, "messages": show_mess
 
 def rank_main(rank: int, asked: argparse.Namespace, place: str) -> None:
     """Be a rank."""
+    warnings.simplefilter("ignore")  # of FSDP2, and of names that torch 2.13 has changed
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // asked.ranks))
     store = dist.FileStore(f"{place}/store", asked.ranks)
     dist.init_process_group("pycomm", store=store, rank=rank, world_size=asked.ranks)
