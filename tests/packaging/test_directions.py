@@ -129,7 +129,21 @@ def test_the_torch_room_knows_neither_a_launcher_nor_an_algorithm(path: Path):
         assert not room or room in below, f"{path.name} imports {module}"
 
 
-@pytest.mark.parametrize("path", files("pycomm/*.py", "pycomm/torch/*.py"), ids=name_of)
+@pytest.mark.parametrize("path", files("pycomm/moe/*.py"), ids=name_of)
+def test_the_moe_room_knows_what_the_torch_room_knows_and_it(path: Path):
+    below = {"errors", "core", "calls", "comm", "pointers", "torch", "moe"}
+    for module in modules(path):
+        room = module.split(".")[1] if module.startswith("pycomm.") else ""
+        assert not room or room in below, f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize("path", files("pycomm/**/*.py"), ids=name_of)
+def test_nobody_loads_moe_but_its_user(path: Path):
+    if path.parent.name != "moe":
+        assert not any(module.startswith("pycomm.moe") for module in modules(path))
+
+
+@pytest.mark.parametrize("path", files("pycomm/*.py", "pycomm/torch/*.py", "pycomm/moe/*.py"), ids=name_of)
 def test_only_core_speaks_to_cffi(path: Path):
     speaks = {module for module in modules(path) if module.partition(".")[0] == "cffi" or "_pycomm" in module}
     assert not speaks or path.name == "core.py"
