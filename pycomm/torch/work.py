@@ -201,10 +201,29 @@ class Work(dist.Work):  # type: ignore[misc]
 
     def _fulfil(self) -> None:
         assert self._future is not None
-        if self._error is not None:
-            self._future.set_exception(self._error)
-        else:
+        if self._error is None:
             self._future.set_result(self._result)
+        else:
+            self._future._set_unwrap_func(_Failure.throw)
+            self._future.set_result(_Failure(self._error))
+
+
+class _Failure:
+    """The value of a failed future, as Future.set_exception would leave the error itself.
+
+    Waiting in Python raises the error. C++, such as DDP's, takes it for a value and pickles it to find its tensors: so
+    that raises the error too, rather than some complaint about a value without tensors.
+    """
+
+    def __init__(self, error: PycommError) -> None:
+        self._error = error
+
+    def throw(self) -> None:
+        """Raise the error."""
+        raise self._error
+
+    def __reduce__(self) -> str:
+        raise self._error
 
 
 def _done_until(request: Request, status: Status, until: float) -> bool:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from ranks import Ranks
+from torch import nn
 
 import pycomm
 
@@ -167,6 +168,39 @@ def test_a_death_is_everybodys_error():
         with pytest.raises(AssertionError, match="rank 1: the process died") as failure:
             ranks(bereft)
         assert "rank 0" not in str(failure.value) and "rank 2" not in str(failure.value)
+
+
+def bereft_in_backward() -> None:
+    net = nn.parallel.DistributedDataParallel(nn.Linear(4, 4))
+    dist.barrier()
+    if dist.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    error = caught(net(torch.ones(2, 4)).sum().backward)
+    assert isinstance(error, RuntimeError) and "PeerLost: rank 1" in str(error), error
+
+
+def test_a_death_during_backward_is_named():
+    with Ranks(2) as ranks:
+        with pytest.raises(AssertionError, match="rank 1: the process died") as failure:
+            ranks(bereft_in_backward)
+        assert "rank 0" not in str(failure.value)
+
+
+def failed_future() -> None:
+    dist.barrier()
+    if dist.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    future = dist.all_reduce(torch.ones(10), async_op=True).get_future()
+    chained = future.then(lambda done: done.value()[0] + 1)
+    assert isinstance(caught(future.wait), pycomm.PeerLost)
+    assert "PeerLost: rank 1" in str(caught(chained.wait))
+
+
+def test_a_future_raises_what_its_operation_has_met():
+    with Ranks(2) as ranks:
+        with pytest.raises(AssertionError, match="rank 1: the process died") as failure:
+            ranks(failed_future)
+        assert "rank 0" not in str(failure.value)
 
 
 def watched(wait_all: bool) -> tuple[str, str]:
