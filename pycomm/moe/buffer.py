@@ -144,6 +144,7 @@ class Buffer:
         """
         _check_rows(x)
         if handle is not None:
+            _check_handle(handle)
             if not (topk_idx is None and topk_weights is None and num_experts is None):
                 raise InvalidArgument("a handle has its own topk_idx, topk_weights and num_experts: leave them out")
             _check_length(x, handle.route.tokens, "tokens, as the dispatch that gave the handle had")
@@ -183,6 +184,7 @@ class Buffer:
             event: None.
         """
         _check_rows(x)
+        _check_handle(handle)
         route, thread = handle
         _check_length(x, route.received, "rows, one for each token that dispatch received")
         if topk_weights is not None:
@@ -333,6 +335,11 @@ def _check_rows(x: Any, what: str = "x") -> None:
             f"{what} is {x.dtype}, {x.layout}, on {x.device}, and must be a dense tensor on the CPU, of a dtype that "
             "pycomm computes with"
         )
+
+
+def _check_handle(handle: Any) -> None:
+    if not isinstance(handle, Handle):
+        raise InvalidArgument(f"handle is a {type(handle).__name__} and must be what a dispatch returned as its fifth")
 
 
 def _check_length(x: Tensor, rows: int, meaning: str, what: str = "x") -> None:

@@ -29,7 +29,6 @@ class Exchange:
 
     def __init__(self, comm: Comm) -> None:
         self._pointers = Pointers(comm)
-        self._quick = self._pointers.quick()
         self.rank, self.size = comm.rank, comm.size
 
     def facts(self, mine: Sequence[int]) -> list[list[int]]:
@@ -59,7 +58,8 @@ class Exchange:
 
     def _equal(self, name: str, code: int, own: Tensor, length: int, count: int) -> Any:
         out = torch.empty(length, dtype=torch.int64)
-        if not self._quick(code, own.data_ptr(), out.data_ptr(), count, _INT64, (own, out)):
+        quick = self._pointers.quick()  # each time, for it knows whether the communicator is still there
+        if not quick(code, own.data_ptr(), out.data_ptr(), count, _INT64, (own, out)):
             sides = Side(own.data_ptr()), Side(out.data_ptr())
             self._pointers.run(self._pointers.prepare(name, *sides, count, _INT64, (own, out)))
         return out

@@ -292,6 +292,8 @@ def refused() -> None:
         (dispatch(topk_weights=torch.ones(3, 3)), "topk_weights is torch.float32 of shape [3, 3]"),
         (dispatch(topk_weights=idx), "topk_weights is torch.int64"),
         (dispatch(handle=handle, topk_idx=idx), "leave them out"),
+        (dispatch(handle=(handle,)), "handle is a tuple"),
+        (caught(buffer.combine, recv_x, None), "handle is a NoneType"),
         (dispatch(torch.ones(2, 8), handle), "x has 2 rows and must have 3"),
         (caught(buffer.combine, torch.ones(len(recv_x) + 1, 8), handle), f"must have {len(recv_x)} rows"),
         (caught(buffer.combine, recv_x, handle, torch.ones(len(recv_x) + 1, 2)), "topk_weights has"),
@@ -323,6 +325,20 @@ def test_nobody_waits_beyond_the_deadline():
         (name, text, family), (other, *_) = ranks(late)
         assert name == "DeadlineExceeded" and "TimeoutError" in family, text
         assert other
+
+
+def gone() -> None:
+    from pycomm.moe import Buffer
+
+    buffer = Buffer()
+    dist.destroy_process_group()
+    name, text, _ = caught(buffer.dispatch, torch.ones(2, 4), topk_idx=torch.zeros(2, 1).long(), num_experts=1)
+    assert name == "InvalidArgument" and "freed" in text, text
+
+
+def test_a_group_that_is_gone_is_refused():
+    with Ranks(1) as ranks:
+        ranks(gone)
 
 
 def foreign() -> None:
