@@ -65,7 +65,7 @@ def at_once(buffer: Any, x: Any, idx: Any, weights: Any, grouped: bool) -> Any:
     if not grouped:
         return buffer.combine(recv_x.mul_(recv_weights.sum(1, keepdim=True).to(x.dtype)), handle)[0]
     experts, order = recv_idx.view(-1).sort(stable=True)
-    order = order[experts.searchsorted(0) :]
+    order = order[torch.searchsorted(experts, 0) :]
     rows = order // TOPK
     made = recv_x[rows].mul_(recv_weights.view(-1)[order, None].to(x.dtype))
     return buffer.combine(torch.zeros_like(recv_x).index_add_(0, rows, made), handle)[0]
