@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..comm import Comm
@@ -77,6 +78,17 @@ class Staging:
         memory, self._memory = self._memory, None
         nbytes = count * width * dtype.itemsize
         if memory is None or memory.numel() < nbytes:
-            memory = torch.empty(nbytes, dtype=torch.uint8)
+            memory = room(nbytes, 1, torch.uint8).view(-1)
         yield memory[:nbytes].view(dtype).view(count, width)
         self._memory = memory
+
+
+def room(count: int, width: int, dtype: torch.dtype) -> Tensor:
+    """Return an uninitialized tensor of some rows.
+
+    Its memory is numpy's, which asks for huge pages where torch does not: otherwise a first touch of each 4 KiB would
+    take longer than all that is written there.
+    """
+    nbytes = count * width * dtype.itemsize
+    memory = torch.from_numpy(np.empty(max(1, nbytes), np.uint8))  # an empty array has strides that torch cannot view
+    return memory[:nbytes].view(dtype).view(count, width)

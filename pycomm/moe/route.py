@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ..errors import InvalidArgument
 from ..torch.tensors import Tensor
-from .exchange import Exchange, Staging
+from .exchange import Exchange, Staging, room
 
 _SUMMED = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -50,7 +50,7 @@ class Hop:
 
     def scatter(self, x: Tensor) -> Tensor:
         """Send rows on their way, and return those that come: [rows, n] to [received, n]."""
-        here, out = self._exchange.rank, torch.empty((self.received, x.size(1)), dtype=x.dtype)
+        here, out = self._exchange.rank, room(self.received, x.size(1), x.dtype)
         sent, got = _without(self._sent, here), _without(self._got, here)
         torch.index_select(x, 0, self._staying, out=out[self._at[here] : self._at[here + 1]])
         with self._staging.rows(len(self._leaving), x.size(1), x.dtype) as leaving:
