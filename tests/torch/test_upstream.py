@@ -1,4 +1,4 @@
-"""A part of the tests of process groups that torch ships, on pycomm; `make test-torch` runs all of them, on gloo too."""
+"""A part of the tests of process groups that torch ships, on pycomm; `make test-torch` runs all, on gloo too."""
 
 from __future__ import annotations
 
