@@ -98,6 +98,16 @@ uint64_t pcm_comm_calls(pcm_comm *comm)
     return calls;
 }
 
+void pcm_comm_hold(pcm_comm *comm, int held)
+{
+    pcm_world *world = comm->world;
+    pthread_mutex_lock(&world->lock);
+    world->drivers += held ? 1 : -1;
+    if (!world->drivers && world->stopping) pthread_cond_broadcast(&world->parked);
+    pcm_world_wake_thread(world);
+    pthread_mutex_unlock(&world->lock);
+}
+
 void pcm_comm_set_timeout(pcm_comm *comm, double seconds)
 {
     pthread_mutex_lock(&comm->world->lock);

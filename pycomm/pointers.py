@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,6 +126,16 @@ class Pointers:
         check(lib.pcm_recv_start(self.comm._live(), ffi.cast("void *", address), nbytes, dtype, source, tag,
                                  timeout or 0, request.handle))  # fmt: skip
         return request
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within this, only who waits for an operation works on it: for many that are started in a row."""
+        handle = self.comm._live()
+        lib.pcm_comm_hold(handle, 1)
+        try:
+            yield
+        finally:
+            lib.pcm_comm_hold(handle, 0)
 
     def calls(self) -> int:
         """Return how many collectives have been called."""
