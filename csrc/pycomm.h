@@ -161,6 +161,8 @@ PCM_API int pcm_comm_rank(const pcm_comm *comm);
 PCM_API int pcm_comm_size(const pcm_comm *comm);
 /* How many collectives have been called on this rank; where ranks agree on their calls, they agree on it. */
 PCM_API uint64_t pcm_comm_calls(pcm_comm *comm);
+/* From now on this thread does not spin where it waits: for one that waits while other threads compute. */
+PCM_API void pcm_thread_patient(void);
 /* Between pcm_comm_hold(comm, 1) and pcm_comm_hold(comm, 0) no thread works on what was started unless it waits
  * for it: for who starts many operations in a row and shall not meet another thread at each. */
 PCM_API void pcm_comm_hold(pcm_comm *comm, int held);

@@ -343,13 +343,19 @@ static void hand_over(pcm_world *world)
     if (world->followers && !world->asleep) pthread_cond_broadcast(&world->eased);
 }
 
+static _Thread_local bool patient; /* this thread waits while others compute: what it spins, they lack */
+
+void pcm_thread_patient(void) { patient = true; }
+
+static int spins(const pcm_world *world) { return patient ? 0 : world->spin; }
+
 /* What a waiting thread does when there was nothing to move: it spins, then yields its core, then sleeps. */
 static void idle(pcm_world *world, int round)
 {
     if (!world->polled || round % 256 == 255) pcm_reactor_poll(world->reactor, 0);
-    if (round < world->spin) {
+    if (round < spins(world)) {
         pcm_pause();
-    } else if (round < world->spin + world->yields) {
+    } else if (round < spins(world) + world->yields) {
         pthread_mutex_unlock(&world->lock);
         sched_yield();
         pthread_mutex_lock(&world->lock);
@@ -389,7 +395,7 @@ int pcm_request_drive(struct pcm_request *request, double seconds)
             round = 0;
             continue;
         }
-        if (round >= world->spin || round % 1024 == 1023) {
+        if (round >= spins(world) || round % 1024 == 1023) {
             check_deadline(request);
             if (until > 0 && pcm_now() >= until) break;
         }
@@ -404,6 +410,7 @@ int pcm_request_drive(struct pcm_request *request, double seconds)
 static void *progress_thread(void *argument)
 {
     pcm_world *world = argument;
+    pcm_thread_patient();
     pthread_mutex_lock(&world->lock);
     for (int round = 0; !world->stopping;) {
         if ((!world->detached && !world->unsent) || world->drivers) {
@@ -414,7 +421,7 @@ static void *progress_thread(void *argument)
             round = 0;
         } else {
             for (pcm_comm *comm = world->comms; comm; comm = comm->next)
-                for (struct pcm_request *r = comm->active, *next; r && round >= world->spin; r = next) {
+                for (struct pcm_request *r = comm->active, *next; r && round >= spins(world); r = next) {
                     next = r->next;
                     check_deadline(r);
                     if (comm->error.code) break;

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ..core import lib
 from ..errors import DeadlineExceeded, InvalidArgument, PycommError
 from ..request import Request, Status
 from .errors import as_torch
@@ -267,5 +268,6 @@ class Completer:
                 thread.join()
 
     def _run(self) -> None:
+        lib.pcm_thread_patient()
         while (work := self._works.get()) is not None:
             work.complete()
