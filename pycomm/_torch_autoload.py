@@ -43,6 +43,10 @@ def _create_alone(*args: Any, **kwargs: Any) -> Any:
     return doors.create_alone(*args, **kwargs)
 
 
+def _is_ours(group: Any) -> bool:
+    return type(group).__module__ == "pycomm.torch.group"
+
+
 def _open_doors(dist: Any) -> None:
     """Wrap the functions of torch that ask for backends by name, where they mean pycomm."""
     from torch.distributed import distributed_c10d as c10d
@@ -77,7 +81,7 @@ def _open_doors(dist: Any) -> None:
     @functools.wraps(set_timeout)
     def set_pg_timeout(timeout: Any, group: Any = None) -> None:
         chosen = group or c10d._get_default_group()
-        if type(chosen).__module__ == "pycomm.torch.group":
+        if _is_ours(chosen):
             chosen.set_timeout(timeout)
         else:
             set_timeout(timeout, group)
@@ -87,12 +91,24 @@ def _open_doors(dist: Any) -> None:
     @functools.wraps(split)
     def split_group(parent_pg: Any = None, split_ranks: Any = None, *args: Any, **kwargs: Any) -> Any:
         parent = parent_pg or c10d._get_default_group()
-        if type(parent).__module__ != "pycomm.torch.group":
+        if not _is_ours(parent):
             return split(parent_pg, split_ranks, *args, **kwargs)
         from pycomm.torch import doors
 
         return doors.split_group(parent, split_ranks, *args, **kwargs)
 
+    batch = c10d.batch_isend_irecv
+
+    @functools.wraps(batch)
+    def batch_isend_irecv(p2p_op_list: Any) -> Any:
+        first = p2p_op_list[0] if isinstance(p2p_op_list, list) and p2p_op_list else None
+        group = getattr(first, "group", None) or c10d._get_default_group()
+        if not _is_ours(group):
+            return batch(p2p_op_list)
+        with group.engine.pointers.held():  # else a thread would work on each message as soon as it is started
+            return batch(p2p_op_list)
+
+    c10d.batch_isend_irecv = dist.batch_isend_irecv = batch_isend_irecv
     c10d.split_group = dist.split_group = split_group
     c10d._set_pg_timeout = set_pg_timeout
     c10d._new_process_group_helper = new_group_helper

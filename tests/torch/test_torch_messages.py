@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -73,6 +74,26 @@ def many_messages() -> None:
 
 def test_a_batch_of_many_messages(pool):
     pool(2)(many_messages)
+
+
+def unattended() -> float:
+    begun = time.monotonic()
+    if dist.get_rank():
+        outs = [torch.empty(16384) for _ in range(200)]  # more than lies in the lanes
+        for work in dist.batch_isend_irecv([dist.P2POp(dist.irecv, out, 0) for out in outs]):
+            work.wait()
+        assert all((out == i).all() for i, out in enumerate(outs))
+        return time.monotonic() - begun
+    parts = [torch.full((16384,), float(i)) for i in range(200)]
+    batch = dist.batch_isend_irecv([dist.P2POp(dist.isend, part, 1) for part in parts])
+    time.sleep(3)
+    for work in batch:
+        work.wait()
+    return 0.0
+
+
+def test_a_batch_goes_on_while_nobody_waits_for_it(pool):
+    assert max(pool(2)(unattended)) < 2.5
 
 
 def works() -> None:
