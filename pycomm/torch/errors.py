@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.distributed as dist
 
 from .. import errors
@@ -20,14 +22,26 @@ def as_torch(error: PycommError) -> PycommError:
     Args:
         error: what pycomm raised. An error that is torch's already is returned as it is.
     """
-    kind = type(error)
     if isinstance(error, RuntimeError):
         return error
-    twin = _TWINS.get(kind)
-    if twin is None:
-        twin = type(kind.__name__, (kind, _Torch), {"__doc__": kind.__doc__, "__module__": __name__})
-        _TWINS[kind] = twin
+    twin: Any = _twin(type(error))
     if isinstance(error, errors.PeerLost | errors.DeadlineExceeded | errors.Mismatch):
         dump_if_asked()
-        return twin(str(error), error.rank)
-    return twin(str(error))
+        made: PycommError = twin(str(error), error.rank)
+    else:
+        made = twin(str(error))
+    return made
+
+
+def _twin(kind: type[PycommError]) -> type[PycommError]:
+    if kind not in _TWINS:
+        _TWINS[kind] = type(kind.__name__, (kind, _Torch), {"__doc__": kind.__doc__, "__module__": __name__})
+    return _TWINS[kind]
+
+
+def __getattr__(name: str) -> Any:
+    """Give the twin of one of pycomm's errors: unpickling asks for it by name."""
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, PycommError):
+        return _twin(kind)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

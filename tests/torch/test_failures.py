@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import subprocess
+import sys
 import time
 from datetime import timedelta
 
@@ -14,6 +17,7 @@ from ranks import Ranks
 from torch import nn
 
 import pycomm
+from pycomm.torch.errors import as_torch
 
 
 def caught(function, *args, **kwargs):
@@ -237,3 +241,14 @@ def absent() -> str:
 def test_who_does_not_come_is_named(tmp_path):
     with Ranks(2, "", {"PLACE": str(tmp_path / "store")}) as ranks:
         assert "rank 1 of 2 did not come" in ranks(absent)[0]
+
+
+@pytest.mark.parametrize("error", [pycomm.PeerLost("lost", 2), pycomm.Aborted("enough"), pycomm.Mismatch("no", 1)])
+def test_errors_can_be_sent_to_another_process(error):
+    twin = as_torch(error)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "import pickle, sys; print(repr(pickle.load(sys.stdin.buffer).__dict__))"],
+        input=pickle.dumps(twin), capture_output=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.decode().strip() == repr(twin.__dict__)
+    assert isinstance(pickle.loads(pickle.dumps(twin)), type(twin))
