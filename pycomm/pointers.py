@@ -13,7 +13,7 @@ from .calls import Prepared
 from .comm import Comm
 from .contract import contract
 from .core import COLLECTIVES, check, ffi, lib
-from .errors import InvalidArgument
+from .errors import InvalidArgument, PycommError
 from .request import Request, drop_late
 from .select import Choice
 
@@ -49,11 +49,15 @@ class Pointers:
     def __init__(self, comm: Comm) -> None:
         self.comm = comm
 
-    def quick(self) -> Callable[[int, int, int, int, int, Any], bool]:
+    def quick(self, told: Callable[[PycommError], PycommError]) -> Callable[[int, int, int, int, int, Any], bool]:
         """Return a function that tries to run a call in one crossing; False: use `prepare` and `run`.
 
-        Its arguments are collective | op << 8 | root << 32, the input's and the output's address (0: none; the same:
-        IN_PLACE), the elements a block, the dtype, and what must be kept alive should the call outlive the caller.
+        Args:
+            told: turns an error into the one that is raised.
+
+        The function's arguments are collective | op << 8 | root << 32, the input's and the output's address (0: none;
+        the same: IN_PLACE), the elements a block, the dtype, and what must be kept alive should the call outlive the
+        caller.
         """
         run, address = lib.pycomm_run_pointers, int(ffi.cast("uintptr_t", self.comm._live()))
 
@@ -67,7 +71,10 @@ class Pointers:
                 return True
             if status < 0 or status == _NO_PLAN:
                 return False
-            calls.finish(status, keep)
+            try:
+                calls.finish(status, keep)
+            except PycommError as error:
+                raise told(error) from None
             return True
 
         return quick

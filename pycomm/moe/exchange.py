@@ -12,6 +12,7 @@ import torch
 from ..comm import Comm
 from ..core import lib
 from ..pointers import Pointers, Side
+from ..torch.errors import as_torch
 from ..torch.tensors import Tensor, carried
 
 _ALLGATHER, _ALLTOALL, _INT64 = lib.PCM_ALLGATHER, lib.PCM_ALLTOALL, lib.PCM_INT64
@@ -59,7 +60,7 @@ class Exchange:
 
     def _equal(self, name: str, code: int, own: Tensor, length: int, count: int) -> Any:
         out = torch.empty(length, dtype=torch.int64)
-        quick = self._pointers.quick()  # each time, for it knows whether the communicator is still there
+        quick = self._pointers.quick(as_torch)  # each time, for it knows whether the communicator is still there
         if not quick(code, own.data_ptr(), out.data_ptr(), count, _INT64, (own, out)):
             sides = Side(own.data_ptr()), Side(out.data_ptr())
             self._pointers.run(self._pointers.prepare(name, *sides, count, _INT64, (own, out)))

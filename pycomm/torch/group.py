@@ -159,7 +159,7 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         except PycommError as error:
             raise as_torch(error) from error.__cause__
         # A quick call is not logged.
-        self._quick = self._quickly = _never if logs.is_detailed() else self.engine.pointers.quick()
+        self._quick = self._quickly = _never if logs.is_detailed() else self.engine.pointers.quick(as_torch)
         self._timeout = timeout
         flight_recorder.groups.add(self)
         self._log()
@@ -328,11 +328,8 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
                 code, dtype = OPS[hash(opts.reduceOp)], _QUICK.get(tensor.dtype)
                 if code is not None and dtype is not None and not tensor.is_neg():
                     at = tensor.data_ptr()
-                    try:
-                        if self._quick(_ALLREDUCE | code << 8, at, at, tensor.numel(), dtype, tensor):
-                            return None
-                    except PycommError as error:
-                        raise as_torch(error) from None
+                    if self._quick(_ALLREDUCE | code << 8, at, at, tensor.numel(), dtype, tensor):
+                        return None
         return self._allreduce(tensors, opts, op=op, timeout=timeout)
 
     @_surface
@@ -402,11 +399,8 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
                 and dtype is input.dtype and input.numel() == count * self.engine.size
             ):  # fmt: skip
                 what = _REDUCE_SCATTER | code << 8
-                try:
-                    if self._quick(what, input.data_ptr(), output.data_ptr(), count, _QUICK[dtype], (input, output)):
-                        return None
-                except PycommError as error:
-                    raise as_torch(error) from None
+                if self._quick(what, input.data_ptr(), output.data_ptr(), count, _QUICK[dtype], (input, output)):
+                    return None
         return self._reduce_scatter_single(output, input, opts)
 
     @_surface
@@ -440,13 +434,8 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
                 at, source = tensor.data_ptr(), opts.rootRank
                 if 0 <= source < self.engine.size:
                     own = at if source == self.engine.rank else 0
-                    try:
-                        if self._quick(
-                            _BROADCAST | source << 32, own, at, tensor.numel(), _QUICK[tensor.dtype], tensor
-                        ):
-                            return None
-                    except PycommError as error:
-                        raise as_torch(error) from None
+                    if self._quick(_BROADCAST | source << 32, own, at, tensor.numel(), _QUICK[tensor.dtype], tensor):
+                        return None
         return self._broadcast(tensors, opts, timeout, root)
 
     @_surface
@@ -492,14 +481,11 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
         """
         if opts is not None and _is_quick(input) and _is_quick(output) and not opts.asyncOp and opts.timeout.days < 0:
             count, dtype = input.numel(), input.dtype
-            if dtype is output.dtype and output.numel() == count * self.engine.size:
-                try:
-                    if self._quick(
-                        _ALLGATHER, input.data_ptr(), output.data_ptr(), count, _QUICK[dtype], (input, output)
-                    ):
-                        return None
-                except PycommError as error:
-                    raise as_torch(error) from None
+            if (
+                dtype is output.dtype and output.numel() == count * self.engine.size
+                and self._quick(_ALLGATHER, input.data_ptr(), output.data_ptr(), count, _QUICK[dtype], (input, output))
+            ):  # fmt: skip
+                return None
         return self._all_gather_single(output, input, opts)
 
     @_surface
@@ -576,11 +562,8 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
             total, size, dtype = input.numel(), self.engine.size, input.dtype
             if dtype is output.dtype and output.numel() == total and input.dim() and input.size(0) % size == 0:
                 own, out = input.data_ptr(), output.data_ptr()
-                try:
-                    if self._quick(_ALLTOALL, own, out, total // size, _QUICK[dtype], (input, output)):
-                        return None
-                except PycommError as error:
-                    raise as_torch(error) from None
+                if self._quick(_ALLTOALL, own, out, total // size, _QUICK[dtype], (input, output)):
+                    return None
         return self._all_to_all_single(output, input, output_split_sizes, input_split_sizes, opts)
 
     @_surface
@@ -592,15 +575,12 @@ class PycommGroup(dist.ProcessGroup):  # type: ignore[misc]
 
     def barrier(self, opts: Any = None, *, timeout: Any = None) -> Work | None:
         """Wait until all ranks have come here."""
-        try:
-            if (
-                SAYS_WHO_WAITS and type(opts) is c10d.BarrierOptions and not opts.asyncOp and opts.timeout.days < 0
-                and not _profiler._is_profiler_enabled
-                and not self.engine.pending and self._quick(_BARRIER, 0, 0, 0, _UINT8, None)
-            ):  # fmt: skip
-                return None
-        except PycommError as error:
-            raise as_torch(error) from None
+        if (
+            SAYS_WHO_WAITS and type(opts) is c10d.BarrierOptions and not opts.asyncOp and opts.timeout.days < 0
+            and not _profiler._is_profiler_enabled
+            and not self.engine.pending and self._quick(_BARRIER, 0, 0, 0, _UINT8, None)
+        ):  # fmt: skip
+            return None
         return self._barrier(opts, timeout)
 
     @_surface
