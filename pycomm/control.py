@@ -85,7 +85,8 @@ class Control:
         self._connected = self._joined = self._met = self._deaf = False
         self._refusals = 0
         self._posts: deque[list[bytes]] = deque()
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # wakes the thread; -1: it has ended
+        self._ringing = threading.Lock()
         self._stopping = False
         self.thread = threading.Thread(target=self._run, name="pycomm-control", daemon=True)
         self.thread.start()
@@ -93,14 +94,19 @@ class Control:
     def post(self, message: list[bytes]) -> None:
         """Send the message to the hub soon; from any thread."""
         self._posts.append(message)
-        os.eventfd_write(self._bell, 1)
+        self._ring()
 
     def stop(self) -> None:
         """Send what was posted, close everything and end the thread; from any thread, once."""
         self._stopping = True
-        os.eventfd_write(self._bell, 1)
+        self._ring()
         if threading.current_thread() is not self.thread:
             self.thread.join()
+
+    def _ring(self) -> None:
+        with self._ringing:  # the thread may be about to end
+            if self._bell >= 0:
+                os.eventfd_write(self._bell, 1)
 
     def withdraw(self) -> None:
         """Take back the file by which the other ranks found this one."""
@@ -213,4 +219,6 @@ class Control:
         if not self._deaf:
             self._close_dealer()
         self._context.term()
-        os.close(self._bell)
+        with self._ringing:
+            os.close(self._bell)
+            self._bell = -1

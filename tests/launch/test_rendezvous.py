@@ -508,6 +508,30 @@ def test_the_hub_rests_after_an_aborted_rank_has_died() -> None:
     assert spawn(2, rank)[0].value < 100
 
 
+def test_a_thread_that_ends_before_it_is_rung_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rank() -> None:
+        rendezvous = Rendezvous(environment.join())
+        rendezvous.exchange(b"")
+        assert rendezvous._control is not None
+        monkeypatch.setattr(rendezvous._control, "_ring", _ring_late(rendezvous._control))
+        rendezvous.close()
+
+    run_ranks(2, rank)
+
+
+def _ring_late(end: control.Control) -> Callable[[], None]:
+    """Return what rings once the thread has ended, if it has been told to: something else has woken it."""
+    ring = end._ring
+
+    def late() -> None:
+        if end._stopping:
+            ring()
+            end.thread.join()
+        ring()
+
+    return late
+
+
 def test_a_closed_rendezvous_refuses_to_exchange() -> None:
     rendezvous = Rendezvous(hub_in_rank_0(2))
     rendezvous.close()
