@@ -43,13 +43,14 @@ def _create_alone(*args: Any, **kwargs: Any) -> Any:
     return doors.create_alone(*args, **kwargs)
 
 
-def _is_ours(group: Any) -> bool:
-    return type(group).__module__ == "pycomm.torch.group"
-
-
 def _open_doors(dist: Any) -> None:
     """Wrap the functions of torch that ask for backends by name, where they mean pycomm."""
     from torch.distributed import distributed_c10d as c10d
+
+    def ours(group: Any) -> Any:
+        """Return a group, by default the default one, if it is pycomm's; else None."""
+        group = group or c10d._get_default_group()
+        return group if type(group).__module__ == "pycomm.torch.group" else None
 
     helper, barrier = c10d._new_process_group_helper, c10d.monitored_barrier
 
@@ -80,8 +81,8 @@ def _open_doors(dist: Any) -> None:
 
     @functools.wraps(set_timeout)
     def set_pg_timeout(timeout: Any, group: Any = None) -> None:
-        chosen = group or c10d._get_default_group()
-        if _is_ours(chosen):
+        chosen = ours(group)
+        if chosen is not None:
             chosen.set_timeout(timeout)
         else:
             set_timeout(timeout, group)
@@ -90,8 +91,8 @@ def _open_doors(dist: Any) -> None:
 
     @functools.wraps(split)
     def split_group(parent_pg: Any = None, split_ranks: Any = None, *args: Any, **kwargs: Any) -> Any:
-        parent = parent_pg or c10d._get_default_group()
-        if not _is_ours(parent):
+        parent = ours(parent_pg)
+        if parent is None:
             return split(parent_pg, split_ranks, *args, **kwargs)
         from pycomm.torch import doors
 
@@ -102,8 +103,8 @@ def _open_doors(dist: Any) -> None:
     @functools.wraps(batch)
     def batch_isend_irecv(p2p_op_list: Any) -> Any:
         first = p2p_op_list[0] if isinstance(p2p_op_list, list) and p2p_op_list else None
-        group = getattr(first, "group", None) or c10d._get_default_group()
-        if not _is_ours(group):
+        group = ours(getattr(first, "group", None))
+        if group is None:
             return batch(p2p_op_list)
         with group.engine.pointers.held():  # else a thread would work on each message as soon as it is started
             return batch(p2p_op_list)

@@ -35,6 +35,12 @@ class Side(NamedTuple):
 
 
 NOTHING = Side(0)
+_ELSEWHERE = 1  # an address that nothing has
+
+
+def apart(own: Side, out: Side) -> Side:
+    """Return the input's side of a call that is not in place, also if both are empty and so lie at the same address."""
+    return own._replace(address=_ELSEWHERE) if own.address == out.address else own
 
 
 class Pointers:

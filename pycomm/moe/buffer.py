@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
-from ..calls import frozen
 from ..comm import Comm
 from ..errors import InvalidArgument, Mismatch, PycommError
 from ..torch.errors import as_torch
@@ -305,8 +304,7 @@ def _anchor(wants: bool) -> Tensor:
 
 def _even_hosts(comm: Comm) -> list[list[int]] | None:
     """Return the ranks of each host if there are several hosts with equally many ranks, and more than one on each."""
-    groups = () if comm.groups is None else frozen(comm.groups)
-    hosts = [list(_members(group)) for group in groups]
+    hosts = [list(_members(group)) for group in (() if comm.groups is None else comm.groups)]
     return hosts if len(hosts) > 1 and len({len(host) for host in hosts}) == 1 and len(hosts[0]) > 1 else None
 
 

@@ -11,12 +11,11 @@ import torch
 
 from ..comm import Comm
 from ..core import lib
-from ..pointers import Pointers, Side
+from ..pointers import Pointers, Side, apart
 from ..torch.errors import as_torch
 from ..torch.tensors import Tensor, carried
 
 _ALLGATHER, _ALLTOALL, _INT64 = lib.PCM_ALLGATHER, lib.PCM_ALLTOALL, lib.PCM_INT64
-_NOWHERE = (1, 2)  # addresses for empty tensors, which all lie at 0: the same one twice would mean a call in place
 
 
 class Exchange:
@@ -54,8 +53,8 @@ class Exchange:
         """
         dtype, per_element = carried(own.dtype)
         width = own.size(1) * per_element
-        source = Side(own.data_ptr() or _NOWHERE[0], [n * width for n in sent])
-        target = Side(out.data_ptr() or _NOWHERE[1], [n * width for n in got], [n * width for n in at])
+        target = Side(out.data_ptr(), [n * width for n in got], [n * width for n in at])
+        source = apart(Side(own.data_ptr(), [n * width for n in sent]), target)
         self._pointers.run(self._pointers.prepare("alltoall", source, target, 0, dtype, (own, out)))
 
     def _equal(self, name: str, code: int, own: Tensor, length: int, count: int) -> Any:

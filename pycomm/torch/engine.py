@@ -15,7 +15,7 @@ from torch._C import _distributed_c10d as c10d
 from ..calls import Prepared
 from ..core import lib
 from ..errors import InvalidArgument, Mismatch, PycommError, Truncated
-from ..pointers import NOTHING, Pointers, Side
+from ..pointers import NOTHING, Pointers, Side, apart
 from ..request import Request
 from . import profiling
 from .logs import is_detailed, log
@@ -24,7 +24,6 @@ from .tensors import Tensor, carried
 from .work import Completer, Then, Work
 
 _MANY = 64
-_EMPTY = 1  # an address that nothing has
 _NOTHING = nullcontext()
 MOST_TAGS = 1 << 30  # tags from here on are the library's own
 # Before torch 2.8 few options said whether the caller waits, and it waited by itself for the Work that it got.
@@ -121,9 +120,8 @@ class Engine:
         if own is not None and out is not None and own.dtype is not out.dtype:
             raise InvalidArgument(f"the input has dtype {own.dtype} and the output {out.dtype}")
         source, target = _side(own, own_blocks, per_element), _side(out, out_blocks, per_element)
-        if own is not out and source.address == target.address:
-            # Empty tensors lie at 0; the same address would mean that the call is in place.
-            source = source._replace(address=_EMPTY)
+        if own is not out:
+            source = apart(source, target)
         prepared = self.pointers.prepare(
             collective,
             source,
@@ -210,7 +208,7 @@ class Engine:
         return work
 
     def message(self, request: Request | Work, result: list[Any], then: Then | None,
-                 otherwise: Callable[[PycommError], None] | None = None) -> Work:  # fmt: skip
+                otherwise: Callable[[PycommError], None] | None = None) -> Work:  # fmt: skip
         """Return the Work of a message that was started."""
         # A message may wait for long, and the futures of later collectives must not wait for it.
         work = Work([request], result, then, self.message_completer, otherwise=otherwise)
