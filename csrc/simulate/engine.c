@@ -1,0 +1,633 @@
+/* engine.c: runs the rounds of all ranks in virtual time, event by event.
+ *
+ * A rank has a processor, which does one thing after the other, and ports, which take one message after the other, in the order
+ * of arrival. The processors of a host are shared fairly where it has fewer than its ranks want. A message is on its way from
+ * when its sender's port took it; it is there when the receiver's port, or the last byte on the shared links, is done with it; and it is
+ * received when the receiver is in the round that expects it and its processor has taken it.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../transport.h"
+#include "engine.h"
+
+enum what {
+    ROUND,     /* about: a run that has finished its round */
+    FLOW,      /* a message that begins to flow over shared links */
+    HEAD,      /* a message whose first byte arrives, or on shared links its last one */
+    READY,     /* a message that its receiver's processor may take */
+    PROCESSOR, /* a host, or a rank that shares no processor, where a task ends */
+};
+
+struct event {
+    double time;
+    uint32_t tie; /* of events at one time: nothing that depends on the numbers of ranks */
+    uint32_t what;
+    int64_t about;
+};
+
+/* One slice of one rank, under way. There are `window` of them a rank: number rank * window + slice % window. */
+struct run {
+    uint32_t slice;
+    int64_t round;  /* of all ranks' rounds */
+    int64_t pending; /* operations of the round that are not done */
+    double latest;  /* when the last of those that are done was, */
+    int64_t cause;  /* and the record of what that was */
+};
+
+enum { NOBODY = -1 };
+
+struct message {
+    int64_t send, receive; /* operations */
+    int64_t from, to;      /* runs; `to` is the one that will receive it */
+    uint32_t slice;
+    bool posted, taken;    /* its receiver is in its round; and has worked on it, and waits for the rest */
+    double head, tail;     /* when it may be worked on and when all is there; INFINITY: not known yet */
+    int64_t cause;
+    int64_t next;          /* on the list of those that wait for one receive; or of the free ones */
+};
+
+struct task { /* for a rank's processor */
+    int kind;        /* enum pcm_sim_what */
+    int64_t run, op; /* LOCAL, SEND */
+    int64_t message; /* SEND: if it is on its way already, RECEIVE */
+    double work;
+    int64_t cause, next;
+};
+
+struct processor {
+    int64_t first, last; /* tasks; the first one is being done, */
+    double start;        /* since then, */
+    double finish;       /* until the host's virtual time is this */
+    int64_t cause;
+};
+
+struct host {
+    double cores, virtual, at; /* `virtual`: seconds of work that each busy rank has been given, true at `at` */
+    int64_t busy;
+    int32_t *ranks; /* that are busy */
+    uint32_t version;
+    bool shared; /* fewer processors than ranks */
+};
+
+struct port {
+    double free;
+    int64_t cause;
+};
+
+struct engine {
+    const struct pcm_sim_input *in;
+    struct pcm_sim_output *out;
+    int64_t *match;
+    int32_t *round_of;  /* of each operation */
+    int64_t *waiting;   /* for each receive and slot: the oldest message that has come before its time */
+    struct run *runs;
+    uint32_t *left;     /* slices that each rank has still to finish */
+    double *finish;
+    struct processor *processors;
+    struct host *hosts;
+    struct port *leaving, *entering; /* rank * ports + port */
+    int32_t *members;
+    struct message *messages;
+    struct task *tasks;
+    int64_t nmessages, free_message, ntasks, free_task;
+    int64_t messages_room, tasks_room;
+    struct event *heap;
+    int64_t nheap, heap_room;
+    struct pcm_fluid *fluid;
+    int64_t done;
+    int status;
+};
+
+static inline double later(double a, double b) { return a > b ? a : b; }
+static inline double earlier(double a, double b) { return a < b ? a : b; }
+
+/* ---- small things --------------------------------------------------------------------------------------------- */
+
+static inline const struct pcm_sim_term *term_of(const struct engine *e, int64_t op)
+{
+    return &e->in->terms[e->in->term[op]];
+}
+
+static inline int64_t rank_of(const struct engine *e, int64_t run) { return run / e->in->window; }
+
+static inline uint32_t slot_of(const struct engine *e, int64_t run) { return (uint32_t)(run % e->in->window); }
+
+static inline struct port *port_of(const struct engine *e, struct port *ports, int64_t rank, int64_t op)
+{
+    return &ports[rank * e->in->ports + (e->in->port ? e->in->port[op] : 0)];
+}
+
+/* Whether a message shares links with others: if not, ports alone are taken. */
+static inline bool shares(const struct engine *e, int64_t op)
+{
+    if (!e->fluid) return false;
+    const int64_t *start = e->in->route_start + e->in->route[op];
+    return start[1] > start[0];
+}
+
+static bool grow(struct engine *e, void **array, int64_t *room, size_t element)
+{
+    int64_t wanted = *room ? 2 * *room : 4096;
+    void *larger = realloc(*array, (size_t)wanted * element);
+    if (!larger) {
+        e->status = pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory: too much is under way at once in the simulation");
+        return false;
+    }
+    *array = larger, *room = wanted;
+    return true;
+}
+
+static int64_t record(struct engine *e, int what, double start, double end, int64_t run, int64_t op, int64_t cause)
+{
+    struct pcm_sim_output *out = e->out;
+    if (!out->records || out->recorded >= out->capacity) return -1;
+    out->records[out->recorded] = (struct pcm_sim_record){
+        start, end, cause, op, (int32_t)rank_of(e, run), e->in->peer[op], e->runs[run].slice, what};
+    return out->recorded++;
+}
+
+/* ---- events: a heap with four children a node, which suits caches ------------------------------------------------- */
+
+static inline bool before(const struct event *a, const struct event *b)
+{
+    return a->time < b->time || (a->time == b->time && a->tie < b->tie);
+}
+
+static void push(struct engine *e, double time, uint32_t tie, enum what what, int64_t about)
+{
+    if (e->nheap == e->heap_room && !grow(e, (void **)&e->heap, &e->heap_room, sizeof *e->heap)) return;
+    struct event event = {time, tie, what, about};
+    int64_t at = e->nheap++;
+    for (; at && before(&event, &e->heap[(at - 1) / 4]); at = (at - 1) / 4) e->heap[at] = e->heap[(at - 1) / 4];
+    e->heap[at] = event;
+}
+
+static struct event pop(struct engine *e)
+{
+    struct event top = e->heap[0], last = e->heap[--e->nheap];
+    int64_t at = 0;
+    for (;;) {
+        int64_t child = 4 * at + 1, end = child + 4 < e->nheap ? child + 4 : e->nheap, least = child;
+        if (child >= e->nheap) break;
+        for (int64_t k = child + 1; k < end; k++)
+            if (before(&e->heap[k], &e->heap[least])) least = k;
+        if (!before(&e->heap[least], &last)) break;
+        e->heap[at] = e->heap[least];
+        at = least;
+    }
+    if (e->nheap) e->heap[at] = last;
+    return top;
+}
+
+/* ---- processors ----------------------------------------------------------------------------------------------------- */
+
+static void begin_task(struct engine *e, int64_t rank, double now);
+
+static double host_rate(const struct host *h) { return h->busy > h->cores ? h->cores / (double)h->busy : 1; }
+
+static void host_advance(struct host *h, double now)
+{
+    h->virtual += (now - h->at) * host_rate(h);
+    h->at = now;
+}
+
+/* Sets the alarm for the next task of a host to end. */
+static void host_schedule(struct engine *e, int32_t host)
+{
+    struct host *h = &e->hosts[host];
+    h->version++;
+    if (!h->busy) return;
+    double least = INFINITY;
+    for (int64_t k = 0; k < h->busy; k++) least = earlier(least, e->processors[h->ranks[k]].finish);
+    double wait = (least - h->virtual) / host_rate(h);
+    push(e, h->at + (wait > 0 ? wait : 0), h->version, PROCESSOR, -1 - (int64_t)host);
+}
+
+static void submit(struct engine *e, int64_t rank, double now, struct task task)
+{
+    if (e->free_task < 0 && e->ntasks == e->tasks_room &&
+        !grow(e, (void **)&e->tasks, &e->tasks_room, sizeof *e->tasks))
+        return;
+    int64_t index = e->free_task >= 0 ? e->free_task : e->ntasks++;
+    if (index == e->free_task) e->free_task = e->tasks[index].next;
+    task.next = NOBODY;
+    e->tasks[index] = task;
+    struct processor *p = &e->processors[rank];
+    if (p->first < 0) {
+        p->first = p->last = index;
+        begin_task(e, rank, now);
+    } else {
+        e->tasks[p->last].next = index;
+        p->last = index;
+    }
+}
+
+/* ---- the life of a message --------------------------------------------------------------------------------------------- */
+
+static void finish_op(struct engine *e, int64_t run, double time, int64_t cause)
+{
+    struct run *r = &e->runs[run];
+    if (time >= r->latest) r->latest = time, r->cause = cause;
+    e->done++;
+    if (!--r->pending) push(e, r->latest, 0, ROUND, run);
+}
+
+static int64_t new_message(struct engine *e, int64_t run, int64_t op)
+{
+    if (e->free_message < 0 && e->nmessages == e->messages_room &&
+        !grow(e, (void **)&e->messages, &e->messages_room, sizeof *e->messages))
+        return -1;
+    int64_t index = e->free_message >= 0 ? e->free_message : e->nmessages++;
+    if (index == e->free_message) e->free_message = e->messages[index].next;
+    int64_t to = (uint32_t)e->in->peer[op] % e->in->period;
+    e->messages[index] = (struct message){.send = op,
+                                          .receive = e->match[op],
+                                          .from = run,
+                                          .to = to * e->in->window + slot_of(e, run),
+                                          .slice = e->runs[run].slice,
+                                          .head = INFINITY,
+                                          .tail = INFINITY,
+                                          .cause = -1,
+                                          .next = NOBODY};
+    return index;
+}
+
+static void free_message(struct engine *e, int64_t index)
+{
+    e->messages[index].next = e->free_message;
+    e->free_message = index;
+}
+
+/* The order among the operations of the receiver, which does not change when ranks are renumbered. */
+static uint32_t tie_of(const struct engine *e, const struct message *m)
+{
+    return (uint32_t)(m->receive - e->in->ops[e->in->rounds[rank_of(e, m->to)]]);
+}
+
+/* A message is complete, and was worked on: both ends may go on. */
+static void deliver(struct engine *e, int64_t index, double now)
+{
+    struct message *m = &e->messages[index];
+    const struct pcm_sim_term *t = term_of(e, m->receive);
+    double end = later(now, m->tail + (t->receive > 0 ? t->last : 0));
+    finish_op(e, m->to, end, m->cause);
+    if (term_of(e, m->send)->lent) finish_op(e, m->from, end + t->latency, m->cause);
+    free_message(e, index);
+}
+
+/* The receiver is in the round of this message, whose head has arrived. */
+static void take(struct engine *e, int64_t index, double now)
+{
+    struct message *m = &e->messages[index];
+    m->posted = true;
+    if (term_of(e, m->receive)->receive > 0) {
+        if (m->head > now)
+            push(e, m->head, tie_of(e, m), READY, index);
+        else
+            submit(e, rank_of(e, m->to), now,
+                   (struct task){PCM_SIM_RECEIVE, m->to, m->receive, index, term_of(e, m->receive)->receive, m->cause,
+                                 NOBODY});
+    } else if (m->tail < INFINITY)
+        deliver(e, index, now);
+    else
+        m->taken = true;
+}
+
+static void tail_known(struct engine *e, int64_t index, double tail)
+{
+    struct message *m = &e->messages[index];
+    m->tail = later(tail, m->tail < INFINITY ? m->tail : 0);
+    if (m->taken) deliver(e, index, tail);
+}
+
+static void arrive(struct engine *e, int64_t index, double now)
+{
+    struct message *m = &e->messages[index];
+    const struct run *to = &e->runs[m->to];
+    if (to->round == e->round_of[m->receive] && to->slice == m->slice && !m->posted) {
+        int64_t *waiting = &e->waiting[m->receive * e->in->window + slot_of(e, m->to)];
+        if (*waiting < 0) {
+            take(e, index, now);
+            return;
+        }
+    }
+    int64_t *end = &e->waiting[m->receive * e->in->window + slot_of(e, m->to)];
+    while (*end >= 0) end = &e->messages[*end].next;
+    m->next = NOBODY;
+    *end = index;
+}
+
+/* A message leaves its rank's processor for the port. `whole`: all of it; else the rest follows. */
+static void depart(struct engine *e, int64_t index, double now, bool whole)
+{
+    struct message *m = &e->messages[index];
+    const struct pcm_sim_term *t = term_of(e, m->send);
+    struct port *port = port_of(e, e->leaving, rank_of(e, m->from), m->send);
+    double start = later(now, port->free) + t->gap;
+    if (port->free > now) m->cause = port->cause;
+    port->free = start + t->out;
+    if (shares(e, m->send)) {
+        m->cause = record(e, PCM_SIM_WIRE, start, start, m->from, m->send, m->cause);
+        port->cause = m->cause;
+        push(e, start, tie_of(e, m), FLOW, index);
+        return;
+    }
+    double tail = start + t->transfer + t->latency;
+    m->cause = record(e, PCM_SIM_WIRE, start, tail, m->from, m->send, m->cause);
+    port->cause = m->cause;
+    if (whole && !t->lent) finish_op(e, m->from, start + t->transfer, m->cause);
+    m->tail = whole ? tail : INFINITY;
+    push(e, start + t->latency, tie_of(e, m), HEAD, index);
+}
+
+/* The receiver's port takes a message, one after the other. */
+static void head(struct engine *e, int64_t index, double now)
+{
+    struct message *m = &e->messages[index];
+    const struct pcm_sim_term *t = term_of(e, m->send);
+    if (!shares(e, m->send)) {
+        struct port *port = port_of(e, e->entering, rank_of(e, m->to), m->receive);
+        double end = later(now, port->free) + t->in;
+        bool delayed = port->free > now && end >= m->tail;
+        if (m->cause >= 0 && delayed && port->cause >= 0) {
+            e->out->records[m->cause].cause = port->cause;
+            e->out->records[m->cause].end = end;
+        }
+        port->free = end, port->cause = m->cause;
+        m->head = t->first < t->send ? now : later(end, m->tail);
+        if (m->tail < INFINITY) m->tail = later(end, m->tail);
+    } else
+        m->head = m->tail = now;
+    arrive(e, index, now);
+}
+
+static void flow(struct engine *e, int64_t index, double now)
+{
+    struct message *m = &e->messages[index];
+    int rc = pcm_fluid_add(e->fluid, now, e->in->route[m->send], term_of(e, m->send)->bytes, index);
+    if (rc) e->status = rc;
+}
+
+static void has_flown(struct engine *e, int64_t index, double now)
+{
+    struct message *m = &e->messages[index];
+    const struct pcm_sim_term *t = term_of(e, m->send);
+    if (m->cause >= 0) e->out->records[m->cause].end = now + t->latency;
+    if (!t->lent) finish_op(e, m->from, now, m->cause);
+    push(e, now + t->latency, tie_of(e, m), HEAD, index);
+}
+
+/* ---- tasks ---------------------------------------------------------------------------------------------------------------- */
+
+static void begin_task(struct engine *e, int64_t rank, double now)
+{
+    struct processor *p = &e->processors[rank];
+    struct task *task = &e->tasks[p->first];
+    int32_t host = e->in->host[rank];
+    struct host *h = &e->hosts[host];
+    p->start = now;
+    double speed = 1;
+    if (!h->shared)
+        push(e, now + task->work, 0, PROCESSOR, rank);
+    else {
+        host_advance(h, now);
+        h->ranks[h->busy++] = (int32_t)rank;
+        p->finish = h->virtual + task->work;
+        speed = host_rate(h);
+        host_schedule(e, host);
+    }
+    if (task->kind == PCM_SIM_SEND && term_of(e, task->op)->first < task->work && !shares(e, task->op)) {
+        int64_t index = new_message(e, task->run, task->op);
+        if (index < 0) return;
+        e->tasks[p->first].message = index;
+        e->messages[index].cause = task->cause;
+        depart(e, index, now + term_of(e, task->op)->first / speed, false);
+    }
+}
+
+static void end_task(struct engine *e, int64_t rank, double now)
+{
+    struct processor *p = &e->processors[rank];
+    int64_t index = p->first;
+    struct task task = e->tasks[index];
+    p->first = task.next;
+    e->tasks[index].next = e->free_task;
+    e->free_task = index;
+    int64_t cause = task.cause;
+    if (p->cause >= 0 && e->out->records[p->cause].end >= p->start && cause >= 0 &&
+        e->out->records[cause].end < p->start)
+        cause = p->cause;
+    p->cause = record(e, task.kind, p->start, now, task.run, task.op, cause);
+    if (p->cause >= 0) cause = p->cause;
+    switch (task.kind) {
+    case PCM_SIM_LOCAL: finish_op(e, task.run, now, cause); break;
+    case PCM_SIM_SEND:
+        if (task.message < 0) {
+            int64_t message = new_message(e, task.run, task.op);
+            if (message < 0) return;
+            e->messages[message].cause = cause;
+            depart(e, message, now, true);
+        } else {
+            const struct pcm_sim_term *t = term_of(e, task.op);
+            if (!t->lent) finish_op(e, task.run, now, cause);
+            tail_known(e, task.message, now + t->latency);
+        }
+        break;
+    case PCM_SIM_RECEIVE: {
+        struct message *m = &e->messages[task.message];
+        m->cause = cause;
+        m->taken = true;
+        if (m->tail < INFINITY) deliver(e, task.message, now);
+        break;
+    }
+    }
+    if (p->first >= 0) begin_task(e, rank, now);
+}
+
+/* Ends what a host's processors have done by now. */
+static void end_tasks(struct engine *e, int32_t host, uint32_t version, double now)
+{
+    struct host *h = &e->hosts[host];
+    if (version != h->version) return;
+    host_advance(h, now);
+    for (int64_t k = 0; k < h->busy;) {
+        int32_t rank = h->ranks[k];
+        if (e->processors[rank].finish > h->virtual * (1 + 1e-12)) {
+            k++;
+            continue;
+        }
+        h->ranks[k] = h->ranks[--h->busy];
+        end_task(e, rank, now);
+    }
+    host_schedule(e, host);
+}
+
+/* ---- rounds ------------------------------------------------------------------------------------------------------------------ */
+
+static void post(struct engine *e, int64_t run, int64_t op, double now)
+{
+    struct run *r = &e->runs[run];
+    const struct pcm_sim_term *t = term_of(e, op);
+    int kind = e->in->kind[op];
+    if (kind == PCM_STEP_RECV || kind == PCM_STEP_REDUCE_FROM) {
+        int64_t *waiting = &e->waiting[op * e->in->window + slot_of(e, run)];
+        int64_t index = *waiting;
+        if (index < 0 || e->messages[index].slice != r->slice) return;
+        *waiting = e->messages[index].next;
+        take(e, index, now);
+    } else if (kind != PCM_STEP_SEND) {
+        if (t->send > 0)
+            submit(e, rank_of(e, run), now, (struct task){PCM_SIM_LOCAL, run, op, NOBODY, t->send, r->cause, NOBODY});
+        else
+            finish_op(e, run, now, r->cause);
+    } else if (t->send > 0)
+        submit(e, rank_of(e, run), now, (struct task){PCM_SIM_SEND, run, op, NOBODY, t->send, r->cause, NOBODY});
+    else {
+        int64_t index = new_message(e, run, op);
+        if (index < 0) return;
+        e->messages[index].cause = r->cause;
+        depart(e, index, now, true);
+    }
+}
+
+static void enter_round(struct engine *e, int64_t run, int64_t round, double now)
+{
+    struct run *r = &e->runs[run];
+    r->round = round, r->latest = now;
+    r->pending = e->in->ops[round + 1] - e->in->ops[round];
+    for (int64_t op = e->in->ops[round]; op < e->in->ops[round + 1]; op++) post(e, run, op, now);
+}
+
+static void end_round(struct engine *e, int64_t run, double now)
+{
+    struct run *r = &e->runs[run];
+    int64_t rank = rank_of(e, run);
+    if (r->round + 1 < e->in->rounds[rank + 1]) {
+        enter_round(e, run, r->round + 1, now);
+        return;
+    }
+    e->finish[rank] = later(e->finish[rank], now);
+    e->left[rank]--;
+    r->slice += e->in->window;
+    if (r->slice < e->in->slices)
+        enter_round(e, run, e->in->rounds[rank], now);
+    else
+        r->round = -1;
+}
+
+/* ---- the whole ---------------------------------------------------------------------------------------------------------------- */
+
+static void handle(struct engine *e, const struct event *event)
+{
+    switch (event->what) {
+    case ROUND: end_round(e, event->about, event->time); break;
+    case FLOW: flow(e, event->about, event->time); break;
+    case HEAD: head(e, event->about, event->time); break;
+    case READY: take(e, event->about, event->time); break;
+    case PROCESSOR:
+        if (event->about < 0)
+            end_tasks(e, (int32_t)(-1 - event->about), event->tie, event->time);
+        else
+            end_task(e, event->about, event->time);
+    }
+}
+
+static void run(struct engine *e)
+{
+    const struct pcm_sim_input *in = e->in;
+    for (uint32_t rank = 0; rank < in->period; rank++)
+        for (uint32_t slot = 0; slot < in->window; slot++) {
+            int64_t index = (int64_t)rank * in->window + slot;
+            e->runs[index] = (struct run){.slice = slot, .round = -1, .cause = -1};
+        }
+    for (uint32_t rank = 0; rank < in->period; rank++)
+        for (uint32_t slot = 0; slot < in->window && slot < in->slices && e->left[rank]; slot++)
+            enter_round(e, (int64_t)rank * in->window + slot, in->rounds[rank], 0);
+    for (uint64_t look = 0; !e->status; look++) {
+        double flown = e->fluid ? pcm_fluid_next(e->fluid, 0) : INFINITY;
+        if (!e->nheap && flown == INFINITY) break;
+        if (e->nheap && e->heap[0].time <= flown) {
+            double now = e->heap[0].time;
+            do {
+                struct event event = pop(e);
+                handle(e, &event);
+            } while (e->nheap && e->heap[0].time <= now && !e->status);
+        } else
+            for (int64_t index; (index = pcm_fluid_done(e->fluid, flown)) >= 0;) has_flown(e, index, flown);
+        if (look % 1024 == 0) {
+            e->out->done = (uint64_t)e->done;
+            if (e->out->stop) e->status = pcm_fail(PCM_ERR_ABORTED, -1, "the simulation was stopped");
+        }
+    }
+    e->out->done = (uint64_t)e->done;
+}
+
+static int stuck(const struct engine *e, uint32_t rank)
+{
+    const struct run *r = &e->runs[(int64_t)rank * e->in->window];
+    return pcm_fail(PCM_ERR_SCHEDULE, (int)rank, "it never ends: rank %u waits for ever in round %lld of slice %u",
+                    rank, (long long)(r->round - e->in->rounds[rank]), r->slice);
+}
+
+static bool prepare(struct engine *e)
+{
+    const struct pcm_sim_input *in = e->in;
+    int64_t nops = in->ops[in->rounds[in->period]], runs = (int64_t)in->period * in->window;
+    size_t ports = (size_t)in->period * in->ports;
+    e->match = malloc(sizeof *e->match * (size_t)(nops + 1));
+    e->round_of = malloc(sizeof *e->round_of * (size_t)(nops + 1));
+    e->waiting = malloc(sizeof *e->waiting * (size_t)(nops + 1) * in->window);
+    e->runs = malloc(sizeof *e->runs * (size_t)runs);
+    e->left = calloc(in->period, sizeof *e->left);
+    e->finish = calloc(in->period, sizeof *e->finish);
+    e->processors = malloc(sizeof *e->processors * in->period);
+    e->hosts = calloc(in->hosts, sizeof *e->hosts);
+    e->members = malloc(sizeof *e->members * in->period);
+    e->leaving = calloc(ports, sizeof *e->leaving);
+    e->entering = calloc(ports, sizeof *e->entering);
+    if (!e->match || !e->round_of || !e->waiting || !e->runs || !e->left || !e->finish || !e->processors || !e->hosts ||
+        !e->members || !e->leaving || !e->entering)
+        return false;
+    memset(e->waiting, -1, sizeof *e->waiting * (size_t)(nops + 1) * in->window);
+    for (uint32_t rank = 0; rank < in->period; rank++) {
+        e->processors[rank] = (struct processor){.first = NOBODY, .last = NOBODY, .cause = -1};
+        e->left[rank] = in->rounds[rank + 1] > in->rounds[rank] ? in->slices : 0;
+        e->hosts[in->host[rank]].busy++; /* for now: how many ranks it has */
+        for (int64_t round = in->rounds[rank]; round < in->rounds[rank + 1]; round++)
+            for (int64_t op = in->ops[round]; op < in->ops[round + 1]; op++) e->round_of[op] = (int32_t)round;
+    }
+    for (size_t k = 0; k < ports; k++) e->leaving[k].cause = e->entering[k].cause = -1;
+    int32_t *next = e->members;
+    for (uint32_t h = 0; h < in->hosts; h++) {
+        struct host *host = &e->hosts[h];
+        host->cores = in->cores[h], host->shared = host->cores < (double)host->busy;
+        host->ranks = next, next += host->busy;
+        host->busy = 0;
+    }
+    e->free_message = e->free_task = NOBODY;
+    return true;
+}
+
+int pcm_simulate(const struct pcm_sim_input *in, struct pcm_sim_output *out)
+{
+    struct engine e = {.in = in, .out = out};
+    out->recorded = 0, out->done = 0, out->seconds = 0;
+    int rc = prepare(&e) ? pcm_sim_match(in, e.match)
+                         : pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory: too large a simulation");
+    if (!rc && in->bandwidth) rc = pcm_fluid_create(in, &e.fluid);
+    if (!rc) {
+        run(&e);
+        rc = e.status;
+    }
+    for (uint32_t rank = 0; rank < in->period && !rc; rank++) {
+        if (e.left[rank]) rc = stuck(&e, rank);
+        out->seconds = later(out->seconds, e.finish[rank]);
+        if (out->finish) out->finish[rank] = e.finish[rank];
+    }
+    pcm_fluid_destroy(e.fluid);
+    free(e.match), free(e.round_of), free(e.waiting), free(e.runs), free(e.left), free(e.finish), free(e.processors);
+    free(e.hosts), free(e.members), free(e.leaving), free(e.entering), free(e.messages), free(e.tasks), free(e.heap);
+    return rc;
+}

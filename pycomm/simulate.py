@@ -1,0 +1,315 @@
+"""The simulator: what a collective takes on a described machine, by its own schedules; docs/simulator.md has the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import lcm
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .core import check, ffi, lib
+from .errors import InvalidArgument
+from .schedule import COPY, REDUCE, REDUCE_FROM, SEND
+from .topology import Topology
+from .traffic import Traffic
+
+# One struct pcm_sim_term; csrc/simulate.h says what the fields mean. Seconds, but for `bytes`.
+TERM = np.dtype([(name, "f8") for name in (
+    "send", "receive", "first", "last", "gap", "out", "in", "transfer", "latency", "bytes")]
+    + [("lent", "i4"), ("pad", "i4")])  # fmt: skip
+RECORD = np.dtype([("start", "f8"), ("end", "f8"), ("cause", "i8"), ("op", "i8"), ("rank", "i4"), ("peer", "i4"),
+                   ("slice", "u4"), ("what", "i4")])  # fmt: skip
+assert TERM.itemsize == ffi.sizeof("struct pcm_sim_term") and RECORD.itemsize == ffi.sizeof("struct pcm_sim_record")
+WHATS = ("send", "wire", "receive", "local")  # what a record is, by its `what`
+
+_MOST_RECORDS = 4_000_000
+_FEW = 64  # kinds of messages that are told apart by looking for each
+
+Terms = npt.NDArray[Any]  # of dtype TERM
+Records = npt.NDArray[Any]  # of dtype RECORD
+Reals = npt.NDArray[np.float64]
+
+
+class Operations(Protocol):
+    """What is to be priced: arrays with one element an operation."""
+
+    kind: npt.NDArray[np.uint8]
+    rank: npt.NDArray[np.int32]
+    peer: npt.NDArray[np.int32]
+    nbytes: Reals
+
+
+@dataclass(frozen=True, eq=False)
+class Messages:
+    """The operations of a collective as a cost model sees them, one array element each.
+
+    Attributes:
+        kind: SEND, RECV, REDUCE_FROM, COPY or REDUCE.
+        rank: who does it.
+        peer: the other end of a message; -1 for local work.
+        nbytes: of one slice of it.
+        whole: bytes of the whole collective that a rank has in hand (n), for costs that depend on caches.
+    """
+
+    kind: npt.NDArray[np.uint8]
+    rank: npt.NDArray[np.int32]
+    peer: npt.NDArray[np.int32]
+    nbytes: Reals
+    whole: float
+
+
+class Costs(Protocol):
+    """What operations cost a rank's processor, over what the links of the topology cost."""
+
+    def apply(self, terms: Terms, messages: Messages, topology: Topology) -> None:
+        """Fill in `send`, `receive`, `first`, `last`, `lent`, and add to `latency` and `gap`, where they are not 0."""
+        ...
+
+    def cores(self, topology: Topology) -> Reals:
+        """Return how many processors the ranks of each host share."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a collective takes.
+
+    Attributes:
+        traffic, topology: of what, and where.
+        nbytes: n, the bytes of a rank's full vector.
+        slices, window: how it was run.
+        contention: whether messages shared links, or only ports.
+        seconds: from the common start until the last rank has finished.
+        finish: when each rank of the period has, in seconds.
+        records: what took time, of dtype RECORD; None if it was not asked for.
+    """
+
+    traffic: Traffic
+    topology: Topology
+    nbytes: float
+    slices: int
+    window: int
+    contention: bool
+    seconds: float
+    finish: Reals = field(repr=False)
+    records: Records | None = field(default=None, repr=False)
+
+    @property
+    def messages(self) -> int:
+        """How many messages all ranks send."""
+        sends = int(np.count_nonzero(self.traffic.kind == SEND))
+        return sends * self.slices * (self.topology.size // self.traffic.period)
+
+    @cached_property
+    def link_bytes(self) -> Reals:
+        """Bytes that cross each link of the topology."""
+        return link_bytes(self.traffic, self.topology, self.nbytes)
+
+    @property
+    def busbw(self) -> float:
+        """n / seconds, in bytes per second (what nccl-tests call algbw)."""
+        return self.nbytes / self.seconds if self.seconds else float("inf")
+
+
+def simulate(
+    traffic: Traffic,
+    topology: Topology,
+    nbytes: float,
+    *,
+    slices: int = 1,
+    window: int | None = None,
+    contention: bool = True,
+    costs: Costs | None = None,
+    record: bool = False,
+) -> Result:
+    """Run a collective in virtual time.
+
+    Args:
+        traffic: what all ranks do, from `pycomm.traffic.traffic`.
+        topology: of as many ranks.
+        nbytes: n, the bytes of a rank's full vector; see `Schedule.share`.
+        slices: equal pieces of the buffer that go through the rounds one after the other.
+        window: how many of them at once; default: all, but no more than 8.
+        contention: whether messages share links with max-min fairness. Without, a message takes the ports of its two
+            ranks, as fast as the slowest link on its way; the result is then no less than what the busiest link needs.
+            Ranks that do the same as others, on a machine that looks the same from there, are simulated once.
+        costs: what messages cost the ranks' processors; None: nothing, but that reducing takes what the topology says.
+        record: keep what happened, for `Result.records`.
+
+    Raises:
+        InvalidArgument: the arguments do not fit each other.
+        ScheduleError: the schedules do not fit each other, so that a rank waits for ever.
+    """
+    if traffic.size != topology.size:
+        raise InvalidArgument(f"the traffic is of {traffic.size} ranks and {topology.name} has {topology.size}")
+    if slices < 1 or (window is not None and window < 1):
+        raise InvalidArgument(f"slices is {slices} and window {window}: both must be at least 1")
+    if not nbytes >= 0:
+        raise InvalidArgument(f"nbytes is {nbytes} and must not be negative")
+    window = min(slices, window or 8)
+    traffic = traffic.expand(topology.size if contention else lcm(traffic.period, topology.period))
+    what = _messages(traffic, nbytes / slices, nbytes)
+    terms, term, port, ports = _price(what, topology, costs)
+    run = _Run(traffic, slices, window, terms, term, port, ports, topology, costs)
+    if contention:
+        run.share_links(topology, what)
+    seconds, finish, records = run.go(record)
+    if not contention and not _only_ports(topology):
+        seconds = max(seconds, float((link_bytes(traffic, topology, nbytes) / topology.links.bandwidth).max()))
+    return Result(traffic, topology, nbytes, slices, window, contention, seconds, finish, records)
+
+
+def link_bytes(traffic: Traffic, topology: Topology, nbytes: float) -> Reals:
+    """Return how many bytes cross each link of a topology in a collective of n = nbytes."""
+    what = _messages(traffic.expand(topology.size), nbytes, nbytes)
+    sends = what.kind == SEND
+    total = np.zeros(len(topology.links.source))
+    source, target, amount = what.rank[sends], what.peer[sends], what.nbytes[sends]
+    for at in range(0, len(source), 1 << 20):  # a million at a time, for the paths are longer than the messages
+        part = slice(at, at + (1 << 20))
+        paths = topology.paths(source[part], target[part])
+        weight = np.repeat(amount[part], np.diff(paths.start))
+        total += np.bincount(paths.links, weight, minlength=len(total))
+    return total
+
+
+def _messages(traffic: Traffic, slice_bytes: float, whole: float) -> Messages:
+    per_rank = np.diff(traffic.ops[traffic.rounds])
+    rank = np.repeat(np.arange(traffic.period, dtype=np.int32), per_rank)
+    return Messages(traffic.kind, rank, traffic.peer, traffic.chunks * (traffic.share * slice_bytes), whole)
+
+
+def _price(
+    what: Messages, topology: Topology, costs: Costs | None
+) -> tuple[Terms, npt.NDArray[np.uint32], npt.NDArray[np.uint8], int]:
+    """Return the kinds of operations, of which kind each one is, and the port of its rank that it takes."""
+    sends, messages = what.kind == SEND, what.peer >= 0
+    source = np.where(sends, what.rank, what.peer)[messages]
+    target = np.where(sends, what.peer, what.rank)[messages]
+    latency, narrowest, first, last = (np.zeros(len(what.kind)) for _ in range(4))
+    port = np.zeros(len(what.kind), np.uint8)
+    ends = topology.ends(source, target)
+    bandwidth = topology.links.bandwidth
+    latency[messages], narrowest[messages] = ends.latency, ends.bandwidth
+    first[messages], last[messages] = bandwidth[ends.first], bandwidth[ends.last]
+    out_port, in_port = _ports(topology)
+    port[messages] = np.where(sends[messages], out_port[ends.first], in_port[ends.last])
+    rate = np.where((what.kind == REDUCE_FROM) | (what.kind == REDUCE), topology.reduce_rate[what.rank], np.inf)
+    columns = [what.kind, what.nbytes, latency, narrowest, first, last, rate]
+    if costs is not None:
+        columns += [topology.host[what.rank], np.where(messages, topology.host[what.peer], -1)]
+    examples, term = _kinds(columns)
+    terms = np.zeros(len(examples), TERM)
+    n, wire = what.nbytes[examples], messages[examples]
+    terms["bytes"], terms["latency"] = n, latency[examples]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for name, of in (("out", first), ("in", last), ("transfer", narrowest)):
+            terms[name] = np.where(wire, n / of[examples], 0)
+        work = n / rate[examples]
+    reduces, local = what.kind[examples] == REDUCE_FROM, (what.kind[examples] == REDUCE) | (what.kind[examples] == COPY)
+    terms["receive"], terms["send"] = np.where(reduces, work, 0), np.where(local, work, 0)
+    terms["first"], terms["last"] = terms["send"], terms["receive"]
+    if costs is not None:
+        some = Messages(
+            what.kind[examples], what.rank[examples], what.peer[examples], what.nbytes[examples], what.whole
+        )
+        costs.apply(terms, some, topology)
+    return terms, term, port, int(max(out_port.max(), in_port.max(), 0)) + 1
+
+
+def _kinds(columns: list[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint32]]:
+    """Tell rows apart: return an example of each kind of row, and of which kind each row is."""
+    key = np.zeros(len(columns[0]), np.uint64)
+    for column in columns:
+        word = np.asarray(column, np.float64).view(np.uint64)
+        key = (key ^ word) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(29)
+    term = np.empty(len(key), np.uint32)
+    examples: list[int] = []
+    left = np.arange(len(key))
+    while len(left) and len(examples) < _FEW:  # usually there are few kinds, and sorting millions takes seconds
+        here = key[left] == key[left[0]]
+        term[left[here]] = len(examples)
+        examples.append(int(left[0]))
+        left = left[~here]
+    _, first, rest = np.unique(key[left], return_index=True, return_inverse=True)
+    term[left] = rest + len(examples)
+    return np.concatenate([np.array(examples, np.intp), left[first]]), term
+
+
+def _ports(topology: Topology) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return for each link which port of its source it is, and which of its target."""
+    return _numbered(topology.links.source), _numbered(topology.links.target)
+
+
+def _numbered(vertex: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+    order = np.argsort(vertex, kind="stable")
+    ordered = vertex[order]
+    start = np.flatnonzero(np.diff(ordered, prepend=-1))
+    number = np.arange(len(vertex)) - np.repeat(start, np.diff(np.append(start, len(vertex))))
+    out = np.zeros(len(vertex), np.uint8)
+    out[order] = np.minimum(number, 255)  # only ranks' ports matter, and none has so many
+    return out
+
+
+def _only_ports(topology: Topology) -> bool:
+    """Whether every link ends in a rank: then no two messages share one unless they share a port."""
+    return bool(((topology.links.source < topology.size) | (topology.links.target < topology.size)).all())
+
+
+class _Run:
+    """The input of the engine in C, and the arrays that it points to."""
+
+    def __init__(
+        self, traffic: Traffic, slices: int, window: int, terms: Terms, term: npt.NDArray[np.uint32],
+        port: npt.NDArray[np.uint8], ports: int, topology: Topology, costs: Costs | None,
+    ) -> None:  # fmt: skip
+        self.traffic, self.slices = traffic, slices
+        host = np.ascontiguousarray(topology.host[: traffic.period])
+        hosts = int(topology.host.max()) + 1
+        cores = np.full(hosts, np.inf) if costs is None else costs.cores(topology)
+        self.keep: list[Any] = []
+        self.input = ffi.new("struct pcm_sim_input *", {
+            "size": traffic.size, "period": traffic.period, "rounds": self.pointer("int64_t", traffic.rounds),
+            "ops": self.pointer("int64_t", traffic.ops), "kind": self.pointer("uint8_t", traffic.kind),
+            "peer": self.pointer("int32_t", traffic.peer), "term": self.pointer("uint32_t", term),
+            "terms": self.pointer("struct pcm_sim_term", terms), "nterms": len(terms),
+            "port": self.pointer("uint8_t", port), "ports": ports, "slices": slices, "window": window,
+            "host": self.pointer("int32_t", host), "cores": self.pointer("double", cores), "hosts": hosts,
+        })  # fmt: skip
+
+    def pointer(self, kind: str, array: npt.NDArray[Any]) -> Any:
+        array = np.ascontiguousarray(array)
+        self.keep.append(array)
+        return ffi.cast(f"const {kind} *", ffi.from_buffer(array))
+
+    def share_links(self, topology: Topology, what: Messages) -> None:
+        sends = what.kind == SEND
+        pairs, which = np.unique(
+            what.rank[sends].astype(np.int64) * topology.size + what.peer[sends], return_inverse=True
+        )
+        paths = topology.paths(pairs // topology.size, pairs % topology.size)
+        route = np.full(len(what.kind), -1, np.int32)
+        route[sends] = which
+        self.input.bandwidth = self.pointer("double", topology.links.bandwidth)
+        self.input.links = len(topology.links.bandwidth)
+        self.input.route = self.pointer("int32_t", route)
+        self.input.route_start = self.pointer("int64_t", paths.start)
+        self.input.route_links = self.pointer("int32_t", paths.links)
+
+    def go(self, record: bool) -> tuple[float, Reals, Records | None]:
+        finish = np.zeros(self.traffic.period)
+        records = np.zeros(0, RECORD)
+        output = ffi.new("struct pcm_sim_output *", {"finish": ffi.cast("double *", ffi.from_buffer(finish))})
+        if record:
+            wanted = 3 * len(self.traffic.kind) * self.slices
+            if wanted > _MOST_RECORDS:
+                raise InvalidArgument(f"{wanted} records are too many to keep: fewer ranks, or fewer slices")
+            records = np.zeros(wanted, RECORD)
+            output.records = ffi.cast("struct pcm_sim_record *", ffi.from_buffer(records))
+            output.capacity = wanted
+        check(lib.pcm_simulate(self.input, output))
+        return float(output.seconds), finish, records[: output.recorded] if record else None
