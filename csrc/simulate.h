@@ -19,6 +19,7 @@ struct pcm_sim_term {
     double latency;
     double bytes;           /* on the links that it shares */
     int32_t lent;           /* the send is done when the receiver is */
+    int32_t moves;          /* what it takes of processors is the moving of bytes: it shares the host's memory */
 };
 
 enum pcm_sim_what { PCM_SIM_SEND, PCM_SIM_WIRE, PCM_SIM_RECEIVE, PCM_SIM_LOCAL };
@@ -46,9 +47,10 @@ struct pcm_sim_input {
     const uint8_t *port;         /* of each operation: which of its rank's ports; NULL: 0 */
     uint32_t ports;              /* of a rank, in each direction */
     uint32_t slices, window;
-    const int32_t *host;         /* of each of the `period` ranks */
-    const double *cores;         /* of each host: processors that its ranks share */
-    uint32_t hosts;
+    const int32_t *core;         /* of each of the `period` ranks: the processor that it runs on */
+    const int32_t *host;         /* of each processor */
+    const double *memory;        /* of each host: how many of its processors can move bytes at once at full speed */
+    uint32_t cores, hosts;
     /* Shared links; NULL: none, and a message takes `transfer`. */
     const double *bandwidth;     /* bytes a second of each link */
     uint32_t links;

@@ -1,11 +1,11 @@
-"""The simulator: what a collective takes on a described machine, by its own schedules; docs/simulator.md has the model."""
+"""The simulator: what a collective takes on a machine, by its own schedules; docs/simulator.md has the model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,27 +19,18 @@ from .traffic import Traffic
 # One struct pcm_sim_term; csrc/simulate.h says what the fields mean. Seconds, but for `bytes`.
 TERM = np.dtype([(name, "f8") for name in (
     "send", "receive", "first", "last", "gap", "out", "in", "transfer", "latency", "bytes")]
-    + [("lent", "i4"), ("pad", "i4")])  # fmt: skip
+    + [("lent", "i4"), ("moves", "i4")])  # fmt: skip
 RECORD = np.dtype([("start", "f8"), ("end", "f8"), ("cause", "i8"), ("op", "i8"), ("rank", "i4"), ("peer", "i4"),
                    ("slice", "u4"), ("what", "i4")])  # fmt: skip
 assert TERM.itemsize == ffi.sizeof("struct pcm_sim_term") and RECORD.itemsize == ffi.sizeof("struct pcm_sim_record")
 WHATS = ("send", "wire", "receive", "local")  # what a record is, by its `what`
 
 _MOST_RECORDS = 4_000_000
-_FEW = 64  # kinds of messages that are told apart by looking for each
+_FEW = 64  # ranks that are told apart; kinds of messages that are told apart by looking for each
 
 Terms = npt.NDArray[Any]  # of dtype TERM
 Records = npt.NDArray[Any]  # of dtype RECORD
 Reals = npt.NDArray[np.float64]
-
-
-class Operations(Protocol):
-    """What is to be priced: arrays with one element an operation."""
-
-    kind: npt.NDArray[np.uint8]
-    rank: npt.NDArray[np.int32]
-    peer: npt.NDArray[np.int32]
-    nbytes: Reals
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +59,12 @@ class Costs(Protocol):
         """Fill in `send`, `receive`, `first`, `last`, `lent`, and add to `latency` and `gap`, where they are not 0."""
         ...
 
-    def cores(self, topology: Topology) -> Reals:
-        """Return how many processors the ranks of each host share."""
+    def cores(self, topology: Topology) -> npt.NDArray[np.int32]:
+        """Return which processor of its host each rank runs on, counted from 0."""
+        ...
+
+    def memory(self, topology: Topology, whole: float) -> Reals:
+        """Return how many processors of each host can move bytes at once without slowing each other down."""
         ...
 
 
@@ -143,23 +138,53 @@ def simulate(
         InvalidArgument: the arguments do not fit each other.
         ScheduleError: the schedules do not fit each other, so that a rank waits for ever.
     """
-    if traffic.size != topology.size:
-        raise InvalidArgument(f"the traffic is of {traffic.size} ranks and {topology.name} has {topology.size}")
-    if slices < 1 or (window is not None and window < 1):
-        raise InvalidArgument(f"slices is {slices} and window {window}: both must be at least 1")
-    if not nbytes >= 0:
-        raise InvalidArgument(f"nbytes is {nbytes} and must not be negative")
-    window = min(slices, window or 8)
-    traffic = traffic.expand(topology.size if contention else lcm(traffic.period, topology.period))
-    what = _messages(traffic, nbytes / slices, nbytes)
-    terms, term, port, ports = _price(what, topology, costs)
-    run = _Run(traffic, slices, window, terms, term, port, ports, topology, costs)
-    if contention:
-        run.share_links(topology, what)
-    seconds, finish, records = run.go(record)
-    if not contention and not _only_ports(topology):
-        seconds = max(seconds, float((link_bytes(traffic, topology, nbytes) / topology.links.bandwidth).max()))
-    return Result(traffic, topology, nbytes, slices, window, contention, seconds, finish, records)
+    window = min(slices, 8) if window is None else window
+    return Bound(traffic, topology, nbytes, slices, window, contention=contention).run(costs, record=record)
+
+
+class Bound:
+    """A collective bound to a machine, a size and a way to run: what can be simulated under one cost model after another.
+
+    Args: as for `simulate`.
+    """
+
+    def __init__(
+        self, traffic: Traffic, topology: Topology, nbytes: float, slices: int, window: int, *, contention: bool = True
+    ) -> None:
+        if traffic.size != topology.size:
+            raise InvalidArgument(f"the traffic is of {traffic.size} ranks and {topology.name} has {topology.size}")
+        if slices < 1 or window < 1:
+            raise InvalidArgument(f"slices is {slices} and window {window}: both must be at least 1")
+        if not nbytes >= 0:
+            raise InvalidArgument(f"nbytes is {nbytes} and must not be negative")
+        self.traffic = traffic.expand(topology.size if contention else lcm(traffic.period, topology.period))
+        self.topology, self.nbytes = topology, nbytes
+        self.slices, self.window, self.contention = slices, min(window, slices), contention
+        self._messages = _messages(self.traffic, nbytes / slices, nbytes)
+        self._kinds = _kinds_of(self._messages, topology)
+
+    def run(self, costs: Costs | None = None, *, slices: int | None = None, record: bool = False) -> Result:
+        """Simulate it.
+
+        Args:
+            costs, record: as for `simulate`.
+            slices: how many of the slices to run; default: all.
+        """
+        kinds = self._kinds
+        terms = kinds.wire.copy()
+        if costs is not None:
+            costs.apply(terms, kinds.examples, self.topology)
+        slices = slices or self.slices
+        run = _Run(self.traffic, slices, min(self.window, slices), terms, kinds, self.topology, costs, self.nbytes)
+        if self.contention:
+            run.share_links(self.topology, self._messages)
+        seconds, finish, records = run.go(record)
+        if not self.contention and not _only_ports(self.topology):
+            busiest = (link_bytes(self.traffic, self.topology, self.nbytes) / self.topology.links.bandwidth).max()
+            seconds = max(seconds, float(busiest) * slices / self.slices)
+        return Result(
+            self.traffic, self.topology, self.nbytes, self.slices, self.window, self.contention, seconds, finish, records
+        )
 
 
 def link_bytes(traffic: Traffic, topology: Topology, nbytes: float) -> Reals:
@@ -182,10 +207,17 @@ def _messages(traffic: Traffic, slice_bytes: float, whole: float) -> Messages:
     return Messages(traffic.kind, rank, traffic.peer, traffic.chunks * (traffic.share * slice_bytes), whole)
 
 
-def _price(
-    what: Messages, topology: Topology, costs: Costs | None
-) -> tuple[Terms, npt.NDArray[np.uint32], npt.NDArray[np.uint8], int]:
-    """Return the kinds of operations, of which kind each one is, and the port of its rank that it takes."""
+class _Kinds(NamedTuple):
+    """Operations told apart by what they may cost: `examples` has one of each kind, `of` says which one each one is."""
+
+    examples: Messages
+    of: npt.NDArray[np.uint32]
+    wire: Terms  # what links cost
+    port: npt.NDArray[np.uint8]  # of its rank, that each operation takes
+    ports: int
+
+
+def _kinds_of(what: Messages, topology: Topology) -> _Kinds:
     sends, messages = what.kind == SEND, what.peer >= 0
     source = np.where(sends, what.rank, what.peer)[messages]
     target = np.where(sends, what.peer, what.rank)[messages]
@@ -198,29 +230,33 @@ def _price(
     out_port, in_port = _ports(topology)
     port[messages] = np.where(sends[messages], out_port[ends.first], in_port[ends.last])
     rate = np.where((what.kind == REDUCE_FROM) | (what.kind == REDUCE), topology.reduce_rate[what.rank], np.inf)
-    columns = [what.kind, what.nbytes, latency, narrowest, first, last, rate]
-    if costs is not None:
-        columns += [topology.host[what.rank], np.where(messages, topology.host[what.peer], -1)]
-    examples, term = _kinds(columns)
+    places = _places(what, topology)
+    examples, of = _tell_apart([what.kind, what.nbytes, latency, narrowest, first, last, rate, *places])
     terms = np.zeros(len(examples), TERM)
     n, wire = what.nbytes[examples], messages[examples]
     terms["bytes"], terms["latency"] = n, latency[examples]
     with np.errstate(divide="ignore", invalid="ignore"):
-        for name, of in (("out", first), ("in", last), ("transfer", narrowest)):
-            terms[name] = np.where(wire, n / of[examples], 0)
+        for name, way in (("out", first), ("in", last), ("transfer", narrowest)):
+            terms[name] = np.where(wire, n / way[examples], 0)
         work = n / rate[examples]
     reduces, local = what.kind[examples] == REDUCE_FROM, (what.kind[examples] == REDUCE) | (what.kind[examples] == COPY)
     terms["receive"], terms["send"] = np.where(reduces, work, 0), np.where(local, work, 0)
     terms["first"], terms["last"] = terms["send"], terms["receive"]
-    if costs is not None:
-        some = Messages(
-            what.kind[examples], what.rank[examples], what.peer[examples], what.nbytes[examples], what.whole
-        )
-        costs.apply(terms, some, topology)
-    return terms, term, port, int(max(out_port.max(), in_port.max(), 0)) + 1
+    some = Messages(what.kind[examples], what.rank[examples], what.peer[examples], n, what.whole)
+    return _Kinds(some, of, terms, port, int(max(out_port.max(), in_port.max(), 0)) + 1)
 
 
-def _kinds(columns: list[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint32]]:
+def _places(what: Messages, topology: Topology) -> list[npt.NDArray[Any]]:
+    """What a cost model may have to know of the two ranks: who they are, or of many ranks how they lie in hosts."""
+    if topology.size <= _FEW:
+        return [what.rank, what.peer]
+    members = np.bincount(topology.host)[topology.host]
+    if (members == 1).all():
+        return []
+    return [members[what.rank], topology.host[what.rank] == topology.host[np.maximum(what.peer, 0)]]
+
+
+def _tell_apart(columns: list[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint32]]:
     """Tell rows apart: return an example of each kind of row, and of which kind each row is."""
     key = np.zeros(len(columns[0]), np.uint64)
     for column in columns:
@@ -264,21 +300,27 @@ class _Run:
     """The input of the engine in C, and the arrays that it points to."""
 
     def __init__(
-        self, traffic: Traffic, slices: int, window: int, terms: Terms, term: npt.NDArray[np.uint32],
-        port: npt.NDArray[np.uint8], ports: int, topology: Topology, costs: Costs | None,
+        self, traffic: Traffic, slices: int, window: int, terms: Terms, kinds: _Kinds, topology: Topology,
+        costs: Costs | None, whole: float,
     ) -> None:  # fmt: skip
         self.traffic, self.slices = traffic, slices
-        host = np.ascontiguousarray(topology.host[: traffic.period])
-        hosts = int(topology.host.max()) + 1
-        cores = np.full(hosts, np.inf) if costs is None else costs.cores(topology)
+        ranks = topology.host[: traffic.period]
+        place, memory = np.zeros(len(ranks), np.int32), np.full(int(ranks.max()) + 1, np.inf)
+        if costs is None:  # nobody's processor is shared
+            place = np.arange(len(ranks), dtype=np.int32)
+        else:
+            place, memory = costs.cores(topology)[: traffic.period], costs.memory(topology, whole)
+        cores, core = np.unique(ranks.astype(np.int64) << 32 | place, return_inverse=True)
         self.keep: list[Any] = []
         self.input = ffi.new("struct pcm_sim_input *", {
             "size": traffic.size, "period": traffic.period, "rounds": self.pointer("int64_t", traffic.rounds),
             "ops": self.pointer("int64_t", traffic.ops), "kind": self.pointer("uint8_t", traffic.kind),
-            "peer": self.pointer("int32_t", traffic.peer), "term": self.pointer("uint32_t", term),
+            "peer": self.pointer("int32_t", traffic.peer), "term": self.pointer("uint32_t", kinds.of),
             "terms": self.pointer("struct pcm_sim_term", terms), "nterms": len(terms),
-            "port": self.pointer("uint8_t", port), "ports": ports, "slices": slices, "window": window,
-            "host": self.pointer("int32_t", host), "cores": self.pointer("double", cores), "hosts": hosts,
+            "port": self.pointer("uint8_t", kinds.port), "ports": kinds.ports, "slices": slices, "window": window,
+            "core": self.pointer("int32_t", core.astype(np.int32)), "cores": len(cores),
+            "host": self.pointer("int32_t", (cores >> 32).astype(np.int32)), "hosts": len(memory),
+            "memory": self.pointer("double", memory),
         })  # fmt: skip
 
     def pointer(self, kind: str, array: npt.NDArray[Any]) -> Any:

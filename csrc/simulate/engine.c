@@ -1,7 +1,7 @@
 /* engine.c: runs the rounds of all ranks in virtual time, event by event.
  *
  * A rank has a processor, which does one thing after the other, and ports, which take one message after the other, in the order
- * of arrival. The processors of a host are shared fairly where it has fewer than its ranks want. A message is on its way from
+ * of arrival. Ranks share a processor fairly, and the processors of a host its memory. A message is on its way from
  * when its sender's port took it; it is there when the receiver's port, or the last byte on the shared links, is done with it; and it is
  * received when the receiver is in the round that expects it and its processor has taken it.
  */
@@ -56,19 +56,26 @@ struct task { /* for a rank's processor */
     int64_t cause, next;
 };
 
-struct processor {
+struct worker { /* what a rank's processor has to do for it */
     int64_t first, last; /* tasks; the first one is being done, */
     double start;        /* since then, */
-    double finish;       /* until the host's virtual time is this */
+    double finish;       /* until its processor has given this much */
+    bool moves;
     int64_t cause;
 };
 
+struct core {
+    int32_t host;
+    int64_t busy, moving; /* ranks that have something to do, and those of them that move bytes */
+    int32_t *ranks;       /* that are busy */
+    double given[2];      /* seconds of work that each busy rank has got: what moves no bytes, and what does */
+};
+
 struct host {
-    double cores, virtual, at; /* `virtual`: seconds of work that each busy rank has been given, true at `at` */
-    int64_t busy;
-    int32_t *ranks; /* that are busy */
+    double memory, at; /* `at`: when `given` was true */
+    int32_t first, last; /* its processors */
     uint32_t version;
-    bool shared; /* fewer processors than ranks */
+    bool shared; /* more ranks than processors, or less memory than these want */
 };
 
 struct port {
@@ -85,7 +92,8 @@ struct engine {
     struct run *runs;
     uint32_t *left;     /* slices that each rank has still to finish */
     double *finish;
-    struct processor *processors;
+    struct worker *workers;
+    struct core *cores;
     struct host *hosts;
     struct port *leaving, *entering; /* rank * ports + port */
     int32_t *members;
@@ -185,11 +193,32 @@ static struct event pop(struct engine *e)
 
 static void begin_task(struct engine *e, int64_t rank, double now);
 
-static double host_rate(const struct host *h) { return h->busy > h->cores ? h->cores / (double)h->busy : 1; }
-
-static void host_advance(struct host *h, double now)
+/* How many processors' worth of memory traffic a host sees. */
+static double traffic(const struct engine *e, const struct host *h)
 {
-    h->virtual += (now - h->at) * host_rate(h);
+    double sum = 0;
+    for (int32_t k = h->first; k < h->last; k++)
+        if (e->cores[k].moving) sum += (double)e->cores[k].moving / (double)e->cores[k].busy;
+    return sum;
+}
+
+static inline double rate(const struct core *core, bool moves, double slow)
+{
+    return (core->busy > 1 ? 1 / (double)core->busy : 1) * (moves ? slow : 1);
+}
+
+static double slowdown(const struct engine *e, const struct host *h)
+{
+    double wanted = traffic(e, h);
+    return wanted > h->memory ? h->memory / wanted : 1;
+}
+
+static void host_advance(struct engine *e, struct host *h, double now)
+{
+    double slow = slowdown(e, h);
+    for (int32_t k = h->first; k < h->last; k++)
+        for (int moves = 0; moves < 2; moves++)
+            e->cores[k].given[moves] += (now - h->at) * rate(&e->cores[k], moves, slow);
     h->at = now;
 }
 
@@ -198,11 +227,13 @@ static void host_schedule(struct engine *e, int32_t host)
 {
     struct host *h = &e->hosts[host];
     h->version++;
-    if (!h->busy) return;
-    double least = INFINITY;
-    for (int64_t k = 0; k < h->busy; k++) least = earlier(least, e->processors[h->ranks[k]].finish);
-    double wait = (least - h->virtual) / host_rate(h);
-    push(e, h->at + (wait > 0 ? wait : 0), h->version, PROCESSOR, -1 - (int64_t)host);
+    double wait = INFINITY, slow = slowdown(e, h);
+    for (int32_t c = h->first; c < h->last; c++)
+        for (int64_t k = 0; k < e->cores[c].busy; k++) {
+            const struct worker *w = &e->workers[e->cores[c].ranks[k]];
+            wait = earlier(wait, (w->finish - e->cores[c].given[w->moves]) / rate(&e->cores[c], w->moves, slow));
+        }
+    if (wait < INFINITY) push(e, h->at + later(wait, 0), h->version, PROCESSOR, -1 - (int64_t)host);
 }
 
 static void submit(struct engine *e, int64_t rank, double now, struct task task)
@@ -214,7 +245,7 @@ static void submit(struct engine *e, int64_t rank, double now, struct task task)
     if (index == e->free_task) e->free_task = e->tasks[index].next;
     task.next = NOBODY;
     e->tasks[index] = task;
-    struct processor *p = &e->processors[rank];
+    struct worker *p = &e->workers[rank];
     if (p->first < 0) {
         p->first = p->last = index;
         begin_task(e, rank, now);
@@ -383,20 +414,22 @@ static void has_flown(struct engine *e, int64_t index, double now)
 
 static void begin_task(struct engine *e, int64_t rank, double now)
 {
-    struct processor *p = &e->processors[rank];
+    struct worker *p = &e->workers[rank];
     struct task *task = &e->tasks[p->first];
-    int32_t host = e->in->host[rank];
-    struct host *h = &e->hosts[host];
+    struct core *core = &e->cores[e->in->core[rank]];
+    struct host *h = &e->hosts[core->host];
     p->start = now;
     double speed = 1;
     if (!h->shared)
         push(e, now + task->work, 0, PROCESSOR, rank);
     else {
-        host_advance(h, now);
-        h->ranks[h->busy++] = (int32_t)rank;
-        p->finish = h->virtual + task->work;
-        speed = host_rate(h);
-        host_schedule(e, host);
+        host_advance(e, h, now);
+        p->moves = term_of(e, task->op)->moves;
+        core->ranks[core->busy++] = (int32_t)rank;
+        core->moving += p->moves;
+        p->finish = core->given[p->moves] + task->work;
+        speed = rate(core, p->moves, slowdown(e, h));
+        host_schedule(e, core->host);
     }
     if (task->kind == PCM_SIM_SEND && term_of(e, task->op)->first < task->work && !shares(e, task->op)) {
         int64_t index = new_message(e, task->run, task->op);
@@ -409,7 +442,7 @@ static void begin_task(struct engine *e, int64_t rank, double now)
 
 static void end_task(struct engine *e, int64_t rank, double now)
 {
-    struct processor *p = &e->processors[rank];
+    struct worker *p = &e->workers[rank];
     int64_t index = p->first;
     struct task task = e->tasks[index];
     p->first = task.next;
@@ -451,16 +484,20 @@ static void end_tasks(struct engine *e, int32_t host, uint32_t version, double n
 {
     struct host *h = &e->hosts[host];
     if (version != h->version) return;
-    host_advance(h, now);
-    for (int64_t k = 0; k < h->busy;) {
-        int32_t rank = h->ranks[k];
-        if (e->processors[rank].finish > h->virtual * (1 + 1e-12)) {
-            k++;
-            continue;
+    host_advance(e, h, now);
+    for (int32_t c = h->first; c < h->last; c++)
+        for (int64_t k = 0; k < e->cores[c].busy;) {
+            struct core *core = &e->cores[c];
+            int32_t rank = core->ranks[k];
+            const struct worker *w = &e->workers[rank];
+            if (w->finish > core->given[w->moves] * (1 + 1e-12)) {
+                k++;
+                continue;
+            }
+            core->ranks[k] = core->ranks[--core->busy];
+            core->moving -= w->moves;
+            end_task(e, rank, now);
         }
-        h->ranks[k] = h->ranks[--h->busy];
-        end_task(e, rank, now);
-    }
     host_schedule(e, host);
 }
 
@@ -582,29 +619,34 @@ static bool prepare(struct engine *e)
     e->runs = malloc(sizeof *e->runs * (size_t)runs);
     e->left = calloc(in->period, sizeof *e->left);
     e->finish = calloc(in->period, sizeof *e->finish);
-    e->processors = malloc(sizeof *e->processors * in->period);
+    e->workers = malloc(sizeof *e->workers * in->period);
+    e->cores = calloc(in->cores, sizeof *e->cores);
     e->hosts = calloc(in->hosts, sizeof *e->hosts);
     e->members = malloc(sizeof *e->members * in->period);
     e->leaving = calloc(ports, sizeof *e->leaving);
     e->entering = calloc(ports, sizeof *e->entering);
-    if (!e->match || !e->round_of || !e->waiting || !e->runs || !e->left || !e->finish || !e->processors || !e->hosts ||
-        !e->members || !e->leaving || !e->entering)
+    if (!e->match || !e->round_of || !e->waiting || !e->runs || !e->left || !e->finish || !e->workers || !e->cores ||
+        !e->hosts || !e->members || !e->leaving || !e->entering)
         return false;
     memset(e->waiting, -1, sizeof *e->waiting * (size_t)(nops + 1) * in->window);
     for (uint32_t rank = 0; rank < in->period; rank++) {
-        e->processors[rank] = (struct processor){.first = NOBODY, .last = NOBODY, .cause = -1};
+        e->workers[rank] = (struct worker){.first = NOBODY, .last = NOBODY, .cause = -1};
         e->left[rank] = in->rounds[rank + 1] > in->rounds[rank] ? in->slices : 0;
-        e->hosts[in->host[rank]].busy++; /* for now: how many ranks it has */
+        e->cores[in->core[rank]].busy++; /* for now: how many ranks it has */
         for (int64_t round = in->rounds[rank]; round < in->rounds[rank + 1]; round++)
             for (int64_t op = in->ops[round]; op < in->ops[round + 1]; op++) e->round_of[op] = (int32_t)round;
     }
     for (size_t k = 0; k < ports; k++) e->leaving[k].cause = e->entering[k].cause = -1;
     int32_t *next = e->members;
-    for (uint32_t h = 0; h < in->hosts; h++) {
-        struct host *host = &e->hosts[h];
-        host->cores = in->cores[h], host->shared = host->cores < (double)host->busy;
-        host->ranks = next, next += host->busy;
-        host->busy = 0;
+    for (uint32_t k = 0; k < in->hosts; k++) e->hosts[k] = (struct host){.memory = in->memory[k], .first = -1};
+    for (uint32_t k = 0; k < in->cores; k++) { /* those of a host follow each other */
+        struct core *core = &e->cores[k];
+        struct host *host = &e->hosts[in->host[k]];
+        core->host = in->host[k], core->ranks = next, next += core->busy;
+        if (host->first < 0) host->first = (int32_t)k;
+        host->last = (int32_t)k + 1;
+        host->shared |= core->busy > 1 || host->memory < host->last - host->first;
+        core->busy = 0;
     }
     e->free_message = e->free_task = NOBODY;
     return true;
@@ -627,7 +669,8 @@ int pcm_simulate(const struct pcm_sim_input *in, struct pcm_sim_output *out)
         if (out->finish) out->finish[rank] = e.finish[rank];
     }
     pcm_fluid_destroy(e.fluid);
-    free(e.match), free(e.round_of), free(e.waiting), free(e.runs), free(e.left), free(e.finish), free(e.processors);
+    free(e.match), free(e.round_of), free(e.waiting), free(e.runs), free(e.left), free(e.finish), free(e.workers),
+        free(e.cores);
     free(e.hosts), free(e.members), free(e.leaving), free(e.entering), free(e.messages), free(e.tasks), free(e.heap);
     return rc;
 }
