@@ -271,11 +271,19 @@ def emit(
         InvalidArgument: there is no such collective or algorithm, or a number is out of range.
         ScheduleError: the algorithm wrote something that has no meaning.
     """
+    found, root, nested = asked(algorithm, collective, size, root, groups)
+    if not 0 <= rank < size:
+        raise InvalidArgument(f"rank is {rank} and must be between 0 and {size - 1}")
+    return _emit(found, collective, size, rank, root, nested)
+
+
+def asked(
+    algorithm: str | Callable[[Any], None], collective: str, size: int, root: int, groups: Groups | None
+) -> tuple[Algorithm, int, Groups | None]:
+    """Check what `emit` was asked for; return the algorithm, and the root and the groups as far as they matter."""
     promise = contract(collective)
     if not 0 < size <= 1 << 20:
         raise InvalidArgument(f"size is {size} and must be between 1 and {1 << 20}")
-    if not 0 <= rank < size:
-        raise InvalidArgument(f"rank is {rank} and must be between 0 and {size - 1}")
     if not 0 <= root < size:
         raise InvalidArgument(f"root is {root} and must be between 0 and {size - 1}")
     found = find(collective, algorithm)
@@ -284,7 +292,7 @@ def emit(
         nested = _nested(groups or ())
         if sorted(_leaves(nested)) != list(range(size)):
             raise InvalidArgument(f"{found.name} needs groups that name each of the {size} ranks once, not {groups!r}")
-    return _emit(found, collective, size, rank, root if promise.rooted else 0, nested)
+    return found, root if promise.rooted else 0, nested
 
 
 @lru_cache(maxsize=256)
