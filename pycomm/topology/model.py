@@ -40,6 +40,21 @@ class Paths(NamedTuple):
     links: Ids
 
 
+class Ends(NamedTuple):
+    """What a message's path comes to, one array element a message; all zeros where a rank sends to itself.
+
+    Attributes:
+        latency: seconds, of all links together.
+        bandwidth: bytes per second, of the narrowest link.
+        first, last: the links that leave the source and enter the target.
+    """
+
+    latency: Reals
+    bandwidth: Reals
+    first: Ids
+    last: Ids
+
+
 class Routing(Protocol):
     """Finds paths; one class for each family of topologies, so that 100,000 ranks need no table of pairs."""
 
@@ -82,6 +97,18 @@ class Topology:
     def paths(self, source: npt.ArrayLike, target: npt.ArrayLike) -> Paths:
         """Return the path of each pair of ranks."""
         return self.routing.paths(np.asarray(source, np.int32), np.asarray(target, np.int32))
+
+    def ends(self, source: npt.ArrayLike, target: npt.ArrayLike) -> Ends:
+        """Return what the path of each pair of ranks comes to."""
+        start, links = self.paths(source, target)
+        going = np.flatnonzero(start[1:] > start[:-1])
+        ends = Ends(*(np.zeros(len(start) - 1, dtype) for dtype in (float, float, np.int32, np.int32)))
+        if len(going):
+            heads = start[going]
+            ends.latency[going] = np.add.reduceat(self.links.latency[links], heads)
+            ends.bandwidth[going] = np.minimum.reduceat(self.links.bandwidth[links], heads)
+            ends.first[going], ends.last[going] = links[heads], links[start[going + 1] - 1]
+        return ends
 
     def label(self, vertex: int) -> str:
         """Return the name of a vertex: "rank 3", "switch 9", or what the description calls it."""
