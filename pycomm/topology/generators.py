@@ -136,8 +136,9 @@ def fat_tree(
 ) -> Topology:  # fmt: skip
     """Return a fat tree: ports in order on leaf switches, these on spines, and so on up to one layer at the top.
 
-    A layer has as few switches as possible, filled evenly. Those at the top have all of their ports, 2 `down`, down;
-    they are one vertex (see `pycomm.topology.routing`). Leiserson, "Fat-Trees", IEEE Trans. Computers C-34 (1985).
+    A layer has the fewest switches that can share evenly what is below. Those at the top have all of their ports,
+    2 `down`, down; they are one vertex (see `pycomm.topology.routing`). Leiserson, "Fat-Trees", IEEE Transactions on
+    Computers C-34 (1985).
 
     Args:
         size: ranks.
@@ -155,7 +156,7 @@ def fat_tree(
     cluster = _cluster(sizes, nics, bandwidth, latency, inside, inside_latency, pcie)
     names, width = ["leaf", "spine", "core"], bandwidth * down / taper
     while cluster.nports > 2 * down:
-        switches = -(-cluster.nports // down)
+        switches = _fewest(cluster.nports, down)
         above = np.arange(cluster.nports) * switches // cluster.nports
         cluster.layer(above.astype(np.int32), names.pop(0) if names else "upper", Wire(width, hop))
         width *= down
@@ -280,7 +281,7 @@ def dragonfly(
     names += [f"router {g}.{r}" for g in range(groups) for r in range(routers)]
     return Topology(
         "dragonfly", size, size + groups * routers, links, ("port", "local", "global"), routing, nest(near), rank,
-        np.full(size, np.inf), routers * ranks if groups > 1 else size, names,
+        np.full(size, np.inf), routers * ranks if groups > 1 else ranks if routers > 1 else 1, names,
     )  # fmt: skip
 
 
@@ -292,6 +293,12 @@ def _cluster(
     return Cluster(
         sizes, nics, Wire(inside, inside_latency / 2), Wire(bandwidth, latency / 2), Wire(pcie, 0.0), relay=relay
     )
+
+
+def _fewest(below: int, down: int) -> int:
+    """Return how many switches go over so many things: up to twice as many as needed if all of them are alike then."""
+    least = -(-below // down)
+    return next((count for count in range(least, 2 * least) if below % count == 0), least)
 
 
 def _count(shape: str) -> tuple[int]:
