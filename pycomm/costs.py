@@ -1,124 +1,219 @@
-"""What messages cost the processors of a real machine, by transport and size: terms that measurements are fitted to."""
+"""What messages cost the processors of a real machine, by transport and size: terms that measurements are fitted to.
+
+docs/simulator.md has the equations. The ranks of a host are taken to be dealt out to its processors in turn.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .errors import InvalidArgument
 from .schedule import COPY, REDUCE, REDUCE_FROM, SEND
 from .simulate import Messages, Reals, Terms
 from .topology import Topology
 
 FRAGMENT = 1 << 16  # bytes that a receiver can work on while the rest is still being sent (PCM_FRAGMENT)
 LENT = 1 << 18  # bytes from which on a message in shared memory is read where it lies (PCM_LEND)
-KNOTS = np.log2([1 << 17, 1 << 20, 1 << 23, 1 << 26])  # bytes in use on a host, at which the cost of a byte is fitted
+MOVING = 1 << 12  # bytes from which on it counts that memory is shared, too
+IN_USE = np.log2([1 << 17, 1 << 20, 1 << 23, 1 << 26])  # bytes of a host's buffers, at which costs of a byte are fitted
+_CACHED = 16.0  # processors that caches serve at once
+_COPIED = ("allgather", "alltoall", "gather", "scatter")  # a rank's own block goes from its one buffer to the other
 
 
 @dataclass(frozen=True)
 class Rates:
-    """The terms of one transport; seconds, and seconds per byte.
+    """The terms of one transport: seconds of a message or a call, seconds per byte, and factors.
 
     Attributes:
-        latency: from the end of the send until the receiver sees the message.
-        send, receive: of a message, whatever its length.
-        fragment: of each fragment, at both ends.
-        push, pull, reduce: of a byte sent, received, and received with a reduction.
-        lend: of a byte read where it lies, in place of `pull`, or beside `reduce`.
-        combine: of a byte copied or reduced locally.
-        warm, cool, cold: how much more a byte costs where a host's buffers take 1, 8, 64 MiB, against 128 KiB.
-        turn: later arrival for each rank more than one that a processor has.
-        swap: of a message, at both ends, likewise.
-        call: of the whole call; crowd: likewise.
+        latency: from the end of the send until the receiver can see the message.
+        send, receive: a message, whatever its length, at its two ends.
+        fragment: each fragment after the first, at both ends.
+        push, pull, reduce: a byte that is sent, received, received with a reduction.
+        lend: a byte that is read where it lies: instead of `push` and `pull`, or of `push` and beside `reduce`.
+        combine: a byte that is copied or reduced locally.
+        own: a byte of a rank's own block, from the one buffer to the other.
+        warm, cool, cold: factors to the cost of a byte where a host's buffers are 1, 8, 64 MiB instead of 128 KiB.
+        streams_warm, streams_cool, streams_cold: processors that can move bytes at once at full speed, likewise.
+        turn: added to `latency` for each other rank of the receiver's processor.
+        swap: added to `send` and `receive`, likewise.
+        call, crowd: the whole call; and added to that, for each other rank of a processor.
     """
 
-    latency: float = 1e-7
-    send: float = 1e-7
-    receive: float = 1e-7
-    fragment: float = 1e-7
-    push: float = 1e-10
-    pull: float = 1e-10
-    reduce: float = 1e-10
-    lend: float = 6e-11
-    combine: float = 5e-11
-    warm: float = 1.2
-    cool: float = 1.5
-    cold: float = 2.0
-    two: float = 2.0
-    eight: float = 1.8
-    all: float = 1.5
-    own: float = 1e-10
-    mix: float = 0.5
-    turn: float = 3e-6
-    swap: float = 3e-7
-    call: float = 1e-7
-    crowd: float = 1e-6
+    latency: float
+    send: float
+    receive: float
+    fragment: float
+    push: float
+    pull: float
+    reduce: float
+    lend: float
+    combine: float
+    own: float
+    warm: float
+    cool: float
+    cold: float
+    streams_warm: float
+    streams_cool: float
+    streams_cold: float
+    turn: float
+    swap: float
+    call: float
+    crowd: float
 
 
 NAMES = tuple(field.name for field in fields(Rates))
 
+# Fitted on two cores of an AMD EPYC 9004 (Zen 4) under KVM; `pycomm tune` fits them to another machine.
+SHM = Rates(
+    latency=5e-09,
+    send=1.1e-08,
+    receive=8.9e-08,
+    fragment=3.6e-08,
+    push=7.4e-11,
+    pull=9.7e-11,
+    reduce=9.7e-11,
+    lend=9.4e-11,
+    combine=1.9e-11,
+    own=7.1e-11,
+    warm=0.57,
+    cool=0.79,
+    cold=0.73,
+    streams_warm=1.3,
+    streams_cool=1.37,
+    streams_cold=1.3,
+    turn=1.15e-06,
+    swap=6.4e-08,
+    call=2.9e-07,
+    crowd=4.7e-06,
+)
+TCP = Rates(
+    latency=7.8e-07,
+    send=5.7e-06,
+    receive=1.6e-07,
+    fragment=6.1e-06,
+    push=1.8e-10,
+    pull=1.7e-10,
+    reduce=1.7e-10,
+    lend=1e-10,
+    combine=7.2e-12,
+    own=2.2e-11,
+    warm=0.63,
+    cool=0.63,
+    cold=0.63,
+    streams_warm=1.56,
+    streams_cool=1.73,
+    streams_cold=1.65,
+    turn=5.2e-06,
+    swap=5.5e-07,
+    call=1.4e-06,
+    crowd=2.6e-05,
+)
+
 
 @dataclass(frozen=True)
 class Calibration:
-    """Costs of messages within a host (`near`) and between hosts (`far`), and the processors of each host."""
+    """The costs of a machine.
+
+    Attributes:
+        near, far: of messages within a host, and between hosts.
+        lends: whether long messages within a host are read where they lie.
+        processors: of each host.
+    """
 
     near: Rates
     far: Rates
-    processors: float
-    lends: bool = True
+    lends: bool
+    processors: tuple[int, ...]
 
     def cores(self, topology: Topology) -> npt.NDArray[np.int32]:
-        """Return which processor of its host each rank runs on: they are dealt out in turn."""
+        """Return which processor of its host each rank runs on."""
         order = np.argsort(topology.host, kind="stable")
         start = np.flatnonzero(np.diff(topology.host[order], prepend=-1))
         place = np.empty(topology.size, np.int32)
         place[order] = np.arange(topology.size) - np.repeat(start, np.diff(np.append(start, topology.size)))
-        return place % np.int32(self.processors)
+        seat: npt.NDArray[np.int32] = place % np.asarray(self.processors, np.int32)[topology.host]
+        return seat
 
     def memory(self, topology: Topology, whole: float) -> Reals:
-        """Return how many ranks of each host can move bytes at once without slowing each other down."""
-        members = np.bincount(topology.host)
+        """Return how many processors of each host can move bytes at once without slowing each other down."""
+        in_use = np.log2(np.maximum(whole * np.bincount(topology.host), 1.0))
         near = self.near
-        streams = np.interp(np.log2(np.maximum(whole * members, 1.0)), KNOTS, [16.0, near.two, near.eight, near.all])
-        return np.maximum(1.0, streams)
+        at_knots = [_CACHED, near.streams_warm, near.streams_cool, near.streams_cold]
+        streams: Reals = np.maximum(1.0, np.interp(in_use, IN_USE, at_knots))
+        return streams
 
     def apply(self, terms: Terms, messages: Messages, topology: Topology) -> None:
         """Fill in what messages cost processors; see `pycomm.simulate.Costs`."""
-        members = np.bincount(topology.host)[topology.host[messages.rank]]
+        n, kind, rank = messages.nbytes, messages.kind, messages.rank
         remote = messages.peer >= 0
-        near = ~remote | (topology.host[messages.rank] == topology.host[np.where(remote, messages.peer, 0)])
-        seat = topology.host * int(self.processors) + self.cores(topology)
-        crowd = np.bincount(seat)[seat[messages.rank]] - 1.0
-        n, kind = messages.nbytes, messages.kind
+        near = ~remote | (topology.host[rank] == topology.host[np.maximum(messages.peer, 0)])
         rate = {name: np.where(near, getattr(self.near, name), getattr(self.far, name)) for name in NAMES}
+        others = _others(topology, self)[rank]
+        members = np.bincount(topology.host)[topology.host[rank]]
         in_use = np.log2(np.maximum(messages.whole * members, 1.0))
-        byte = np.where(near, _interpolated(self.near, in_use), _interpolated(self.far, in_use))
-        byte = byte * (1 + rate["mix"] * np.maximum(0.0, crowd - 1) * np.interp(in_use, [20, 23], [0.0, 1.0]))
-        rest = np.maximum(0.0, np.ceil(n / FRAGMENT) - 1) * rate["fragment"]
-        swap = rate["swap"] * crowd
-        lent = near & (n >= LENT) & self.lends & remote
-        fetch = np.where(lent, rate["lend"], rate["pull"])
-        pull = byte * np.where(kind == REDUCE_FROM, rate["reduce"] + np.where(lent, rate["lend"], 0), fetch)
+        byte = np.where(near, _by_use(self.near, in_use), _by_use(self.far, in_use))
+        lent = near & remote & (n >= LENT) & self.lends
         push = byte * np.where(lent, 0, rate["push"])
-        whole = np.minimum(n, FRAGMENT)
-        send, receive = kind == SEND, remote & (kind != SEND)
+        fetched = byte * np.where(lent, rate["lend"], rate["pull"])
+        pull = np.where(kind == REDUCE_FROM, byte * (rate["reduce"] + np.where(lent, rate["lend"], 0)), fetched)
+        rest = rate["swap"] * others + np.maximum(0.0, np.ceil(n / FRAGMENT) - 1) * rate["fragment"]
+        first = np.minimum(n, FRAGMENT)
+        sends, receives = kind == SEND, remote & (kind != SEND)
         local = (kind == COPY) | (kind == REDUCE)
-        terms["send"] = np.where(send, rate["send"] + swap + rest + n * push, np.where(local, n * byte * rate["combine"], 0))
-        terms["receive"] = np.where(receive, rate["receive"] + swap + rest + n * pull, 0)
-        terms["first"] = np.where(lent | ~send, terms["send"], rate["send"] + swap + whole * push)
-        terms["last"] = np.where(lent | ~receive, terms["receive"], whole * pull)
-        terms["latency"] += np.where(remote, rate["latency"] + rate["turn"] * crowd, 0)
-        terms["lent"] = lent & remote
-        terms["moves"] = n >= 4096
+        terms["send"] = np.where(sends, rate["send"] + rest + n * push, np.where(local, n * byte * rate["combine"], 0))
+        terms["receive"] = np.where(receives, rate["receive"] + rest + n * pull, 0)
+        whole = lent | (n <= FRAGMENT)
+        terms["first"] = np.where(sends & ~whole, rate["send"] + first * push, terms["send"])
+        terms["last"] = np.where(receives & ~whole, first * pull, terms["receive"])
+        terms["latency"] += np.where(remote, rate["latency"] + rate["turn"] * others, 0)
+        terms["lent"] = lent
+        terms["moves"] = n >= MOVING
 
-    def call(self, topology: Topology) -> float:
+    def call(self, collective: str, nbytes: float, topology: Topology) -> float:
         """Return the seconds of a call that are in no message."""
-        members = np.bincount(topology.host).max()
-        rates = self.far if topology.host.max() else self.near
-        return rates.call + rates.crowd * max(0.0, -(-members // self.processors) - 1)
+        others = float(_others(topology, self).max())
+        rates = self.far if int(topology.host.max()) else self.near
+        copied = nbytes / topology.size * self.near.own * (1 + others) if collective in _COPIED else 0.0
+        return rates.call + rates.crowd * others + copied
 
 
-def _interpolated(rates: Rates, at: npt.NDArray[Any]) -> Reals:
-    return np.exp2(np.interp(at, KNOTS, np.log2([1.0, rates.warm, rates.cool, rates.cold])))
+def calibrated(terms: Mapping[str, Mapping[str, float]], processors: Sequence[int], *, shared: bool) -> Calibration:
+    """Return the costs of a machine.
+
+    Args:
+        terms: from a table: for "shm" and "tcp" the names and values of `Rates`; what is missing is as on the machine
+            that pycomm was tuned on.
+        processors: of each host.
+        shared: whether the ranks of a host reach each other through its memory.
+
+    Raises:
+        InvalidArgument: a name is no term, or a value no positive number.
+    """
+    shm, tcp = (_rates(name, standard, terms.get(name, {})) for name, standard in (("shm", SHM), ("tcp", TCP)))
+    return Calibration(shm if shared else tcp, tcp, shared, tuple(processors))
+
+
+def _rates(transport: str, standard: Rates, terms: Mapping[str, float]) -> Rates:
+    for name, value in terms.items():
+        if name not in NAMES:
+            raise InvalidArgument(f"the calibration of {transport} has a term {name!r}; there are: {', '.join(NAMES)}")
+        if not isinstance(value, int | float) or not value > 0:
+            raise InvalidArgument(f"the calibration of {transport} says {name} = {value!r}, which must be positive")
+    return Rates(**{**asdict(standard), **terms})
+
+
+def _others(topology: Topology, costs: Calibration) -> Reals:
+    """How many other ranks each rank shares its processor with."""
+    seat = topology.host.astype(np.int64) * max(costs.processors) + costs.cores(topology)
+    others: Reals = np.bincount(seat)[seat] - 1.0
+    return others
+
+
+def _by_use(rates: Rates, in_use: npt.NDArray[Any]) -> Reals:
+    factor: Reals = np.exp2(np.interp(in_use, IN_USE, np.log2([1.0, rates.warm, rates.cool, rates.cold])))
+    return factor

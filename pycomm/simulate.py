@@ -26,6 +26,7 @@ assert TERM.itemsize == ffi.sizeof("struct pcm_sim_term") and RECORD.itemsize ==
 WHATS = ("send", "wire", "receive", "local")  # what a record is, by its `what`
 
 _MOST_RECORDS = 4_000_000
+_STEADY = 16, 24  # slices; their difference is a multiple of every usual window
 _FEW = 64  # ranks that are told apart; kinds of messages that are told apart by looking for each
 
 Terms = npt.NDArray[Any]  # of dtype TERM
@@ -65,6 +66,10 @@ class Costs(Protocol):
 
     def memory(self, topology: Topology, whole: float) -> Reals:
         """Return how many processors of each host can move bytes at once without slowing each other down."""
+        ...
+
+    def call(self, collective: str, nbytes: float, topology: Topology) -> float:
+        """Return the seconds of a call that are in no message."""
         ...
 
 
@@ -143,7 +148,7 @@ def simulate(
 
 
 class Bound:
-    """A collective bound to a machine, a size and a way to run: what can be simulated under one cost model after another.
+    """A collective bound to a machine, a size and a way to run, to be simulated under one cost model after another.
 
     Args: as for `simulate`.
     """
@@ -162,6 +167,17 @@ class Bound:
         self.slices, self.window, self.contention = slices, min(window, slices), contention
         self._messages = _messages(self.traffic, nbytes / slices, nbytes)
         self._kinds = _kinds_of(self._messages, topology)
+
+    def seconds(self, costs: Costs | None = None) -> float:
+        """Return what it takes. Of many slices some are simulated: each further one takes as long as the one before."""
+        if self.slices <= _STEADY[1]:
+            return self.run(costs).seconds
+        few, more = (self.run(costs, slices=n).seconds for n in _STEADY)
+        return more + (more - few) * (self.slices - _STEADY[1]) / (_STEADY[1] - _STEADY[0])
+
+    def called(self, costs: Costs) -> float:
+        """Return what a call takes whose ranks come at the same time: also what is in no message."""
+        return self.seconds(costs) + costs.call(self.traffic.collective, self.nbytes, self.topology)
 
     def run(self, costs: Costs | None = None, *, slices: int | None = None, record: bool = False) -> Result:
         """Simulate it.
@@ -183,7 +199,15 @@ class Bound:
             busiest = (link_bytes(self.traffic, self.topology, self.nbytes) / self.topology.links.bandwidth).max()
             seconds = max(seconds, float(busiest) * slices / self.slices)
         return Result(
-            self.traffic, self.topology, self.nbytes, self.slices, self.window, self.contention, seconds, finish, records
+            self.traffic,
+            self.topology,
+            self.nbytes,
+            self.slices,
+            self.window,
+            self.contention,
+            seconds,
+            finish,
+            records,
         )
 
 
@@ -204,7 +228,8 @@ def link_bytes(traffic: Traffic, topology: Topology, nbytes: float) -> Reals:
 def _messages(traffic: Traffic, slice_bytes: float, whole: float) -> Messages:
     per_rank = np.diff(traffic.ops[traffic.rounds])
     rank = np.repeat(np.arange(traffic.period, dtype=np.int32), per_rank)
-    return Messages(traffic.kind, rank, traffic.peer, traffic.chunks * (traffic.share * slice_bytes), whole)
+    nbytes = traffic.chunks.astype(np.float64) * (traffic.share * slice_bytes)
+    return Messages(traffic.kind, rank, traffic.peer, nbytes, whole)
 
 
 class _Kinds(NamedTuple):
@@ -233,7 +258,8 @@ def _kinds_of(what: Messages, topology: Topology) -> _Kinds:
     places = _places(what, topology)
     examples, of = _tell_apart([what.kind, what.nbytes, latency, narrowest, first, last, rate, *places])
     terms = np.zeros(len(examples), TERM)
-    n, wire = what.nbytes[examples], messages[examples]
+    n: Reals = what.nbytes[examples]
+    wire = messages[examples]
     terms["bytes"], terms["latency"] = n, latency[examples]
     with np.errstate(divide="ignore", invalid="ignore"):
         for name, way in (("out", first), ("in", last), ("transfer", narrowest)):
