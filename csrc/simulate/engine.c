@@ -30,22 +30,22 @@ struct event {
 /* One slice of one rank, under way. There are `window` of them a rank: number rank * window + slice % window. */
 struct run {
     uint32_t slice;
-    int64_t round;  /* of all ranks' rounds */
-    int64_t pending; /* operations of the round that are not done */
-    double latest;  /* when the last of those that are done was, */
-    int64_t cause;  /* and the record of what that was */
+    int32_t round;   /* of all ranks' rounds */
+    int32_t pending; /* operations of the round that are not done */
+    double latest;   /* when the last of those that are done was, */
+    int64_t cause;   /* and the record of what that was */
 };
 
 enum { NOBODY = -1 };
 
 struct message {
-    int64_t send, receive; /* operations */
-    int64_t from, to;      /* runs; `to` is the one that will receive it */
+    int32_t send, receive; /* operations */
+    int32_t from, to;      /* runs; `to` is the one that will receive it */
     uint32_t slice;
-    bool posted, taken;    /* its receiver is in its round; and has worked on it, and waits for the rest */
-    double head, tail;     /* when it may be worked on and when all is there; INFINITY: not known yet */
+    bool posted, taken; /* its receiver is in its round; and has worked on it, and waits for the rest */
+    double head, tail;  /* when it may be worked on and when all is there; INFINITY: not known yet */
     int64_t cause;
-    int64_t next;          /* on the list of those that wait for one receive; or of the free ones */
+    int32_t next; /* on the list of those that wait for one receive; or of the free ones */
 };
 
 struct task { /* for a rank's processor */
@@ -61,6 +61,7 @@ struct worker { /* what a rank's processor has to do for it */
     double start;        /* since then, */
     double finish;       /* until its processor has given this much */
     bool moves;
+    double free; /* where the order of its tasks is that of arrival: when they will all be done */
     int64_t cause;
 };
 
@@ -86,9 +87,7 @@ struct port {
 struct engine {
     const struct pcm_sim_input *in;
     struct pcm_sim_output *out;
-    int64_t *match;
-    int32_t *round_of;  /* of each operation */
-    int64_t *waiting;   /* for each receive and slot: the oldest message that has come before its time */
+    struct pcm_sim_op *ops;
     struct run *runs;
     uint32_t *left;     /* slices that each rank has still to finish */
     double *finish;
@@ -104,6 +103,7 @@ struct engine {
     struct event *heap;
     int64_t nheap, heap_room;
     struct pcm_fluid *fluid;
+    bool in_order; /* processors only receive, each for one rank: in the order of arrival, which needs no tasks */
     int64_t done;
     int status;
 };
@@ -115,7 +115,7 @@ static inline double earlier(double a, double b) { return a < b ? a : b; }
 
 static inline const struct pcm_sim_term *term_of(const struct engine *e, int64_t op)
 {
-    return &e->in->terms[e->in->term[op]];
+    return &e->in->terms[e->ops[op].term];
 }
 
 static inline int64_t rank_of(const struct engine *e, int64_t run) { return run / e->in->window; }
@@ -124,7 +124,7 @@ static inline uint32_t slot_of(const struct engine *e, int64_t run) { return (ui
 
 static inline struct port *port_of(const struct engine *e, struct port *ports, int64_t rank, int64_t op)
 {
-    return &ports[rank * e->in->ports + (e->in->port ? e->in->port[op] : 0)];
+    return &ports[rank * e->in->ports + e->ops[op].port];
 }
 
 /* Whether a message shares links with others: if not, ports alone are taken. */
@@ -152,7 +152,7 @@ static int64_t record(struct engine *e, int what, double start, double end, int6
     struct pcm_sim_output *out = e->out;
     if (!out->records || out->recorded >= out->capacity) return -1;
     out->records[out->recorded] = (struct pcm_sim_record){
-        start, end, cause, op, (int32_t)rank_of(e, run), e->in->peer[op], e->runs[run].slice, what};
+        start, end, cause, op, (int32_t)rank_of(e, run), e->ops[op].peer, e->runs[run].slice, what};
     return out->recorded++;
 }
 
@@ -272,11 +272,11 @@ static int64_t new_message(struct engine *e, int64_t run, int64_t op)
         return -1;
     int64_t index = e->free_message >= 0 ? e->free_message : e->nmessages++;
     if (index == e->free_message) e->free_message = e->messages[index].next;
-    int64_t to = (uint32_t)e->in->peer[op] % e->in->period;
-    e->messages[index] = (struct message){.send = op,
-                                          .receive = e->match[op],
-                                          .from = run,
-                                          .to = to * e->in->window + slot_of(e, run),
+    int64_t to = (uint32_t)e->ops[op].peer % e->in->period;
+    e->messages[index] = (struct message){.send = (int32_t)op,
+                                          .receive = e->ops[op].match,
+                                          .from = (int32_t)run,
+                                          .to = (int32_t)(to * e->in->window + slot_of(e, run)),
                                           .slice = e->runs[run].slice,
                                           .head = INFINITY,
                                           .tail = INFINITY,
@@ -287,7 +287,7 @@ static int64_t new_message(struct engine *e, int64_t run, int64_t op)
 
 static void free_message(struct engine *e, int64_t index)
 {
-    e->messages[index].next = e->free_message;
+    e->messages[index].next = (int32_t)e->free_message;
     e->free_message = index;
 }
 
@@ -308,13 +308,29 @@ static void deliver(struct engine *e, int64_t index, double now)
     free_message(e, index);
 }
 
+/* Lets a processor take a message after those that arrived before it. */
+static void take_in_order(struct engine *e, int64_t index, double now)
+{
+    struct message *m = &e->messages[index];
+    struct worker *w = &e->workers[rank_of(e, m->to)];
+    double ready = later(now, m->head), start = later(ready, w->free);
+    w->free = start + term_of(e, m->receive)->receive;
+    if (e->out->records) {
+        int64_t cause = start > ready ? w->cause : m->cause;
+        m->cause = w->cause = record(e, PCM_SIM_RECEIVE, start, w->free, m->to, m->receive, cause);
+    }
+    deliver(e, index, w->free);
+}
+
 /* The receiver is in the round of this message, whose head has arrived. */
 static void take(struct engine *e, int64_t index, double now)
 {
     struct message *m = &e->messages[index];
     m->posted = true;
     if (term_of(e, m->receive)->receive > 0) {
-        if (m->head > now)
+        if (e->in_order)
+            take_in_order(e, index, now);
+        else if (m->head > now)
             push(e, m->head, tie_of(e, m), READY, index);
         else
             submit(e, rank_of(e, m->to), now,
@@ -337,17 +353,25 @@ static void arrive(struct engine *e, int64_t index, double now)
 {
     struct message *m = &e->messages[index];
     const struct run *to = &e->runs[m->to];
-    if (to->round == e->round_of[m->receive] && to->slice == m->slice && !m->posted) {
-        int64_t *waiting = &e->waiting[m->receive * e->in->window + slot_of(e, m->to)];
-        if (*waiting < 0) {
-            take(e, index, now);
-            return;
-        }
+    struct pcm_sim_op *receive = &e->ops[m->receive];
+    if (to->round == receive->round && to->slice == m->slice && !m->posted) {
+        take(e, index, now);
+        return;
     }
-    int64_t *end = &e->waiting[m->receive * e->in->window + slot_of(e, m->to)];
+    int32_t *end = &receive->waiting;
     while (*end >= 0) end = &e->messages[*end].next;
     m->next = NOBODY;
-    *end = index;
+    *end = (int32_t)index;
+}
+
+/* Takes the message of this slice off those that wait for a receive, or returns -1. */
+static int64_t waiting(struct engine *e, int64_t op, uint32_t slice)
+{
+    int32_t *at = &e->ops[op].waiting;
+    while (*at >= 0 && e->messages[*at].slice != slice) at = &e->messages[*at].next;
+    int32_t index = *at;
+    if (index >= 0) *at = e->messages[index].next;
+    return index;
 }
 
 /* A message leaves its rank's processor for the port. `whole`: all of it; else the rest follows. */
@@ -507,13 +531,10 @@ static void post(struct engine *e, int64_t run, int64_t op, double now)
 {
     struct run *r = &e->runs[run];
     const struct pcm_sim_term *t = term_of(e, op);
-    int kind = e->in->kind[op];
+    int kind = e->ops[op].kind;
     if (kind == PCM_STEP_RECV || kind == PCM_STEP_REDUCE_FROM) {
-        int64_t *waiting = &e->waiting[op * e->in->window + slot_of(e, run)];
-        int64_t index = *waiting;
-        if (index < 0 || e->messages[index].slice != r->slice) return;
-        *waiting = e->messages[index].next;
-        take(e, index, now);
+        int64_t index = waiting(e, op, r->slice);
+        if (index >= 0) take(e, index, now);
     } else if (kind != PCM_STEP_SEND) {
         if (t->send > 0)
             submit(e, rank_of(e, run), now, (struct task){PCM_SIM_LOCAL, run, op, NOBODY, t->send, r->cause, NOBODY});
@@ -532,8 +553,8 @@ static void post(struct engine *e, int64_t run, int64_t op, double now)
 static void enter_round(struct engine *e, int64_t run, int64_t round, double now)
 {
     struct run *r = &e->runs[run];
-    r->round = round, r->latest = now;
-    r->pending = e->in->ops[round + 1] - e->in->ops[round];
+    r->round = (int32_t)round, r->latest = now;
+    r->pending = (int32_t)(e->in->ops[round + 1] - e->in->ops[round]);
     for (int64_t op = e->in->ops[round]; op < e->in->ops[round + 1]; op++) post(e, run, op, now);
 }
 
@@ -613,9 +634,7 @@ static bool prepare(struct engine *e)
     const struct pcm_sim_input *in = e->in;
     int64_t nops = in->ops[in->rounds[in->period]], runs = (int64_t)in->period * in->window;
     size_t ports = (size_t)in->period * in->ports;
-    e->match = malloc(sizeof *e->match * (size_t)(nops + 1));
-    e->round_of = malloc(sizeof *e->round_of * (size_t)(nops + 1));
-    e->waiting = malloc(sizeof *e->waiting * (size_t)(nops + 1) * in->window);
+    e->ops = malloc(sizeof *e->ops * (size_t)(nops + 1));
     e->runs = malloc(sizeof *e->runs * (size_t)runs);
     e->left = calloc(in->period, sizeof *e->left);
     e->finish = calloc(in->period, sizeof *e->finish);
@@ -625,16 +644,22 @@ static bool prepare(struct engine *e)
     e->members = malloc(sizeof *e->members * in->period);
     e->leaving = calloc(ports, sizeof *e->leaving);
     e->entering = calloc(ports, sizeof *e->entering);
-    if (!e->match || !e->round_of || !e->waiting || !e->runs || !e->left || !e->finish || !e->workers || !e->cores ||
-        !e->hosts || !e->members || !e->leaving || !e->entering)
+    if (!e->ops || !e->runs || !e->left || !e->finish || !e->workers || !e->cores || !e->hosts || !e->members ||
+        !e->leaving || !e->entering)
         return false;
-    memset(e->waiting, -1, sizeof *e->waiting * (size_t)(nops + 1) * in->window);
     for (uint32_t rank = 0; rank < in->period; rank++) {
         e->workers[rank] = (struct worker){.first = NOBODY, .last = NOBODY, .cause = -1};
         e->left[rank] = in->rounds[rank + 1] > in->rounds[rank] ? in->slices : 0;
         e->cores[in->core[rank]].busy++; /* for now: how many ranks it has */
         for (int64_t round = in->rounds[rank]; round < in->rounds[rank + 1]; round++)
-            for (int64_t op = in->ops[round]; op < in->ops[round + 1]; op++) e->round_of[op] = (int32_t)round;
+            for (int64_t op = in->ops[round]; op < in->ops[round + 1]; op++)
+                e->ops[op] = (struct pcm_sim_op){.match = -1,
+                                                 .waiting = -1,
+                                                 .round = (int32_t)round,
+                                                 .term = in->term[op],
+                                                 .peer = in->peer[op],
+                                                 .kind = in->kind[op],
+                                                 .port = in->port ? in->port[op] : 0};
     }
     for (size_t k = 0; k < ports; k++) e->leaving[k].cause = e->entering[k].cause = -1;
     int32_t *next = e->members;
@@ -648,6 +673,11 @@ static bool prepare(struct engine *e)
         host->shared |= core->busy > 1 || host->memory < host->last - host->first;
         core->busy = 0;
     }
+    e->in_order = true;
+    for (int64_t op = 0; op < nops && e->in_order; op++)
+        e->in_order = e->ops[op].kind == PCM_STEP_RECV || e->ops[op].kind == PCM_STEP_REDUCE_FROM ||
+                      in->terms[e->ops[op].term].send == 0;
+    for (uint32_t k = 0; k < in->hosts; k++) e->in_order &= !e->hosts[k].shared;
     e->free_message = e->free_task = NOBODY;
     return true;
 }
@@ -656,8 +686,8 @@ int pcm_simulate(const struct pcm_sim_input *in, struct pcm_sim_output *out)
 {
     struct engine e = {.in = in, .out = out};
     out->recorded = 0, out->done = 0, out->seconds = 0;
-    int rc = prepare(&e) ? pcm_sim_match(in, e.match)
-                         : pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory: too large a simulation");
+    int rc =
+        prepare(&e) ? pcm_sim_match(in, e.ops) : pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory: too large a simulation");
     if (!rc && in->bandwidth) rc = pcm_fluid_create(in, &e.fluid);
     if (!rc) {
         run(&e);
@@ -669,8 +699,7 @@ int pcm_simulate(const struct pcm_sim_input *in, struct pcm_sim_output *out)
         if (out->finish) out->finish[rank] = e.finish[rank];
     }
     pcm_fluid_destroy(e.fluid);
-    free(e.match), free(e.round_of), free(e.waiting), free(e.runs), free(e.left), free(e.finish), free(e.workers),
-        free(e.cores);
+    free(e.ops), free(e.runs), free(e.left), free(e.finish), free(e.workers), free(e.cores);
     free(e.hosts), free(e.members), free(e.leaving), free(e.entering), free(e.messages), free(e.tasks), free(e.heap);
     return rc;
 }

@@ -6,8 +6,18 @@
 
 #include "../simulate.h"
 
-/* match.c: for each send the number of the operation that receives it, and for each other operation -1. */
-int pcm_sim_match(const struct pcm_sim_input *input, int64_t *match);
+/* What the simulation looks at of one operation, together, for it is mostly far from what was looked at before. */
+struct pcm_sim_op {
+    int32_t match;   /* of a send: the operation that receives it; else -1 */
+    int32_t waiting; /* of a receive: the oldest message that has come before its time, or -1 */
+    int32_t round;   /* of all ranks' rounds */
+    uint32_t term;
+    int32_t peer;
+    uint8_t kind, port;
+};
+
+/* match.c: fills in `match`. */
+int pcm_sim_match(const struct pcm_sim_input *input, struct pcm_sim_op *ops);
 
 /* fluid.c: messages that share links, each going as fast as max-min fairness lets it. */
 struct pcm_fluid;

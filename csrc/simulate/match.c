@@ -37,7 +37,7 @@ static int unmatched(uint32_t size, int64_t receiver, const struct end *send, co
                     sender, (int)receiver);
 }
 
-int pcm_sim_match(const struct pcm_sim_input *in, int64_t *match)
+int pcm_sim_match(const struct pcm_sim_input *in, struct pcm_sim_op *ops)
 {
     int64_t nops = in->ops[in->rounds[in->period]];
     int64_t *fill = calloc((size_t)in->period + 1, sizeof *fill);
@@ -56,7 +56,7 @@ int pcm_sim_match(const struct pcm_sim_input *in, int64_t *match)
     }
     for (uint32_t rank = 0; rank < in->period; rank++)
         for (int64_t op = in->ops[in->rounds[rank]]; op < in->ops[in->rounds[rank + 1]]; op++) {
-            match[op] = -1;
+            ops[op].match = -1;
             if (in->kind[op] != PCM_STEP_SEND) continue;
             uint32_t peer = (uint32_t)in->peer[op];
             sends[fill[peer % in->period]++] = (struct end){(peer + in->size - rank) % in->size, op};
@@ -74,7 +74,7 @@ int pcm_sim_match(const struct pcm_sim_input *in, int64_t *match)
                 rc = unmatched(in->size, rank, s, r);
                 goto out;
             }
-            match[s->op] = r->op;
+            ops[s->op].match = (int32_t)r->op;
         }
     }
 out:
