@@ -45,6 +45,7 @@ def check_period(topology: Topology) -> None:
         if len(differs):
             _refuse(topology, f"the paths of ranks {differs[0]} to {target[differs[0]]} and of their images differ")
         _map(topology, image, one.links, other.links)
+    _extend(topology, image)
     _check_links(topology, image)
 
 
@@ -74,6 +75,21 @@ def _map(topology: Topology, image: npt.NDArray[np.integer], one: Ids, other: Id
             vertex = int(before[wrong[0]])
             places = [topology.label(int(v)) for v in (image[vertex], after[wrong[0]])]
             _refuse(topology, f"{topology.label(vertex)} would have to become both {places[0]} and {places[1]}")
+
+
+def _extend(topology: Topology, image: npt.NDArray[np.integer]) -> None:
+    """Guess places for switches that no path passes, from equal links to neighbours; the links are checked later."""
+    links = topology.links
+    facts = np.stack([links.kind, links.bandwidth, links.latency], axis=1)
+    hope = True
+    while hope:
+        hope = False
+        for link in np.flatnonzero((image[links.source] >= 0) & (image[links.target] < 0)):
+            if image[links.target[link]] < 0:
+                equal = (links.source == image[links.source[link]]) & (facts == facts[link]).all(axis=1)
+                free = [vertex for vertex in links.target[equal] if vertex not in image]
+                if free:
+                    image[links.target[link]], hope = free[0], True
 
 
 def _check_links(topology: Topology, image: npt.NDArray[np.integer]) -> None:

@@ -1,0 +1,203 @@
+"""Machines described in TOML; docs/topology.md tells what may be written."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import InvalidArgument
+from . import units
+from .board import Board
+from .check import smallest_period
+from .generators import NVLINK, NVLINK_LATENCY, generate
+from .model import Topology
+from .modify import Degrade, degrade, speed_of_ranks
+
+
+def read_toml(path: Path) -> Topology:
+    """Read a machine.
+
+    Raises:
+        InvalidArgument: the file cannot be read, or something in it is wrong; the message says where.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as why:
+        raise InvalidArgument(f"{path}: {why}") from None
+    try:
+        return _machine(_Table("the file", content), path.stem)
+    except InvalidArgument as why:
+        raise InvalidArgument(f"{path}: {why}") from None
+
+
+class _Host(NamedTuple):
+    """What one [[host]] says; its hosts are called `names`."""
+
+    names: Sequence[str]
+    ranks: int
+    speed: float
+    rate: float  # bytes per second that a rank reduces
+    inside: float
+    inside_latency: float
+    group: str
+
+
+class _Table:
+    """A table of the file, whose keys are taken one by one."""
+
+    def __init__(self, where: str, content: dict[str, Any]) -> None:
+        self._where, self._content, self._known = where, dict(content), []  # type: tuple[str, dict[str, Any], list[str]]
+
+    def take(self, key: str, kinds: type | tuple[type, ...], default: Any = None) -> Any:
+        """Return the value of a key, which must be there if there is no default."""
+        self._known.append(key)
+        value = self._content.pop(key, default)
+        if value is None:
+            raise InvalidArgument(f"{self._where} needs {key}")
+        if not isinstance(value, kinds) or isinstance(value, bool) != (kinds is bool):
+            raise InvalidArgument(f"{self._where}: {key} = {value!r} is of the wrong type")
+        return value
+
+    def read(self, key: str, reader: Callable[[str], Any], default: Any = None) -> Any:
+        """Return the value of a key that is a number with a unit, or a number."""
+        self._known.append(key)
+        if key not in self._content and default is not None:
+            return default
+        value = self.take(key, (str, int, float))
+        try:
+            return reader(str(value))
+        except InvalidArgument as why:
+            raise InvalidArgument(f"{self._where}: {key}: {why}") from None
+
+    def tables(self, key: str) -> list[_Table]:
+        """Return the tables [[key]]."""
+        entries = self.take(key, list, [])
+        if not all(isinstance(entry, dict) for entry in entries):
+            raise InvalidArgument(f"{self._where}: write [[{key}]], once for each")
+        return [_Table(f"[[{key}]] number {number}", entry) for number, entry in enumerate(entries, 1)]
+
+    def has(self, key: str) -> bool:
+        """Tell whether a key is there."""
+        return key in self._content
+
+    def done(self) -> None:
+        """Refuse keys that nobody has taken."""
+        for key in self._content:
+            known = ", ".join(dict.fromkeys(self._known))
+            raise InvalidArgument(f"{self._where}: there is no {key!r} here: it may have {known}")
+
+
+def _machine(table: _Table, stem: str) -> Topology:
+    name = table.take("name", str, stem)
+    if table.has("generator"):
+        topology = replace(generate(table.take("generator", str)), name=name)
+    else:
+        topology = _wired(table, name)
+    changes = [_degrade(entry) for entry in table.tables("degrade")]
+    table.done()
+    for change in changes:
+        topology = degrade(topology, change)
+    return topology
+
+
+def _degrade(table: _Table) -> Degrade:
+    keeps = table.read("keeps", units.factor)
+    if table.has("link"):
+        ends = table.take("link", list)
+        if len(ends) != 2 or not all(isinstance(end, str) for end in ends):
+            raise InvalidArgument(f"[[degrade]]: link = {ends!r} must be the names of the two ends of a cable")
+        change = Degrade((ends[0], ends[1]), 1, False, keeps)
+    else:
+        kind = table.take("kind", str)
+        part = not table.has("count")
+        amount = table.read("part", units.factor, 1.0) if part else table.read("count", units.count)
+        change = Degrade(kind, amount, part, keeps)
+    table.done()
+    return change
+
+
+def _wired(table: _Table, name: str) -> Topology:
+    board = Board()
+    described = [_host(entry) for entry in table.tables("host")]
+    hosts = [(label, host) for host in described for label in host.names]
+    for number, (label, host) in enumerate(hosts):
+        for k in range(host.ranks):
+            board.rank(f"{label}/{k}", number)
+    for label, host in hosts:
+        board.switch(label)
+        for k in range(host.ranks):
+            board.cable(f"{label}/{k}", label, "inside", host.inside, host.inside_latency / 2)
+    for entry in table.tables("switch"):
+        for label in _names(entry, "switch"):
+            board.switch(label)
+        entry.done()
+    for entry in table.tables("link"):
+        _link(entry, board)
+    ranks = [host for _, host in hosts for _ in range(host.ranks)]
+    levels = max((host.group.count("/") + 1 for host in ranks), default=0)
+    near = [_numbered([host.group.split("/")[: level + 1] for host in ranks]) for level in range(levels)]
+    topology = board.topology(name, near)
+    rates, speeds = (np.array([getattr(host, what) for host in ranks], float) for what in ("rate", "speed"))
+    return smallest_period(speed_of_ranks(replace(topology, reduce_rate=rates), speeds))
+
+
+def _host(table: _Table) -> _Host:
+    names = _names(table, "host")
+    ranks = table.read("ranks", units.count)
+    cores = table.read("cores", units.count, ranks)
+    usual = NVLINK_LATENCY if ranks > 1 else 0.0
+    host = _Host(
+        names, ranks, table.read("speed", units.factor, 1.0),
+        table.read("reduce", units.rate, np.inf) * min(1.0, cores / ranks),
+        table.read("inside", units.rate, NVLINK), table.read("inside_latency", units.seconds, usual),
+        table.take("group", str, ""),
+    )  # fmt: skip
+    table.done()
+    return host
+
+
+def _names(table: _Table, default: str) -> list[str]:
+    """Return what the things of a table are called: its name, with numbers from 0 if `count` is given."""
+    name = table.take("name", str, default)
+    if not name or any(sign in name for sign in "/*?[]"):
+        raise InvalidArgument(f"name = {name!r} must have letters, and none of / * ? [ ]")
+    if not table.has("count"):
+        return [name]
+    return [f"{name}{number}" for number in range(table.read("count", units.count))]
+
+
+def _link(table: _Table, board: Board) -> None:
+    ones, others = (_matching(board, table.take(end, str)) for end in ("from", "to"))
+    kind = table.take("kind", str, "link")
+    bandwidth, latency = table.read("bandwidth", units.rate), table.read("latency", units.seconds)
+    one_way = table.take("one_way", bool, False)
+    table.done()
+    if np.isinf(bandwidth):
+        raise InvalidArgument("[[link]]: a link's bandwidth is finite")
+    for one, other in product(ones, others):
+        if one != other:
+            board.link(one, other, kind, bandwidth, latency)
+            if not one_way:
+                board.link(other, one, kind, bandwidth, latency)
+
+
+def _matching(board: Board, pattern: str) -> list[str]:
+    """Return the names that a pattern is for; a * does not go over a /."""
+    depth = pattern.count("/")
+    found = [name for name in board.names if name.count("/") == depth and fnmatchcase(name, pattern)]
+    if not found:
+        some = board.names[:3] + board.names[-3:]
+        raise InvalidArgument(f"[[link]]: nothing is called {pattern!r}; there are {', '.join(dict.fromkeys(some))}")
+    return found
+
+
+def _numbered(keys: Sequence[Sequence[str]]) -> list[int]:
+    numbers: dict[tuple[str, ...], int] = {}
+    return [numbers.setdefault(tuple(key), len(numbers)) for key in keys]
