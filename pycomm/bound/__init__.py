@@ -1,0 +1,65 @@
+"""The best that any schedule could do on a machine: what every report, simulated or measured, is set beside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..contract import contract
+from ..errors import InvalidArgument
+from ..topology import Topology
+from . import words
+from .demand import Demand
+from .limits import limits
+
+__all__ = ["Bound", "bound"]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The time that no schedule can beat, and why.
+
+    Attributes:
+        seconds: the bound; at least each of the next two, at most their sum.
+        latency_seconds: what is left of it when bytes cost nothing.
+        bandwidth_seconds: what is left of it when latency is nothing (this includes the adding up of values).
+        cut: what binds: "the links out of rank 3, 50 GB/s".
+        sentence: the line for reports: "bound 1.23 ms: the links out of rank 3, 50 GB/s, bind".
+    """
+
+    seconds: float
+    latency_seconds: float
+    bandwidth_seconds: float
+    cut: str
+    sentence: str
+
+
+def bound(collective: str, topology: Topology, nbytes: float, root: int = 0) -> Bound:
+    """Return the best that any schedule could do: docs/bound.md derives it.
+
+    Args:
+        collective: its name.
+        topology: the machine.
+        nbytes: n, the bytes of a rank's full vector (see `Schedule.share`).
+        root: of a broadcast, reduce, gather or scatter.
+
+    Raises:
+        InvalidArgument: there is no such collective or root, or `nbytes` is negative.
+    """
+    promise = contract(collective)
+    if not 0 <= root < topology.size:
+        raise InvalidArgument(f"root {root} is not one of {topology.size} ranks")
+    if nbytes < 0:
+        raise InvalidArgument(f"a message cannot have {nbytes} bytes")
+    demand = Demand(collective, topology.size, root if promise.rooted else 0, float(nbytes))
+    found = list(limits(topology, demand))
+    if not found:
+        return Bound(0.0, 0.0, 0.0, "nothing", "bound 0 s: nothing needs to be sent")
+    binding = max(found, key=lambda limit: limit.seconds)
+    text = binding.words()
+    return Bound(
+        binding.seconds,
+        max(limit.latency for limit in found if limit.transmission == 0),
+        max(limit.transmission for limit in found),
+        text,
+        f"bound {words.duration(binding.seconds)}: {text}, bind",
+    )
