@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,8 @@ from ..topology import Topology
 Ids = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+
+_UNLIMITED = 1000.0  # times all other capacities
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,15 @@ class Graph:
     def leaving(self, side: Mask) -> float:
         """Return the capacity of the arcs that leave a set of vertices."""
         return float(self.capacity[side[self.source] & ~side[self.target]].sum())
+
+    @cached_property
+    def finite(self) -> Graph:
+        """The graph with a capacity for unlimited arcs that is more than all others together."""
+        unlimited = np.isinf(self.capacity)
+        if not unlimited.any():
+            return self
+        enough = _UNLIMITED * float(self.capacity[~unlimited].sum() or 1.0)
+        return replace(self, capacity=np.where(unlimited, enough, self.capacity))
 
     def owners(self) -> Ids:
         """Return for each vertex the vertex of ranks to which more than half of its capacity goes; -1: none."""

@@ -52,7 +52,7 @@ def limits(topology: Topology, demand: Demand) -> Iterator[Limit]:
         yield Limit(demand.additions / rate, 0.0, lambda: f"the additions of all ranks together, {words.rate(rate)}")
     for level in levels(topology):
         near = _near(graph, level)
-        tree = tree_of(near)
+        tree = tree_of(near.finite)
         if tree is not None:
             yield from _of_tree(topology, graph, demand, tree)
             if len(near.ranked) == demand.size:
@@ -166,21 +166,25 @@ def _of_tree(topology: Topology, graph: Graph, demand: Demand, tree: Tree) -> It
     if demand.collective == "allreduce":
         apart = float(np.min(latencies[0], where=(weight > 0) & (weight < p), initial=np.inf))
         for out, back in ((tree.up, tree.down), (tree.down, tree.up)):
-            yield from _parts(topology, demand, partition.of_tree(tree, out, back), apart)
+            yield from _parts(topology, graph, demand, partition.of_tree(tree, out, back), apart)
 
 
 def _of_graph(topology: Topology, graph: Graph, demand: Demand, near: Graph, latency: float) -> Iterator[Limit]:
     """Yield the cuts and the partition that bind most among those that do not part near ranks."""
+    near = near.finite
     for side in search.sides(near, demand, topology.period):
         yield from _cut(topology, graph, demand, side, latency)
     if demand.collective == "allreduce":
-        for graph_ in (near,) if near.symmetric else (near, near.reversed()):
-            yield from _parts(topology, demand, partition.of_graph(graph_), latency)
+        for direction in (near,) if near.symmetric else (near, near.reversed()):
+            yield from _parts(topology, graph, demand, partition.of_graph(direction), latency)
 
 
-def _parts(topology: Topology, demand: Demand, found: partition.Partition | None, latency: float) -> Iterator[Limit]:
-    """Yield what a partition limits: 2(k - 1) n bytes must leave its k parts."""
-    if found is not None:
+def _parts(
+    topology: Topology, graph: Graph, demand: Demand, found: partition.Partition | None, latency: float
+) -> Iterator[Limit]:
+    """Yield what a partition limits: 2(k - 1) n bytes must leave its k parts, which no unlimited link may help."""
+    unlimited = graph.finite is not graph and found is not None and found.leaving >= graph.finite.capacity.max()
+    if found is not None and not unlimited:
         seconds = 2 * demand.nbytes / found.ratio if found.leaving > 0 else float("inf")
         yield Limit(seconds, latency, partial(words.parts, topology, found.parts, found.leaving))
 

@@ -18,7 +18,8 @@ from .graph import Graph, Ids, Mask
 _WHOLE = 400  # vertices: up to here a graph is searched as it is; a larger one for each pair of ends, twins merged
 _LARGEST = 2000  # vertices of a graph in which flows are looked for at all
 _SINKS = 64  # of a larger graph, how many ranks are tried, one of each kind first
-_CANDIDATES = 64  # halves of the ranks that are tried for all-to-all
+_FEW = 8  # vertices of ranks up to which all halves are tried for all-to-all
+_CANDIDATES = 128  # halves that are tried at most
 _SPECTRAL = 600  # vertices up to which eigenvectors are asked for halves
 _VECTORS = 4
 _EQUAL = 1e-9
@@ -203,20 +204,23 @@ def _completed(graph: Graph, ranks: Mask) -> Iterator[Mask]:
 def _halves(graph: Graph) -> list[Mask]:
     """Return sets of ranks, as masks over a graph's vertices, across which an all-to-all may be slow.
 
-    They are the lower halves of each coordinate, however ranks are numbered along a grid, and what the slowest
-    vibrations of the graph tell apart (Fiedler, "Algebraic connectivity of graphs", 1973).
+    Of few vertices, all sets. Otherwise the lower halves of each coordinate, however ranks are numbered along a grid,
+    and what the slowest vibrations of the graph tell apart (Fiedler, "Algebraic connectivity of graphs", 1973).
     """
     order = graph.ranked[np.argsort(graph.lowest[graph.ranked])]
     at, k = np.arange(len(order)), len(order)
-    divisors = [d for d in range(1, k + 1) if k % d == 0]
-    chosen = []
-    for period in reversed(divisors):
-        for stride in divisors:
-            extent = period // stride
-            if period % stride == 0 and extent > 1:
-                chosen.append(order[at // stride % extent < extent // 2])
-    if graph.n <= _SPECTRAL:
-        chosen = [*_vibrations(graph), *chosen]
+    chosen: list[Ids] = []
+    if k <= _FEW:
+        chosen = [order[(number >> at) & 1 > 0] for number in range(1, 1 << (k - 1))]
+    else:
+        divisors = [d for d in range(1, k + 1) if k % d == 0]
+        if graph.n <= _SPECTRAL:
+            chosen += _vibrations(graph)
+        for period in reversed(divisors):
+            for stride in divisors:
+                extent = period // stride
+                if period % stride == 0 and extent > 1:
+                    chosen.append(order[at // stride % extent < extent // 2])
     masks = np.zeros((len(chosen[:_CANDIDATES]), graph.n), np.bool_)
     for mask, ranks in zip(masks, chosen, strict=False):
         mask[ranks] = True
