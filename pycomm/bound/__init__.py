@@ -13,6 +13,8 @@ from .limits import limits
 
 __all__ = ["Bound", "bound"]
 
+_EQUAL = 1e-9
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -50,16 +52,18 @@ def bound(collective: str, topology: Topology, nbytes: float, root: int = 0) -> 
         raise InvalidArgument(f"root {root} is not one of {topology.size} ranks")
     if nbytes < 0:
         raise InvalidArgument(f"a message cannot have {nbytes} bytes")
-    demand = Demand(collective, topology.size, root if promise.rooted else 0, float(nbytes))
-    found = list(limits(topology, demand))
+    demand = Demand(collective, topology.size, root if promise.rooted else 0)
+    found = limits(topology, demand) if nbytes or collective == "barrier" else ()
     if not found:
         return Bound(0.0, 0.0, 0.0, "nothing", "bound 0 s: nothing needs to be sent")
-    binding = max(found, key=lambda limit: limit.seconds)
+    seconds = [limit.seconds(nbytes) for limit in found]
+    most = max(seconds)
+    binding = found[next(i for i, value in enumerate(seconds) if value >= most * (1 - _EQUAL))]
     text = binding.words()
     return Bound(
-        binding.seconds,
-        max(limit.latency for limit in found if limit.transmission == 0),
-        max(limit.transmission for limit in found),
+        most,
+        max(limit.latency for limit in found),
+        max(limit.per_byte for limit in found) * nbytes,
         text,
-        f"bound {words.duration(binding.seconds)}: {text}, bind",
+        f"bound {words.duration(most)}: {text}, bind",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from .graph import Graph, Ids, Mask, Reals, graph_of
 from .tree import Tree, tree_of
 
 _PAIRS = 2_000_000  # entries of a table of distances that is made
+_EQUAL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -23,25 +24,27 @@ class Limit:
     """One thing that no schedule can do faster.
 
     Attributes:
-        transmission: seconds for bytes to pass (or to be added up), without any latency.
+        per_byte: seconds for each byte of n, without any latency.
         latency: seconds to add.
         words: what it is, as the subject of a sentence; asked only of the one that binds.
     """
 
-    transmission: float
+    per_byte: float
     latency: float
     words: Callable[[], str]
 
-    @property
-    def seconds(self) -> float:
-        """The time that no schedule can beat."""
-        return self.transmission + self.latency
+    def seconds(self, nbytes: float) -> float:
+        """Return the time that no schedule can beat."""
+        return (nbytes * self.per_byte if nbytes else 0.0) + self.latency
 
 
-def limits(topology: Topology, demand: Demand) -> Iterator[Limit]:
-    """Yield everything that was found to bind, in no order; nothing where nothing has to be sent."""
-    if demand.size == 1 or (demand.nbytes == 0 and demand.collective != "barrier"):
-        return
+@lru_cache(maxsize=64)
+def limits(topology: Topology, demand: Demand) -> tuple[Limit, ...]:
+    """Return everything that was found to bind, for some n; nothing if one rank is alone."""
+    return tuple(_limits(topology, demand)) if demand.size > 1 else ()
+
+
+def _limits(topology: Topology, demand: Demand) -> Iterator[Limit]:
     graph = graph_of(topology)
     table = graph.distances(np.arange(demand.size)) if demand.size * graph.n <= _PAIRS else None
     yield _way(topology, graph, demand, table)
@@ -58,7 +61,7 @@ def limits(topology: Topology, demand: Demand) -> Iterator[Limit]:
             if len(near.ranked) == demand.size:
                 return  # nothing is left to be found
         else:
-            yield from _of_graph(topology, graph, demand, near, _apart(graph, table, level))
+            yield from _of_graph(topology, graph, demand, near.finite, _apart(graph, table, level))
     if demand.collective == "alltoall" and table is not None:
         yield from _all_links(topology, graph, demand, _apart(graph, table, np.arange(demand.size)))
 
@@ -139,54 +142,91 @@ def _cut(topology: Topology, graph: Graph, demand: Demand, side: Mask, latency: 
     """Yield what one set of vertices limits."""
     volume, capacity = demand.volume_of(graph, side), graph.leaving(side)
     if volume > 0:
-        seconds = volume / capacity if capacity > 0 else float("inf")
-        yield Limit(seconds, latency, partial(words.cut, topology, side))
+        per_byte = volume / capacity if capacity > 0 else float("inf")
+        yield Limit(per_byte, latency, partial(_words_of_cut, topology, graph, demand, side))
+
+
+def _words_of_cut(topology: Topology, graph: Graph, demand: Demand, side: Mask) -> str:
+    return words.cut(topology, side, _is_like_others(topology, graph, demand, side))
+
+
+def _is_like_others(topology: Topology, graph: Graph, demand: Demand, side: Mask) -> bool:
+    """Say whether a cut is around one rank, or one host, and binds as much around each of the others."""
+    inside = side[: demand.size]
+    near, inwards = (~inside, True) if 2 * inside.sum() > demand.size else (inside, False)
+    for level in (np.arange(demand.size), topology.host.astype(np.int64)):
+        if np.array_equal(level == level[np.argmax(near)], near):
+            of_each = search.alone(_near(graph, np.unique(level, return_inverse=True)[1].reshape(-1)), demand)
+            seconds = of_each.into if inwards else of_each.out
+            seconds = seconds[seconds > 0]
+            return len(seconds) > 1 and bool(np.ptp(seconds) <= _EQUAL * seconds.max())
+    return False
 
 
 def _of_tree(topology: Topology, graph: Graph, demand: Demand, tree: Tree) -> Iterator[Limit]:
-    """Yield the single edges that bind most, with their latency and without; and the best partition."""
+    """Yield the single edges that bind most, each for some n; and the best partition."""
     p, weight = demand.size, tree.weight
     lowest, highest = tree.extremes()
     has_root = np.zeros(tree.graph.n, np.int64)
     has_root[tree.graph.vertex_of[demand.root]] = 1
     rooted = tree.sums(has_root) > 0
     latencies = tree.latencies()
-    both = [
+    for volume, capacity, latency, outside in (
         (demand.volume(weight, rooted, weight != p - lowest), tree.up, latencies[0], False),
         (demand.volume(p - weight, ~rooted, weight != highest + 1), tree.down, latencies[1], True),
-    ]
-    for volume, capacity, latency, outside in both:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            seconds = np.where(volume > 0, volume / capacity, 0.0)
-            total = np.where(volume > 0, seconds + latency, 0.0)
-        for vertex in {int(np.argmax(seconds)), int(np.argmax(total))}:
-            if volume[vertex] > 0:
-                side = tree.subtree(vertex)[tree.graph.vertex_of]
-                yield from _cut(topology, graph, demand, ~side if outside else side, float(latency[vertex]))
+    ):
+        cut = np.flatnonzero(volume > 0)
+        for vertex in cut[envelope(volume[cut] / capacity[cut], latency[cut])]:
+            side = tree.subtree(int(vertex))[tree.graph.vertex_of]
+            yield from _cut(topology, graph, demand, ~side if outside else side, float(latency[vertex]))
     if demand.collective == "allreduce":
         apart = float(np.min(latencies[0], where=(weight > 0) & (weight < p), initial=np.inf))
         for out, back in ((tree.up, tree.down), (tree.down, tree.up)):
-            yield from _parts(topology, graph, demand, partition.of_tree(tree, out, back), apart)
+            yield from _parts(topology, graph, partition.of_tree(tree, out, back), apart)
+
+
+def envelope(slopes: Reals, offsets: Reals) -> list[int]:
+    """Return the lines slope * n + offset that are the highest for some n of 0 or more, from the steepest on.
+
+    Of lines that differ by rounding alone, the first is returned.
+    """
+    hull: list[int] = []
+    order = np.lexsort((np.arange(len(slopes)), -_rounded(offsets), -_rounded(slopes)))
+    rising = np.maximum.accumulate(np.append(-np.inf, offsets[order][:-1])) * (1 + _EQUAL)
+    for i in order[offsets[order] > np.maximum(rising, -1.0)].tolist():
+        while len(hull) > 1 and _meet(slopes, offsets, i, hull[-1]) >= _meet(slopes, offsets, hull[-1], hull[-2]):
+            hull.pop()
+        hull.append(i)
+    return hull
+
+
+def _meet(slopes: Reals, offsets: Reals, flatter: int, steeper: int) -> float:
+    """Return the n at which two lines meet."""
+    return float((offsets[flatter] - offsets[steeper]) / (slopes[steeper] - slopes[flatter]))
+
+
+def _rounded(values: Reals) -> Reals:
+    """Return values to nine digits."""
+    unit = 10.0 ** (np.floor(np.log10(np.abs(values), where=values != 0, out=np.zeros(len(values)))) - 9)
+    rounded: Reals = np.round(values / unit) * unit
+    return rounded
 
 
 def _of_graph(topology: Topology, graph: Graph, demand: Demand, near: Graph, latency: float) -> Iterator[Limit]:
     """Yield the cuts and the partition that bind most among those that do not part near ranks."""
-    near = near.finite
     for side in search.sides(near, demand, topology.period):
         yield from _cut(topology, graph, demand, side, latency)
     if demand.collective == "allreduce":
         for direction in (near,) if near.symmetric else (near, near.reversed()):
-            yield from _parts(topology, graph, demand, partition.of_graph(direction), latency)
+            yield from _parts(topology, graph, partition.of_graph(direction), latency)
 
 
-def _parts(
-    topology: Topology, graph: Graph, demand: Demand, found: partition.Partition | None, latency: float
-) -> Iterator[Limit]:
+def _parts(topology: Topology, graph: Graph, found: partition.Partition | None, latency: float) -> Iterator[Limit]:
     """Yield what a partition limits: 2(k - 1) n bytes must leave its k parts, which no unlimited link may help."""
     unlimited = graph.finite is not graph and found is not None and found.leaving >= graph.finite.capacity.max()
     if found is not None and not unlimited:
-        seconds = 2 * demand.nbytes / found.ratio if found.leaving > 0 else float("inf")
-        yield Limit(seconds, latency, partial(words.parts, topology, found.parts, found.leaving))
+        per_byte = 2 / found.ratio if found.leaving > 0 else float("inf")
+        yield Limit(per_byte, latency, partial(words.parts, topology, found.parts, found.leaving))
 
 
 def _all_links(topology: Topology, graph: Graph, demand: Demand, latency: float) -> Iterator[Limit]:
@@ -202,10 +242,10 @@ def _all_links(topology: Topology, graph: Graph, demand: Demand, latency: float)
         hops = _hops(graph, topology, counted)[:, :p]
         capacity = float(links.bandwidth[counted].sum())
         if hops.sum() > 0 and capacity > 0:
-            seconds = demand.nbytes / p * float(hops.sum()) / capacity
+            per_byte = float(hops.sum()) / p / capacity
             mean = float(hops.sum()) / (p * (p - 1))
             names = [topology.kinds[kind] for kind in kinds]
-            yield Limit(seconds, latency, partial(words.all_links, names, mean, capacity))
+            yield Limit(per_byte, latency, partial(words.all_links, names, mean, capacity))
 
 
 def _hops(graph: Graph, topology: Topology, counted: Mask) -> Reals:

@@ -13,13 +13,13 @@ import numpy as np
 
 from .demand import Demand
 from .flow import Network
-from .graph import Graph, Ids, Mask
+from .graph import Graph, Ids, Mask, Reals
 
 _WHOLE = 400  # vertices: up to here a graph is searched as it is; a larger one for each pair of ends, twins merged
 _LARGEST = 2000  # vertices of a graph in which flows are looked for at all
 _SINKS = 64  # of a larger graph, how many ranks are tried, one of each kind first
 _FEW = 8  # vertices of ranks up to which all halves are tried for all-to-all
-_CANDIDATES = 128  # halves that are tried at most
+_CANDIDATES = 128  # halves that are tried at most; fewer in a graph that is larger than _WHOLE
 _SPECTRAL = 600  # vertices up to which eigenvectors are asked for halves
 _VECTORS = 4
 _EQUAL = 1e-9
@@ -33,7 +33,7 @@ def sides(graph: Graph, demand: Demand, period: int) -> Iterator[Mask]:
         demand: what must leave.
         period: ranks r and r + period are alike (see `Topology.period`).
     """
-    yield from _clusters(graph, demand)
+    yield from _single(graph, demand)
     first, root = int(graph.lowest.min()), demand.root
     match demand.collective:
         case "allgather":
@@ -56,31 +56,58 @@ def sides(graph: Graph, demand: Demand, period: int) -> Iterator[Mask]:
             if not graph.symmetric:
                 yield from flows.between((rank, first) for rank in flows.sinks(demand.size))
         case "scan" | "exscan":
-            yield from _Flows(graph).between((rank - 1, rank) for rank in range(1, demand.size))
+            flows = _Flows(graph)
+            yield from flows.between((rank - 1, rank) for rank in flows.sinks(demand.size) if rank > 0)
         case "alltoall":
             for ranks in _halves(graph):
                 yield from _completed(graph, ranks)
 
 
-def _clusters(graph: Graph, demand: Demand) -> Iterator[Mask]:
-    """Yield the vertex of ranks, with the switches that mostly belong to it, that binds most; and the same inwards."""
-    owner = graph.owners()
-    ranked = graph.ranked
+class Alone(NamedTuple):
+    """What each vertex of ranks can send and receive by itself, with the switches that mostly belong to it.
+
+    Attributes:
+        owner: for each vertex, the vertex of ranks to which it belongs, or -1.
+        out, into: for each vertex of ranks, seconds for each byte of n to leave it, and to enter it; 0 for none.
+    """
+
+    owner: Ids
+    out: Reals
+    into: Reals
+
+
+def alone(graph: Graph, demand: Demand) -> Alone:
+    """Return what the vertices of ranks limit, each by itself."""
+    owner, ranked, p = graph.owners(), graph.ranked, demand.size
     crossing = owner[graph.source] != owner[graph.target]
     weight = graph.weight[ranked]
     rooted = ranked == graph.vertex_of[demand.root]
-    p = demand.size
     suffix, prefix = weight == p - graph.lowest[ranked], weight == graph.highest[ranked] + 1
-    for end, volume, inwards in (
-        (graph.source, demand.volume(weight, rooted, ~suffix), False),
-        (graph.target, demand.volume(p - weight, ~rooted, ~prefix), True),
-    ):
+
+    def seconds(end: Ids, volume: Reals) -> Reals:
         owned = crossing & (owner[end] >= 0)
         capacity = np.bincount(owner[end[owned]], graph.capacity[owned], graph.n)[ranked]
         with np.errstate(divide="ignore", invalid="ignore"):
-            seconds = np.where(volume > 0, volume / capacity, 0.0)
-        side = (owner == ranked[np.argmax(seconds)])[graph.vertex_of]
+            return np.where(volume > 0, volume / capacity, 0.0)
+
+    return Alone(
+        owner,
+        seconds(graph.source, demand.volume(weight, rooted, ~suffix)),
+        seconds(graph.target, demand.volume(p - weight, ~rooted, ~prefix)),
+    )
+
+
+def _single(graph: Graph, demand: Demand) -> Iterator[Mask]:
+    """Yield the vertex of ranks that binds most by itself, outwards and inwards."""
+    owner, *directions = alone(graph, demand)
+    for seconds, inwards in zip(directions, (False, True), strict=True):
+        side = (owner == graph.ranked[first_largest(seconds)])[graph.vertex_of]
         yield ~side if inwards else side
+
+
+def first_largest(values: Reals) -> int:
+    """Return the index of the largest value, the first of those that differ by rounding alone."""
+    return int(np.argmax(values >= values.max() * (1 - _EQUAL)))
 
 
 class _Place(NamedTuple):
@@ -221,8 +248,9 @@ def _halves(graph: Graph) -> list[Mask]:
                 extent = period // stride
                 if period % stride == 0 and extent > 1:
                     chosen.append(order[at // stride % extent < extent // 2])
-    masks = np.zeros((len(chosen[:_CANDIDATES]), graph.n), np.bool_)
-    for mask, ranks in zip(masks, chosen, strict=False):
+    chosen = chosen[: _CANDIDATES * _WHOLE // max(_WHOLE, graph.n)]
+    masks = np.zeros((len(chosen), graph.n), np.bool_)
+    for mask, ranks in zip(masks, chosen, strict=True):
         mask[ranks] = True
     return list(masks)
 

@@ -34,35 +34,28 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 999.5 else f"{value:.3g}"
 
 
-def cut(topology: Topology, side: Mask) -> str:
-    """Return what a cut is: "the ports of rank 3, 2 of 50 GB/s"; "the 16 leaf-spine links from hosts 0-1 to the rest".
+def cut(topology: Topology, side: Mask, each: bool) -> str:
+    """Return what a cut is: "the links into rank 3, 2 of 50 GB/s", "the nic links from host 2 to the rest, 50 GB/s".
 
     Args:
         topology: the machine.
         side: which vertices are on the side from which the links go.
+        each: whether what is said of this rank or host is true of each of them.
     """
     links = topology.links
     crossing = np.flatnonzero(side[links.source] & ~side[links.target])
-    ranks = np.flatnonzero(side[: topology.size])
-    others = np.flatnonzero(~side[: topology.size])
+    ranks, others = np.flatnonzero(side[: topology.size]), np.flatnonzero(~side[: topology.size])
+    inwards = len(others) < len(ranks)
+    near = others if inwards else ranks
+    called = _called(topology, near) if not each else "each rank" if len(near) == 1 else "each host"
+    source, target = ("the rest", called) if inwards else (called, "the rest")
     if not len(crossing):
-        return "the missing links from {} to {}".format(*_ranks(topology, ranks, others))
+        return f"the missing links from {source} to {target}"
     amount = _amount(links.bandwidth[crossing])
-    alone = next((group for group in (ranks, others) if len(group) == 1), None)
-    if alone is not None and (len(ranks) > 1 or len(others) > 1 or topology.size == 2):
-        way = "out of" if alone is ranks else "into"
-        name = topology.label(int(alone[0]))
-        return f"the links {way} {'each rank' if _alike(topology, alone is others) else name}, {amount}"
+    if len(near) == 1:
+        return f"the links {'into' if inwards else 'out of'} {called}, {amount}"
     kinds = _kinds([topology.kinds[kind] for kind in np.unique(links.kind[crossing])])
-    source, target = _ranks(topology, ranks, others)
     return f"the {kinds} from {source} to {target}, {amount}"
-
-
-def _alike(topology: Topology, inwards: bool) -> bool:
-    """Say whether the links into (or out of) all ranks have the same bandwidth."""
-    links = topology.links
-    total = np.bincount(links.target if inwards else links.source, links.bandwidth, topology.vertices)[: topology.size]
-    return bool(np.ptp(total) <= 1e-9 * total.max())
 
 
 def _amount(bandwidth: npt.NDArray[np.float64]) -> str:
@@ -74,21 +67,13 @@ def _amount(bandwidth: npt.NDArray[np.float64]) -> str:
     return f"{len(bandwidth)} with {rate(float(bandwidth.sum()))} together"
 
 
-def _ranks(topology: Topology, ranks: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> tuple[str, str]:
-    """Return how to call the two sides of a cut: the one that is simpler by its name, the other "the rest"."""
-    names = [_called(topology, group) for group in (ranks, others)]
-    if len(names[0]) <= len(names[1]):
-        return names[0], "the rest"
-    return "the rest", names[1]
-
-
 def _called(topology: Topology, ranks: npt.NDArray[np.int64]) -> str:
     """Return a name for some ranks: "host 2", "hosts 0-3", "ranks 0-3 and 8-11"."""
     hosts = np.unique(topology.host[ranks])
     whole = len(hosts) < len(ranks) and np.isin(topology.host, hosts).sum() == len(ranks)
     numbers, noun = (hosts, "host") if whole else (ranks, "rank")
     if len(numbers) == 1:
-        return f"{noun} {numbers[0]}"
+        return f"{noun} {numbers[0]}" if whole else topology.label(int(ranks[0]))
     ends = np.flatnonzero(np.append(np.diff(numbers) > 1, True))
     starts = np.concatenate([[0], ends[:-1] + 1])
     runs = [f"{a}-{b}" if a < b else f"{a}" for a, b in zip(numbers[starts], numbers[ends], strict=True)]

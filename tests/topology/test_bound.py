@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -109,15 +108,31 @@ def test_the_parts_that_bind_an_allreduce_hang_at_several_switches_or_at_one():
     assert seconds("allreduce", narrow) == pytest.approx(2 * 2 / 3)
 
 
+def hosts_of_four(*uplinks: float) -> Topology:
+    """Hosts of four ranks on a switch each, and these on one, with uplinks of the given bandwidths."""
+    k = len(uplinks)
+    edges = [(r, 4 * k + r // 4, 300.0, 1e-6) for r in range(4 * k)]
+    edges += [(4 * k + h, 5 * k, bandwidth, 5e-6) for h, bandwidth in enumerate(uplinks)]
+    return machine(4 * k, 5 * k + 1, both(edges), [r // 4 for r in range(4 * k)])
+
+
 def test_a_hierarchy_binds_at_its_hosts():
-    links = both((r, 8 + r // 4, 300.0, 1e-6) for r in range(8)) + both([(8, 10, 50.0, 5e-6), (9, 10, 50.0, 5e-6)])
-    topology = machine(8, 11, links, hosts=[0] * 4 + [1] * 4)
-    assert re.fullmatch(r"the links from host [01] to the rest, 50 B/s", bound("allgather", topology, 800.0).cut)
+    topology = hosts_of_four(50.0, 50.0)
+    assert bound("allgather", topology, 800.0).cut == "the links from each host to the rest, 50 B/s"
     assert seconds("allgather", topology, 800.0) == pytest.approx(400 / 50 + 12e-6)
     assert seconds("alltoall", topology, 800.0) == pytest.approx(1600 / 50 + 12e-6)
     assert seconds("allreduce", topology, 800.0) == pytest.approx(800 / 50 + 12e-6)
     assert seconds("broadcast", topology, 800.0) == pytest.approx(800 / 50 + 12e-6)
     assert seconds("barrier", topology) == pytest.approx(12e-6)
+
+
+def test_a_sentence_names_the_host_that_binds():
+    topology = hosts_of_four(50.0, 50.0, 40.0)
+    expected = "bound 20 s: the links from the rest to host 2, 40 B/s, bind"
+    assert bound("allgather", topology, 1200.0).sentence == expected
+    assert "to the rest" in bound("reduce_scatter", topology, 1200.0).cut
+    assert "from host 1" in bound("scatter", topology, 1200.0, root=5).cut
+    assert bound("barrier", topology, 0).sentence.startswith("bound 12 us: the latencies on the way from rank 0 to")
 
 
 @pytest.mark.parametrize(
