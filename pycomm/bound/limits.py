@@ -15,7 +15,7 @@ from .demand import Demand
 from .graph import Graph, Ids, Mask, Reals, graph_of
 from .tree import Tree, tree_of
 
-_PAIRS = 2_000_000  # entries of a table of distances that is made
+_PAIRS = 2_000_000  # entries of a table of distances, from the ranks of one period to all vertices, that is made
 _EQUAL = 1e-9
 
 
@@ -46,7 +46,7 @@ def limits(topology: Topology, demand: Demand) -> tuple[Limit, ...]:
 
 def _limits(topology: Topology, demand: Demand) -> Iterator[Limit]:
     graph = graph_of(topology)
-    table = graph.distances(np.arange(demand.size)) if demand.size * graph.n <= _PAIRS else None
+    table = graph.distances(np.arange(topology.period)) if topology.period * graph.n <= _PAIRS else None
     yield _way(topology, graph, demand, table)
     if demand.collective == "barrier":
         return
@@ -126,7 +126,7 @@ def _apart(graph: Graph, table: Reals | None, level: Ids) -> float:
     """Return what the latency between ranks that are not near each other is at least."""
     p = len(level)
     if table is not None:
-        return float(table[:, :p][level[:, None] != level[None, :]].min())
+        return float(table[:, :p][level[: len(table), None] != level[None, :]].min())
     from_rank, to_rank = graph.source < p, graph.target < p
     least = [
         float(graph.latency[kind].min(initial=np.inf))
@@ -237,22 +237,21 @@ def _all_links(topology: Topology, graph: Graph, demand: Demand, latency: float)
     """
     links, p = topology.links, demand.size
     all_kinds = range(len(topology.kinds))
-    for kinds in {tuple(all_kinds), *((kind,) for kind in all_kinds)}:
+    for kinds in dict.fromkeys([tuple(all_kinds), *((kind,) for kind in all_kinds)]):
         counted = np.isin(links.kind, kinds)
-        hops = _hops(graph, topology, counted)[:, :p]
+        mean = float(_hops(graph, topology, counted)[:, :p].sum()) / topology.period / (p - 1)
         capacity = float(links.bandwidth[counted].sum())
-        if hops.sum() > 0 and capacity > 0:
-            per_byte = float(hops.sum()) / p / capacity
-            mean = float(hops.sum()) / (p * (p - 1))
+        if mean > 0 and capacity > 0:
+            per_byte = mean * (p - 1) / capacity
             names = [topology.kinds[kind] for kind in kinds]
             yield Limit(per_byte, latency, partial(words.all_links, names, mean, capacity))
 
 
 def _hops(graph: Graph, topology: Topology, counted: Mask) -> Reals:
-    """Return how many of the links that are counted the shortest way between each pair has."""
+    """Return how many of the links that are counted the shortest ways from the ranks of one period have."""
     links = topology.links
     key = links.source.astype(np.int64) * graph.n + links.target
     lengths = np.ones(len(graph.source))
     free = np.searchsorted(graph.source * graph.n + graph.target, key[~counted & (links.bandwidth > 0)])
     lengths[free] = 0
-    return graph.distances(np.arange(topology.size), lengths)
+    return graph.distances(np.arange(topology.period), lengths)

@@ -216,11 +216,14 @@ def _completed(graph: Graph, ranks: Mask) -> Iterator[Mask]:
     """
     side = np.where(graph.weight > 0, np.where(ranks, -1, -2), np.arange(graph.n))
     halves = graph.merged(side).with_twins_merged()
-    if halves.n > _LARGEST:
-        return
     inside, outside = (
         int(halves.vertex_of[graph.lowest[(graph.weight > 0) & (ranks == chosen)].min()]) for chosen in (True, False)
     )
+    if halves.n > _WHOLE:
+        owner = halves.owners()
+        yield (owner == inside)[halves.vertex_of]
+        yield (owner == outside)[halves.vertex_of]
+        return
     network = Network(halves)
     for source, sink in ((inside, outside), (outside, inside)):
         _, found = network.flow(source, sink)

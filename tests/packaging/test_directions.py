@@ -92,6 +92,14 @@ def test_schedules_know_neither_the_core_nor_a_launcher():
             assert not room or room in below, f"{name} imports {module}"
 
 
+@pytest.mark.parametrize("path", files("pycomm/bound/*.py"), ids=name_of)
+def test_the_bound_knows_machines_and_contracts_but_no_schedule(path: Path):
+    below = {"bound", "contract", "errors", "registry", "topology"}
+    for module in modules(path):
+        room = module.split(".")[1] if module.startswith("pycomm.") else ""
+        assert not room or room in below, f"{path.name} imports {module}"
+
+
 def test_launching_knows_no_communicator():
     above = {"comm", "core", "_pycomm", "world", "request", "start", "threads", "select", "schedule", "view", "perf"}
     below = ["environment", "publication", "keys", "knobs", "hub", "control", "rendezvous", "supervisor", "processes"]
