@@ -513,6 +513,22 @@ class Comm(Handle):
         records = map(json.loads, self._world.trace().splitlines())
         return [record for record in records if record["comm"] == self._ident]
 
+    def adopt(self, collective: str, sendbuf: Array | None, recvbuf: Array, choice: select.Choice, op: int = SUM,
+              root: int = 0) -> None:  # fmt: skip
+        """Run calls with such buffers as `choice` says from now on; every rank must say the same.
+
+        Args:
+            collective: the name, as `pycomm.registry` has it.
+            sendbuf, recvbuf: arrays such as the calls get; of a broadcast the root gives its buffer twice, the others
+                None and theirs.
+            choice: algorithm, slices and window.
+            op, root: of the calls.
+        """
+        elements = max(recvbuf.size, 0 if sendbuf is None else sendbuf.size)
+        count = elements // (1 if contract(collective).blocks == "one" else self.size)
+        prepared = self._prepare(collective, sendbuf, recvbuf, count, {}, op=op, root=root)
+        self._take(prepared, choice.algorithm, choice.slices, min(choice.window, choice.slices))
+
     # ---- how calls are made -------------------------------------------------------------------------------------
 
     def _live(self) -> Any:
@@ -605,12 +621,16 @@ class Comm(Handle):
 
     def _plan(self, prepared: Prepared) -> None:
         """Choose a schedule for calls like this one and tell the core."""
-        collective, how = prepared.collective, prepared.how
+        how = prepared.how
         choice = self._choose(prepared)
         algorithm = how.get("algorithm") or choice.algorithm
         slices = how.get("slices") or choice.slices
-        schedule = self._schedule(collective, algorithm, prepared.call.root, prepared.uneven)
-        check(lib.pcm_comm_plan(self._handle, prepared.call, schedule, slices, min(choice.window, slices)))
+        self._take(prepared, algorithm, slices, min(choice.window, slices))
+
+    def _take(self, prepared: Prepared, algorithm: Algorithm, slices: int, window: int) -> None:
+        """Tell the core how calls like this one are run from now on."""
+        schedule = self._schedule(prepared.collective, algorithm, prepared.call.root, prepared.uneven)
+        check(lib.pcm_comm_plan(self._handle, prepared.call, schedule, slices, window))
 
     def _schedule(self, collective: str, algorithm: Algorithm, root: int, uneven: bool) -> Any:
         groups = None if self.groups is None else calls.frozen(self.groups)

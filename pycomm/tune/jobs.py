@@ -1,0 +1,54 @@
+"""Starts a job for each number of ranks and each transport, and measures on its ranks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+
+from ..errors import InvalidArgument
+from ..knobs import RANK
+from ..launch import run_ranks
+from .hosts import Hosts, two_hosts
+from .measure import Case, Measurement, measure
+
+TRANSPORTS = ("shm", "tcp", "mixed")
+
+
+def measure_job(size: int, transport: str, cases: Sequence[Case], seconds: float) -> list[Measurement]:
+    """Start `size` ranks that reach each other by `transport`, and measure.
+
+    Args:
+        size: ranks, 2 or more.
+        transport: "shm", "tcp", or "mixed": two hosts, shared memory inside and sockets between.
+        cases, seconds: see `measure`.
+
+    Raises:
+        InvalidArgument: there is no such transport; or it is "mixed" without being root.
+    """
+    if transport not in TRANSPORTS:
+        raise InvalidArgument(f"there is no transport {transport!r} to measure: choose from {', '.join(TRANSPORTS)}")
+    with contextlib.ExitStack() as stack:
+        hosts = stack.enter_context(two_hosts()) if transport == "mixed" else None
+        env = {"PYCOMM_TRANSPORTS": "shm,tcp" if hosts else transport, "PYCOMM_ALGO": "", "PYCOMM_TUNING": ""}
+        if hosts:
+            env |= {
+                "PYCOMM_RENDEZVOUS": hosts.rendezvous,
+                "PYCOMM_SECRET": os.urandom(16).hex(),
+                "PYCOMM_SECRET_FILE": "",
+            }
+        found: list[Measurement] = run_ranks(
+            size, _rank, size, hosts, cases, seconds, env=env, timeout=20 * seconds + 60
+        )[0]
+    return found
+
+
+def _rank(size: int, hosts: Hosts | None, cases: Sequence[Case], seconds: float) -> list[Measurement]:
+    from ..start import init
+
+    if hosts:
+        rank = RANK.value()
+        assert rank is not None  # the launcher has set it
+        hosts.enter(rank, size)
+    comm = init()
+    return measure(comm, cases, seconds)
