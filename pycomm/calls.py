@@ -56,7 +56,7 @@ know_python(IN_PLACE, finish, drop_late)
 def is_users(algorithm: Algorithm, found: registry.Algorithm) -> bool:
     """Return whether the library's own tests cannot have verified an algorithm."""
     composed = isinstance(algorithm, str) and "(" in algorithm
-    return composed or not found.write.__module__.startswith("pycomm.algorithms.")
+    return composed or not found.shipped
 
 
 def create(lowered: Lowered) -> Any:

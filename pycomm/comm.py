@@ -14,9 +14,9 @@ from .calls import Algorithm, Groups, How, Prepared
 from .contract import contract
 from .core import COLLECTIVES, Handle, check, dtype_code, ffi, lib, quick
 from .errors import InvalidArgument
+from .machine import Machine, one_host
 from .registry import find
 from .request import Request, Status, drop_late
-from .select import Machine
 from .view import emit
 from .world import World
 
@@ -25,7 +25,6 @@ LAND, LOR, LXOR, BAND, BOR, BXOR = lib.PCM_LAND, lib.PCM_LOR, lib.PCM_LXOR, lib.
 ANY_SOURCE, ANY_TAG = lib.PCM_ANY_SOURCE, lib.PCM_ANY_TAG
 
 _NO_PLAN = lib.PCM_NO_PLAN
-_ANY = Machine()
 _MOST_SLICES, _MOST_TAGS = 1 << 20, 1 << 31
 _TURN = 0.2  # seconds in the core before Python may handle a signal
 
@@ -55,12 +54,10 @@ class Comm(Handle):
         rank: this process's number in the group.
         size: how many ranks.
         groups: ranks that are near each other (nested lists), for hierarchical algorithms; at first, those of one host.
-        machine: what all ranks know of the machine, for choosing algorithms.
+        machine: what all ranks know of each other's places, by which algorithms are chosen.
     """
 
-    def __init__(
-        self, world: World, ident: int, ranks: Sequence[int], groups: Groups | None = None, machine: Machine = _ANY
-    ) -> None:
+    def __init__(self, world: World, ident: int, ranks: Sequence[int], machine: Machine | None = None) -> None:
         handle = ffi.new("pcm_comm **")
         check(lib.pcm_comm_create(world.live(), ident, list(ranks), len(ranks), handle))
         self._handle = handle[0]
@@ -68,8 +65,8 @@ class Comm(Handle):
         self._world, self._ident, self._ranks = world, ident, tuple(ranks)
         self.rank: int = lib.pcm_comm_rank(self._handle)
         self.size: int = lib.pcm_comm_size(self._handle)
-        self.groups = groups
-        self.machine = machine
+        self.machine = one_host(self.size) if machine is None else machine
+        self.groups: Groups | None = None if machine is None else [list(host) for host in machine.hosts]
         self._splits = 0
         self._timeout: float | None = None
         self._schedules: dict[Any, Any] = {}
@@ -480,8 +477,8 @@ class Comm(Handle):
         members.sort(key=lambda r: (int(everyone[r, 2]), r))
         ident = int.from_bytes(keys.derive(b"split", f"{self._ident}/{self._splits}/{color}", 8), "little")
         places = {r: i for i, r in enumerate(members)}
-        groups = None if self.groups is None else calls.kept_groups(self.groups, places)
-        comm = Comm(self._world, ident, [self._ranks[r] for r in members], groups, self.machine)
+        comm = Comm(self._world, ident, [self._ranks[r] for r in members], self.machine.among(places))
+        comm.groups = None if self.groups is None else calls.kept_groups(self.groups, places)
         if self._timeout is not None:
             comm.set_timeout(self._timeout)
         return comm

@@ -106,6 +106,31 @@ def _count(text: str) -> int | None:
     return int(text)
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """How algorithms shall be chosen.
+
+    Attributes:
+        names: what to use: pairs of a collective ("" for any that has it) and an algorithm.
+        table: the path of a tuning table; "": the user's own, if there is one.
+        confirm: whether calls try the best candidates before they settle.
+    """
+
+    names: tuple[tuple[str, str], ...] = ()
+    table: str = ""
+    confirm: bool = False
+
+
+def _wishes(text: str) -> Wishes:
+    clauses = [clause.strip() for clause in text.split(";") if clause.strip()]
+    tables = [clause[1:].strip() for clause in clauses if clause.startswith("@")]
+    if len(tables) > 1 or "" in tables:
+        raise ValueError("expected the path of one table after @")
+    pairs = (clause.rpartition(":") for clause in clauses if clause != "confirm" and not clause.startswith("@"))
+    names = tuple((collective.strip(), name.strip()) for collective, _, name in pairs)
+    return Wishes(names, "".join(tables), "confirm" in clauses)
+
+
 def _level(text: str) -> str:
     levels = ("NONE", "VERSION", "WARN", "INFO", "TRACE")
     if text.upper() not in levels:
@@ -150,7 +175,13 @@ SOCKET_IFNAME = Knob(
     "PYCOMM_SOCKET_IFNAME", _interfaces, "", "interfaces to use: `eth,ib` prefixes, `=eth0` exact, `^docker,lo` others",
     fallbacks=("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"),
 )  # fmt: skip
-ALGO = Knob("PYCOMM_ALGO", str, "", "the algorithm to use, such as `ring` or `allreduce:ring;broadcast:binomial`")
+ALGO = Knob(
+    "PYCOMM_ALGO",
+    _wishes,
+    "",
+    "the algorithm to use, such as `ring` or `allreduce:ring;broadcast:binomial`; `@PATH`: a tuning table; "
+    "`confirm`: try the best candidates first",
+)
 TORCH_AS_GLOO = Knob("PYCOMM_TORCH_AS_GLOO", _switch, "0", "1: torch's gloo is pycomm, in programs that ask for gloo")
 DEBUG = Knob("PYCOMM_DEBUG", _level, "WARN", "how much to say: NONE, VERSION, WARN, INFO or TRACE")
 

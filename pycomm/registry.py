@@ -42,6 +42,11 @@ class Algorithm:
     uneven: bool = False
     grouped: bool = False
 
+    @property
+    def shipped(self) -> bool:
+        """Whether pycomm brings it, so that its tests have verified it."""
+        return self.write.__module__.startswith("pycomm.algorithms.")
+
     def cut(self, size: int, groups: Groups | None) -> int:
         """Return how many pieces a block is cut into."""
         if callable(self.chunks):

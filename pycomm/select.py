@@ -7,6 +7,7 @@ from typing import NamedTuple
 from . import knobs
 from .contract import contract
 from .errors import InvalidArgument
+from .machine import Machine
 from .registry import names
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -24,18 +25,6 @@ class Choice(NamedTuple):
     algorithm: str
     slices: int
     window: int
-
-
-class Machine(NamedTuple):
-    """What all ranks know of the machine.
-
-    Attributes:
-        crowded: some host has more ranks than processors.
-        far: some ranks reach each other through sockets only.
-    """
-
-    crowded: bool = False
-    far: bool = False
 
 
 SMALL = 16 * KIB  # bytes of the whole buffer up to which rounds count for more than bytes
@@ -65,7 +54,9 @@ def choose(collective: str, nbytes: int, size: int, machine: Machine, *, uneven:
     Raises:
         InvalidArgument: PYCOMM_ALGO names no algorithm of the collective.
     """
-    name = _asked_for(collective) or _name(collective, None if uneven else nbytes, size, machine.crowded)
+    override = None if uneven else machine.table.override(collective, nbytes, size)
+    name = _asked_for(collective) or (override and override.algorithm)
+    name = name or _name(collective, None if uneven else nbytes, size, machine.crowded)
     if uneven:
         return Choice(name, 1, 1)
     part = nbytes if contract(collective).blocks == "one" and collective != "allreduce" else nbytes // size
@@ -110,16 +101,14 @@ def _name(collective: str, nbytes: int | None, size: int, crowded: bool) -> str:
 
 
 def _asked_for(collective: str) -> str | None:
-    """Return what PYCOMM_ALGO says of a collective: `ring`, or `allreduce:ring;broadcast:binomial`."""
-    for clause in filter(None, knobs.ALGO.value().split(";")):
-        which, colon, name = clause.rpartition(":")
-        if colon and which.strip() != collective:
+    """Return what PYCOMM_ALGO says of a collective."""
+    for which, name in knobs.ALGO.value().names:
+        if which and which != collective:
             continue
-        if name.strip() in names(collective):
-            return name.strip()
-        if colon:
+        if name in names(collective):
+            return name
+        if which:
             raise InvalidArgument(
-                f"PYCOMM_ALGO asks for {name.strip()}, which is no {collective}: "
-                f"choose from {', '.join(names(collective))}"
+                f"PYCOMM_ALGO asks for {name}, which is no {collective}: choose from {', '.join(names(collective))}"
             )
     return None

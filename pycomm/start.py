@@ -6,21 +6,23 @@ import contextlib
 import os
 import socket
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from . import interfaces, keys, knobs
+from . import interfaces, keys, knobs, table
 from .comm import Comm
 from .environment import join
-from .errors import InvalidArgument
+from .errors import InvalidArgument, PycommError
+from .machine import Machine, by_host
 from .rendezvous import Rendezvous
-from .select import Machine
 from .world import World
 
 _HOST_BYTES = 16
-_FACTS = struct.Struct(f"<{_HOST_BYTES}sI")  # what ranks tell of themselves: their host, and its processors
+_FACTS = struct.Struct(f"<{_HOST_BYTES}sII")  # what ranks tell of themselves: host, processors, bytes of the address
+_MOST_TABLE = 1 << 19  # bytes, packed: all ranks get it by way of the hub
 WORLD = 1  # id of the communicator of all ranks
 
 
@@ -53,7 +55,7 @@ def init(
         job.rank, job.size, job.job_id, job.secret, job.endpoint, meeting.exchange, transports, at_close=meeting.close
     )
     world = joined.world
-    comm = Comm(world, WORLD, range(job.size), joined.hosts, joined.machine)
+    comm = Comm(world, WORLD, range(job.size), joined.machine)
     comm.set_timeout(patience)
 
     def on_lost(lost: int, why: str) -> None:
@@ -72,12 +74,10 @@ class Joined(NamedTuple):
 
     Attributes:
         world: this process's membership.
-        hosts: the ranks of each host.
-        machine: what is known of it.
+        machine: what is known of the ranks' places.
     """
 
     world: World
-    hosts: list[list[int]]
     machine: Machine
 
 
@@ -108,13 +108,37 @@ def assemble(
     world = World(rank, size, job=job, transports=names, secret=secret, listen=listen, advertise=advertise)
     if at_close is not None:
         world.at_close(at_close)
-    blobs = exchange(_FACTS.pack(_host(), len(os.sched_getaffinity(0))) + world.address())
-    world.set_peers([blob[_FACTS.size :] for blob in blobs])
+    address = world.address()
+    own = _FACTS.pack(_host(), len(os.sched_getaffinity(0)), len(address)) + address
+    blobs = exchange(own if rank else own + _packed_table())
     facts = [_FACTS.unpack_from(blob) for blob in blobs]
-    hosts = _by_host([host for host, _ in facts])
-    world.set_local_ranks(next(len(host) for host in hosts if rank in host))
-    crowded = any(len(host) > min(facts[r][1] for r in host) for host in hosts)
-    return Joined(world, hosts, Machine(crowded, far=len(hosts) > 1 or "shm" not in names))
+    ends = [_FACTS.size + length for _, _, length in facts]
+    world.set_peers([blob[_FACTS.size : end] for blob, end in zip(blobs, ends, strict=True)])
+    hosts, processors, _ = zip(*facts, strict=True)
+    machine = by_host(hosts, processors, shared="shm" in names, table=_unpacked_table(blobs[0][ends[0] :]))
+    world.set_local_ranks(next(len(host) for host in machine.hosts if rank in host))
+    return Joined(world, machine)
+
+
+def _packed_table() -> bytes:
+    """Return rank 0's tuning table, by which all ranks choose; or, for all to raise, why it cannot be used."""
+    try:
+        found = table.find(knobs.ALGO.value().table)
+        packed = zlib.compress(f"{found.source}\n{table.dumps(found)}".encode()) if found != table.Table() else b""
+        if len(packed) > _MOST_TABLE:
+            raise InvalidArgument(f"the tuning table {found.source} is too long to be handed to all ranks")
+    except PycommError as why:
+        return b"!" + f"rank 0 found that {why}".encode()
+    return packed
+
+
+def _unpacked_table(packed: bytes) -> table.Table:
+    if packed.startswith(b"!"):
+        raise InvalidArgument(packed[1:].decode())
+    if not packed:
+        return table.Table()
+    source, _, text = zlib.decompress(packed).decode().partition("\n")
+    return table.loads(text, source)
 
 
 def _host() -> bytes:
@@ -122,13 +146,6 @@ def _host() -> bytes:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     namespace = Path("/proc/self/ns/net").stat().st_ino
     return keys.derive(b"host", f"{boot}/{namespace}", _HOST_BYTES)
-
-
-def _by_host(hosts: Sequence[bytes]) -> list[list[int]]:
-    groups: dict[bytes, list[int]] = {}
-    for rank, host in enumerate(hosts):
-        groups.setdefault(host, []).append(rank)
-    return list(groups.values())
 
 
 def _addresses(endpoint: str) -> tuple[str | None, str | None]:

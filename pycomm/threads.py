@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from . import knobs, table
 from .comm import Comm
-from .select import Machine
+from .machine import one_host
 from .world import World
 
 _jobs = itertools.count(1)
@@ -28,7 +29,7 @@ def run_threads(
     job = os.getpid() << 32 | next(_jobs)
     worlds = [World(r, size, job=job, transports=transports, secret=secret) for r in range(size)]
     addresses = [world.address() for world in worlds]
-    machine = Machine(crowded=size > len(os.sched_getaffinity(0)), far=transports == "tcp")
+    machine = one_host(size, shared=transports != "tcp", table=table.find(knobs.ALGO.value().table))
     results: list[Any] = [None] * size
     failures: list[tuple[int, BaseException]] = []
 
@@ -39,7 +40,7 @@ def run_threads(
     def rank(r: int) -> None:
         try:
             worlds[r].set_peers(addresses)
-            results[r] = function(Comm(worlds[r], 1, range(size), [list(range(size))], machine), *args)
+            results[r] = function(Comm(worlds[r], 1, range(size), machine), *args)
         except BaseException as error:
             failures.append((r, error))
             lose(r, f"it raised {type(error).__name__}: {error}")

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ..calls import kept_groups
 from ..comm import Comm
 from ..errors import DeadlineExceeded, PycommError
 from ..start import WORLD, Joined, assemble
@@ -83,7 +82,7 @@ def meet(store: Any, rank: int, size: int, ranks: Sequence[int], timeout: float,
     if ranks and home is not None and home.joined.world.handle:
         ident = int.from_bytes(board.from_first("ident", lambda: secrets.token_bytes(8)), "little") | 1 << 63
         places = {world: place for place, world in enumerate(ranks)}
-        comm = Comm(home.joined.world, ident, ranks, kept_groups(home.joined.hosts, places), home.joined.machine)
+        comm = Comm(home.joined.world, ident, ranks, home.joined.machine.among(places))
         founder = False
     else:
         token = board.from_first("token", lambda: secrets.token_bytes(40))
@@ -93,7 +92,7 @@ def meet(store: Any, rank: int, size: int, ranks: Sequence[int], timeout: float,
         founder = default and not ranks
         if founder:
             _default = home
-        comm = Comm(joined.world, WORLD, range(size), joined.hosts, joined.machine)
+        comm = Comm(joined.world, WORLD, range(size), joined.machine)
     comm.set_timeout(timeout)
     return Membership(home, comm, founder=founder)
 

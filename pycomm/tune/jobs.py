@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 
+from ..comm import Comm
 from ..errors import InvalidArgument
 from ..knobs import RANK
 from ..launch import run_ranks
@@ -51,4 +52,13 @@ def _rank(size: int, hosts: Hosts | None, cases: Sequence[Case], seconds: float)
         assert rank is not None  # the launcher has set it
         hosts.enter(rank, size)
     comm = init()
+    _pin(comm)
     return measure(comm, cases, seconds)
+
+
+def _pin(comm: Comm) -> None:
+    """Keep this rank on one processor, those of a host spread evenly: the kernel may leave all on one for seconds,
+    and times would tell which case was measured then."""
+    mates = next(ranks for ranks in comm.machine.hosts if comm.rank in ranks)
+    processors = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {processors[mates.index(comm.rank) % len(processors)]})

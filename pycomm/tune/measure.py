@@ -18,7 +18,7 @@ from ..contract import contract
 from ..errors import InvalidArgument
 from ..select import Choice
 
-_BATCHES = 5  # a slow phase of the machine shall spoil a batch of all cases, not all batches of one
+_BATCHES = 8  # a slow phase of the machine shall spoil a batch of all cases, not all batches of one
 _MOST_CALLS = 40  # in a batch
 _LINE = 16  # elements in a cache line
 _METHODS = {
@@ -56,8 +56,8 @@ class Measurement:
         nbytes: the full vector of a rank.
         size: ranks.
         transport: "shm", "tcp", or "mixed" where both were used.
-        seconds: the median over all calls of the longest that a rank spent in the call, all starting at once.
-        spread: the quartiles' distance over the batches, as a part of `seconds`.
+        seconds: the median of the batches' medians, of the longest that a rank spent in a call that all began at once.
+        spread: the distance of the batches' quartiles, as a part of `seconds`.
         repeats: timed calls.
         hosts: how many hosts the ranks were on.
     """
@@ -107,8 +107,7 @@ def measure(comm: Comm, cases: Sequence[Case], seconds: float) -> list[Measureme
     found = []
     for i, case in enumerate(bench.cases):
         medians = np.array([np.median(batch[i]) for batch in rounds])
-        middle = np.median(np.concatenate([batch[i] for batch in rounds]))
-        low, high = np.percentile(medians, [25, 75])
+        low, middle, high = np.percentile(medians, [25, 50, 75])
         found.append(
             Measurement(
                 case.collective, case.choice.algorithm, case.choice.slices, case.choice.window, case.nbytes, comm.size,
