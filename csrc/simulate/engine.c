@@ -20,13 +20,6 @@ enum what {
     PROCESSOR, /* a host, or a rank that shares no processor, where a task ends */
 };
 
-struct event {
-    double time;
-    uint32_t tie; /* of events at one time: nothing that depends on the numbers of ranks */
-    uint32_t what;
-    int64_t about;
-};
-
 /* One slice of one rank, under way. There are `window` of them a rank: number rank * window + slice % window. */
 struct run {
     uint32_t slice;
@@ -100,8 +93,7 @@ struct engine {
     struct task *tasks;
     int64_t nmessages, free_message, ntasks, free_task;
     int64_t messages_room, tasks_room;
-    struct event *heap;
-    int64_t nheap, heap_room;
+    struct pcm_queue *queue;
     struct pcm_fluid *fluid;
     bool in_order; /* processors only receive, each for one rank: in the order of arrival, which needs no tasks */
     int64_t done;
@@ -135,16 +127,14 @@ static inline bool shares(const struct engine *e, int64_t op)
     return start[1] > start[0];
 }
 
-static bool grow(struct engine *e, void **array, int64_t *room, size_t element)
+static void no_memory(struct engine *e)
 {
-    int64_t wanted = *room ? 2 * *room : 4096;
-    void *larger = realloc(*array, (size_t)wanted * element);
-    if (!larger) {
-        e->status = pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory: too much is under way at once in the simulation");
-        return false;
-    }
-    *array = larger, *room = wanted;
-    return true;
+    e->status = pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory: too much is under way at once in the simulation");
+}
+
+static void push(struct engine *e, double time, uint32_t tie, enum what what, int64_t about)
+{
+    if (!pcm_queue_push(e->queue, time, (struct pcm_event){tie, what, about})) no_memory(e);
 }
 
 static int64_t record(struct engine *e, int what, double start, double end, int64_t run, int64_t op, int64_t cause)
@@ -154,39 +144,6 @@ static int64_t record(struct engine *e, int what, double start, double end, int6
     out->records[out->recorded] = (struct pcm_sim_record){
         start, end, cause, op, (int32_t)rank_of(e, run), e->ops[op].peer, e->runs[run].slice, what};
     return out->recorded++;
-}
-
-/* ---- events: a heap with four children a node, which suits caches ------------------------------------------------- */
-
-static inline bool before(const struct event *a, const struct event *b)
-{
-    return a->time < b->time || (a->time == b->time && a->tie < b->tie);
-}
-
-static void push(struct engine *e, double time, uint32_t tie, enum what what, int64_t about)
-{
-    if (e->nheap == e->heap_room && !grow(e, (void **)&e->heap, &e->heap_room, sizeof *e->heap)) return;
-    struct event event = {time, tie, what, about};
-    int64_t at = e->nheap++;
-    for (; at && before(&event, &e->heap[(at - 1) / 4]); at = (at - 1) / 4) e->heap[at] = e->heap[(at - 1) / 4];
-    e->heap[at] = event;
-}
-
-static struct event pop(struct engine *e)
-{
-    struct event top = e->heap[0], last = e->heap[--e->nheap];
-    int64_t at = 0;
-    for (;;) {
-        int64_t child = 4 * at + 1, end = child + 4 < e->nheap ? child + 4 : e->nheap, least = child;
-        if (child >= e->nheap) break;
-        for (int64_t k = child + 1; k < end; k++)
-            if (before(&e->heap[k], &e->heap[least])) least = k;
-        if (!before(&e->heap[least], &last)) break;
-        e->heap[at] = e->heap[least];
-        at = least;
-    }
-    if (e->nheap) e->heap[at] = last;
-    return top;
 }
 
 /* ---- processors ----------------------------------------------------------------------------------------------------- */
@@ -238,9 +195,10 @@ static void host_schedule(struct engine *e, int32_t host)
 
 static void submit(struct engine *e, int64_t rank, double now, struct task task)
 {
-    if (e->free_task < 0 && e->ntasks == e->tasks_room &&
-        !grow(e, (void **)&e->tasks, &e->tasks_room, sizeof *e->tasks))
+    if (e->free_task < 0 && !pcm_sim_grow((void **)&e->tasks, &e->tasks_room, e->ntasks + 1, sizeof *e->tasks)) {
+        no_memory(e);
         return;
+    }
     int64_t index = e->free_task >= 0 ? e->free_task : e->ntasks++;
     if (index == e->free_task) e->free_task = e->tasks[index].next;
     task.next = NOBODY;
@@ -267,9 +225,11 @@ static void finish_op(struct engine *e, int64_t run, double time, int64_t cause)
 
 static int64_t new_message(struct engine *e, int64_t run, int64_t op)
 {
-    if (e->free_message < 0 && e->nmessages == e->messages_room &&
-        !grow(e, (void **)&e->messages, &e->messages_room, sizeof *e->messages))
+    if (e->free_message < 0 &&
+        !pcm_sim_grow((void **)&e->messages, &e->messages_room, e->nmessages + 1, sizeof *e->messages)) {
+        no_memory(e);
         return -1;
+    }
     int64_t index = e->free_message >= 0 ? e->free_message : e->nmessages++;
     if (index == e->free_message) e->free_message = e->messages[index].next;
     int64_t to = (uint32_t)e->ops[op].peer % e->in->period;
@@ -577,18 +537,18 @@ static void end_round(struct engine *e, int64_t run, double now)
 
 /* ---- the whole ---------------------------------------------------------------------------------------------------------------- */
 
-static void handle(struct engine *e, const struct event *event)
+static void handle(struct engine *e, const struct pcm_event *event, double now)
 {
     switch (event->what) {
-    case ROUND: end_round(e, event->about, event->time); break;
-    case FLOW: flow(e, event->about, event->time); break;
-    case HEAD: head(e, event->about, event->time); break;
-    case READY: take(e, event->about, event->time); break;
+    case ROUND: end_round(e, event->about, now); break;
+    case FLOW: flow(e, event->about, now); break;
+    case HEAD: head(e, event->about, now); break;
+    case READY: take(e, event->about, now); break;
     case PROCESSOR:
         if (event->about < 0)
-            end_tasks(e, (int32_t)(-1 - event->about), event->tie, event->time);
+            end_tasks(e, (int32_t)(-1 - event->about), event->tie, now);
         else
-            end_task(e, event->about, event->time);
+            end_task(e, event->about, now);
     }
 }
 
@@ -605,13 +565,13 @@ static void run(struct engine *e)
             enter_round(e, (int64_t)rank * in->window + slot, in->rounds[rank], 0);
     for (uint64_t look = 0; !e->status; look++) {
         double flown = e->fluid ? pcm_fluid_next(e->fluid, 0) : INFINITY;
-        if (!e->nheap && flown == INFINITY) break;
-        if (e->nheap && e->heap[0].time <= flown) {
-            double now = e->heap[0].time;
-            do {
-                struct event event = pop(e);
-                handle(e, &event);
-            } while (e->nheap && e->heap[0].time <= now && !e->status);
+        double now = INFINITY;
+        if (!pcm_queue_next(e->queue, &now) && flown == INFINITY) break;
+        if (now <= flown) {
+            const struct pcm_event *events;
+            int64_t n = pcm_queue_take(e->queue, &events);
+            if (n < 0) no_memory(e);
+            for (int64_t k = 0; k < n && !e->status; k++) handle(e, &events[k], now);
         } else
             for (int64_t index; (index = pcm_fluid_done(e->fluid, flown)) >= 0;) has_flown(e, index, flown);
         if (look % 1024 == 0) {
@@ -634,6 +594,7 @@ static bool prepare(struct engine *e)
     const struct pcm_sim_input *in = e->in;
     int64_t nops = in->ops[in->rounds[in->period]], runs = (int64_t)in->period * in->window;
     size_t ports = (size_t)in->period * in->ports;
+    e->queue = pcm_queue_create();
     e->ops = malloc(sizeof *e->ops * (size_t)(nops + 1));
     e->runs = malloc(sizeof *e->runs * (size_t)runs);
     e->left = calloc(in->period, sizeof *e->left);
@@ -644,8 +605,8 @@ static bool prepare(struct engine *e)
     e->members = malloc(sizeof *e->members * in->period);
     e->leaving = calloc(ports, sizeof *e->leaving);
     e->entering = calloc(ports, sizeof *e->entering);
-    if (!e->ops || !e->runs || !e->left || !e->finish || !e->workers || !e->cores || !e->hosts || !e->members ||
-        !e->leaving || !e->entering)
+    if (!e->queue || !e->ops || !e->runs || !e->left || !e->finish || !e->workers || !e->cores || !e->hosts ||
+        !e->members || !e->leaving || !e->entering)
         return false;
     for (uint32_t rank = 0; rank < in->period; rank++) {
         e->workers[rank] = (struct worker){.first = NOBODY, .last = NOBODY, .cause = -1};
@@ -699,7 +660,8 @@ int pcm_simulate(const struct pcm_sim_input *in, struct pcm_sim_output *out)
         if (out->finish) out->finish[rank] = e.finish[rank];
     }
     pcm_fluid_destroy(e.fluid);
+    pcm_queue_destroy(e.queue);
     free(e.ops), free(e.runs), free(e.left), free(e.finish), free(e.workers), free(e.cores);
-    free(e.hosts), free(e.members), free(e.leaving), free(e.entering), free(e.messages), free(e.tasks), free(e.heap);
+    free(e.hosts), free(e.members), free(e.leaving), free(e.entering), free(e.messages), free(e.tasks);
     return rc;
 }
