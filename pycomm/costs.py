@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidArgument
+from .pricing import Messages, Reals, Terms
 from .schedule import COPY, REDUCE, REDUCE_FROM, SEND
-from .simulate import Messages, Reals, Terms
 from .topology import Topology
 
 FRAGMENT = 1 << 16  # bytes that a receiver can work on while the rest is still being sent (PCM_FRAGMENT)

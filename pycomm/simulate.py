@@ -5,21 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .core import check, ffi, lib
 from .errors import InvalidArgument
-from .schedule import COPY, REDUCE, REDUCE_FROM, SEND
+from .pricing import TERM, Costs, Kinds, Messages, Reals, Terms, kinds, messages, only_ports
+from .schedule import SEND
 from .topology import Topology
 from .traffic import Traffic
 
-# One struct pcm_sim_term; csrc/simulate.h says what the fields mean. Seconds, but for `bytes`.
-TERM = np.dtype([(name, "f8") for name in (
-    "send", "receive", "first", "last", "gap", "out", "in", "transfer", "latency", "bytes")]
-    + [("lent", "i4"), ("moves", "i4")])  # fmt: skip
 RECORD = np.dtype([("start", "f8"), ("end", "f8"), ("cause", "i8"), ("op", "i8"), ("rank", "i4"), ("peer", "i4"),
                    ("slice", "u4"), ("what", "i4")])  # fmt: skip
 assert TERM.itemsize == ffi.sizeof("struct pcm_sim_term") and RECORD.itemsize == ffi.sizeof("struct pcm_sim_record")
@@ -27,50 +24,8 @@ WHATS = ("send", "wire", "receive", "local")  # what a record is, by its `what`
 
 _MOST_RECORDS = 4_000_000
 _STEADY = 16, 24  # slices; their difference is a multiple of every usual window
-_FEW = 64  # ranks that are told apart; kinds of messages that are told apart by looking for each
 
-Terms = npt.NDArray[Any]  # of dtype TERM
 Records = npt.NDArray[Any]  # of dtype RECORD
-Reals = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Messages:
-    """The operations of a collective as a cost model sees them, one array element each.
-
-    Attributes:
-        kind: SEND, RECV, REDUCE_FROM, COPY or REDUCE.
-        rank: who does it.
-        peer: the other end of a message; -1 for local work.
-        nbytes: of one slice of it.
-        whole: bytes of the whole collective that a rank has in hand (n), for costs that depend on caches.
-    """
-
-    kind: npt.NDArray[np.uint8]
-    rank: npt.NDArray[np.int32]
-    peer: npt.NDArray[np.int32]
-    nbytes: Reals
-    whole: float
-
-
-class Costs(Protocol):
-    """What operations cost a rank's processor, over what the links of the topology cost."""
-
-    def apply(self, terms: Terms, messages: Messages, topology: Topology) -> None:
-        """Fill in `send`, `receive`, `first`, `last`, `lent`, and add to `latency` and `gap`, where they are not 0."""
-        ...
-
-    def cores(self, topology: Topology) -> npt.NDArray[np.int32]:
-        """Return which processor of its host each rank runs on, counted from 0."""
-        ...
-
-    def memory(self, topology: Topology, whole: float) -> Reals:
-        """Return how many processors of each host can move bytes at once without slowing each other down."""
-        ...
-
-    def call(self, collective: str, nbytes: float, topology: Topology) -> float:
-        """Return the seconds of a call that are in no message."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,8 +120,8 @@ class Bound:
         self.traffic = traffic.expand(topology.size if contention else lcm(traffic.period, topology.period))
         self.topology, self.nbytes = topology, nbytes
         self.slices, self.window, self.contention = slices, min(window, slices), contention
-        self._messages = _messages(self.traffic, nbytes / slices, nbytes)
-        self._kinds = _kinds_of(self._messages, topology)
+        self._messages = messages(self.traffic, nbytes / slices, nbytes)
+        self._kinds = kinds(self._messages, topology)
 
     def seconds(self, costs: Costs | None = None) -> float:
         """Return what it takes. Of many slices some are simulated: each further one takes as long as the one before."""
@@ -186,16 +141,17 @@ class Bound:
             costs, record: as for `simulate`.
             slices: how many of the slices to run; default: all.
         """
-        kinds = self._kinds
-        terms = kinds.wire.copy()
+        terms = self._kinds.wire.copy()
         if costs is not None:
-            costs.apply(terms, kinds.examples, self.topology)
+            costs.apply(terms, self._kinds.examples, self.topology)
         slices = slices or self.slices
-        run = _Run(self.traffic, slices, min(self.window, slices), terms, kinds, self.topology, costs, self.nbytes)
+        run = _Run(
+            self.traffic, slices, min(self.window, slices), terms, self._kinds, self.topology, costs, self.nbytes
+        )
         if self.contention:
             run.share_links(self.topology, self._messages)
         seconds, finish, records = run.go(record)
-        if not self.contention and not _only_ports(self.topology):
+        if not self.contention and not only_ports(self.topology):
             busiest = (link_bytes(self.traffic, self.topology, self.nbytes) / self.topology.links.bandwidth).max()
             seconds = max(seconds, float(busiest) * slices / self.slices)
         return Result(
@@ -213,7 +169,7 @@ class Bound:
 
 def link_bytes(traffic: Traffic, topology: Topology, nbytes: float) -> Reals:
     """Return how many bytes cross each link of a topology in a collective of n = nbytes."""
-    what = _messages(traffic.expand(topology.size), nbytes, nbytes)
+    what = messages(traffic.expand(topology.size), nbytes, nbytes)
     sends = what.kind == SEND
     total = np.zeros(len(topology.links.source))
     source, target, amount = what.rank[sends], what.peer[sends], what.nbytes[sends]
@@ -225,108 +181,11 @@ def link_bytes(traffic: Traffic, topology: Topology, nbytes: float) -> Reals:
     return total
 
 
-def _messages(traffic: Traffic, slice_bytes: float, whole: float) -> Messages:
-    per_rank = np.diff(traffic.ops[traffic.rounds])
-    rank = np.repeat(np.arange(traffic.period, dtype=np.int32), per_rank)
-    nbytes = traffic.chunks.astype(np.float64) * (traffic.share * slice_bytes)
-    return Messages(traffic.kind, rank, traffic.peer, nbytes, whole)
-
-
-class _Kinds(NamedTuple):
-    """Operations told apart by what they may cost: `examples` has one of each kind, `of` says which one each one is."""
-
-    examples: Messages
-    of: npt.NDArray[np.uint32]
-    wire: Terms  # what links cost
-    port: npt.NDArray[np.uint8]  # of its rank, that each operation takes
-    ports: int
-
-
-def _kinds_of(what: Messages, topology: Topology) -> _Kinds:
-    sends, messages = what.kind == SEND, what.peer >= 0
-    source = np.where(sends, what.rank, what.peer)[messages]
-    target = np.where(sends, what.peer, what.rank)[messages]
-    latency, narrowest, first, last = (np.zeros(len(what.kind)) for _ in range(4))
-    port = np.zeros(len(what.kind), np.uint8)
-    ends = topology.ends(source, target)
-    bandwidth = topology.links.bandwidth
-    latency[messages], narrowest[messages] = ends.latency, ends.bandwidth
-    first[messages], last[messages] = bandwidth[ends.first], bandwidth[ends.last]
-    out_port, in_port = _ports(topology)
-    port[messages] = np.where(sends[messages], out_port[ends.first], in_port[ends.last])
-    rate = np.where((what.kind == REDUCE_FROM) | (what.kind == REDUCE), topology.reduce_rate[what.rank], np.inf)
-    places = _places(what, topology)
-    examples, of = _tell_apart([what.kind, what.nbytes, latency, narrowest, first, last, rate, *places])
-    terms = np.zeros(len(examples), TERM)
-    n: Reals = what.nbytes[examples]
-    wire = messages[examples]
-    terms["bytes"], terms["latency"] = n, latency[examples]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for name, way in (("out", first), ("in", last), ("transfer", narrowest)):
-            terms[name] = np.where(wire, n / way[examples], 0)
-        work = n / rate[examples]
-    reduces, local = what.kind[examples] == REDUCE_FROM, (what.kind[examples] == REDUCE) | (what.kind[examples] == COPY)
-    terms["receive"], terms["send"] = np.where(reduces, work, 0), np.where(local, work, 0)
-    terms["first"], terms["last"] = terms["send"], terms["receive"]
-    some = Messages(what.kind[examples], what.rank[examples], what.peer[examples], n, what.whole)
-    return _Kinds(some, of, terms, port, int(max(out_port.max(), in_port.max(), 0)) + 1)
-
-
-def _places(what: Messages, topology: Topology) -> list[npt.NDArray[Any]]:
-    """What a cost model may have to know of the two ranks: who they are, or of many ranks how they lie in hosts."""
-    if topology.size <= _FEW:
-        return [what.rank, what.peer]
-    members = np.bincount(topology.host)[topology.host]
-    if (members == 1).all():
-        return []
-    return [members[what.rank], topology.host[what.rank] == topology.host[np.maximum(what.peer, 0)]]
-
-
-def _tell_apart(columns: list[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint32]]:
-    """Tell rows apart: return an example of each kind of row, and of which kind each row is."""
-    key = np.zeros(len(columns[0]), np.uint64)
-    for column in columns:
-        word = np.asarray(column, np.float64).view(np.uint64)
-        key = (key ^ word) * np.uint64(0x9E3779B97F4A7C15)
-        key ^= key >> np.uint64(29)
-    term = np.empty(len(key), np.uint32)
-    examples: list[int] = []
-    left = np.arange(len(key))
-    while len(left) and len(examples) < _FEW:  # usually there are few kinds, and sorting millions takes seconds
-        here = key[left] == key[left[0]]
-        term[left[here]] = len(examples)
-        examples.append(int(left[0]))
-        left = left[~here]
-    _, first, rest = np.unique(key[left], return_index=True, return_inverse=True)
-    term[left] = rest + len(examples)
-    return np.concatenate([np.array(examples, np.intp), left[first]]), term
-
-
-def _ports(topology: Topology) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Return for each link which port of its source it is, and which of its target."""
-    return _numbered(topology.links.source), _numbered(topology.links.target)
-
-
-def _numbered(vertex: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-    order = np.argsort(vertex, kind="stable")
-    ordered = vertex[order]
-    start = np.flatnonzero(np.diff(ordered, prepend=-1))
-    number = np.arange(len(vertex)) - np.repeat(start, np.diff(np.append(start, len(vertex))))
-    out = np.zeros(len(vertex), np.uint8)
-    out[order] = np.minimum(number, 255)  # only ranks' ports matter, and none has so many
-    return out
-
-
-def _only_ports(topology: Topology) -> bool:
-    """Whether every link ends in a rank: then no two messages share one unless they share a port."""
-    return bool(((topology.links.source < topology.size) | (topology.links.target < topology.size)).all())
-
-
 class _Run:
     """The input of the engine in C, and the arrays that it points to."""
 
     def __init__(
-        self, traffic: Traffic, slices: int, window: int, terms: Terms, kinds: _Kinds, topology: Topology,
+        self, traffic: Traffic, slices: int, window: int, terms: Terms, kinds: Kinds, topology: Topology,
         costs: Costs | None, whole: float,
     ) -> None:  # fmt: skip
         self.traffic, self.slices = traffic, slices

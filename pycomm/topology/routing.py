@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidArgument
-from .model import Ids, Links, Offsets, Paths, Reals, Routing
+from .model import Ends, Ids, Links, Offsets, Paths, Reals, Routing
 
 Bools = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.integer]
@@ -53,14 +53,37 @@ class Tree:
         batch = max(1, BATCH // max(1, 2 * height))
         return _in_batches(self._some_paths, source, target, batch)
 
-    def _some_paths(self, source: Ids, target: Ids) -> Paths:
-        height = len(self._vertex)
-        common = np.zeros(len(source), np.int32)  # how many ancestors both have: the depth where they part
+    def sums(self, links: Links, source: Ids, target: Ids) -> Ends:
+        """Return what the path of each pair comes to: from rank to ancestor and back, without the paths."""
+        common = self._common(source, target) - 1  # the depth of the lowest common ancestor
+        apart = source != target
+        latency, bandwidth = np.zeros(len(source)), np.full(len(source), np.inf)
+        for rank, way in ((source, self._up), (target, self._down)):
+            taken = (
+                np.arange(len(way))[:, None] <= self._depth
+            )  # the links above a rank, by the depth of their lower end
+            slow = np.where(taken, links.latency[way], 0.0)
+            wide = np.where(taken, links.bandwidth[way], np.inf)
+            slow = np.append(np.cumsum(slow[::-1], axis=0)[::-1], np.zeros((1, slow.shape[1])), axis=0)
+            wide = np.minimum.accumulate(wide[::-1], axis=0)[::-1]
+            latency += slow[common + 1, rank]
+            bandwidth = np.minimum(bandwidth, wide[np.minimum(common + 1, len(way) - 1), rank])
+        first, last = self._up[self._depth[source], source], self._down[self._depth[target], target]
+        return Ends(*(np.where(apart, part, 0) for part in (latency, bandwidth, first, last)))
+
+    def _common(self, source: Ids, target: Ids) -> Ids:
+        """How many ancestors both have: the depth where they part."""
+        common = np.zeros(len(source), np.int32)
         for level in self._vertex:
             common += level[source] == level[target]
-        apart = source != target
-        if (apart & (common == 0)).any():
+        if ((source != target) & (common == 0)).any():
             raise InvalidArgument("two ranks have no common ancestor: these switches make several trees")
+        return common
+
+    def _some_paths(self, source: Ids, target: Ids) -> Paths:
+        height = len(self._vertex)
+        common = self._common(source, target)
+        apart = source != target
         links = np.empty((len(source), 2 * (height - 1)), np.int32)
         taken = np.empty(links.shape, np.bool_)
         for column, level in enumerate(range(height - 1, 0, -1)):
