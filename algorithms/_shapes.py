@@ -74,7 +74,7 @@ def knomial_children(node: int, size: int, k: int) -> list[list[int]]:
     levels = []
     while span > 1:
         span //= k
-        levels.append([child for child in range(node + span, node + k * span, span) if child < size])
+        levels.append([child for child in (node + digit * span for digit in range(1, k)) if child < size])
     return [level for level in levels if level]
 
 

@@ -20,7 +20,7 @@ from math import lcm
 
 from pycomm.errors import InvalidArgument
 from pycomm.registry import Algorithm, Groups, add_family, find
-from pycomm.view import View
+from pycomm.view import View, leaves
 
 CITE = "Cho et al., BlueConnect, IBM J. Res. Dev. 63 (2019)"
 
@@ -30,7 +30,8 @@ Load = Callable[[int, int], list[tuple[int, int]]]
 
 def allgather(v: View, parts: Parts) -> None:
     """All-gather across the groups along rails, then within: what is sent far is small."""
-    _spread(v, _groups(v), {rank: [rank] for rank in range(v.size)}, parts)
+    groups = _groups(v)
+    _spread(v, groups, [[rank] for rank in leaves(groups)], parts)
 
 
 def reduce_scatter(v: View, parts: Parts) -> None:
@@ -44,20 +45,21 @@ def allreduce(v: View, parts: Parts) -> None:
     part = _part("allreduce", parts, groups)
     if _flat(groups):
         return _call(v, part, groups, [range(v.chunks)])
-    children = [_leaves(child) for child in groups]
-    mine = _index(children, v.rank)
+    children = [leaves(child) for child in groups]
+    _, near = v.within(groups)
+    place = leaves(near).index(v.rank)
     nrails = max(map(len, children))
-    owned: dict[int, list[int]] = {rank: [] for rank in children[mine]}
+    owned: list[list[int]] = [[] for _ in leaves(near)]
     rails: dict[tuple[int, ...], list[int]] = {}
     for k in range(nrails):
         chunks = range(k * v.chunks // nrails, (k + 1) * v.chunks // nrails)
-        owner = _at(children[mine], k, nrails)
+        owner = k * len(owned) // nrails
         owned[owner] += chunks
-        if owner == v.rank:
+        if owner == place:
             rails.setdefault(tuple(_at(child, k, nrails) for child in children), []).extend(chunks)
-    v.backwards(lambda: _spread(v, groups[mine], owned, parts))
+    v.backwards(lambda: _spread(v, near, owned, parts))
     v.together(*[partial(_call, v, part, rail, [chunks]) for rail, chunks in rails.items()])
-    _spread(v, groups[mine], owned, parts)
+    _spread(v, near, owned, parts)
 
 
 def broadcast(v: View, parts: Parts) -> None:
@@ -80,12 +82,12 @@ def barrier(v: View, parts: Parts) -> None:
     if _flat(groups):
         return _call(v, across, groups, [[0]])
     within = parts[:-1] or ("binomial",)
-    leaders = [_leaves(child)[0] for child in groups]
-    mine = _index([_leaves(child) for child in groups], v.rank)
-    v.backwards(lambda: _down(v, groups[mine], leaders[mine], within))
-    if v.rank in leaders:
-        _call(v, across, leaders, [[0]])
-    _down(v, groups[mine], leaders[mine], within)
+    _, near = v.within(groups)
+    leader = leaves(near)[0]
+    v.backwards(lambda: _down(v, near, leader, within))
+    if v.rank == leader:
+        _call(v, across, [leaves(child)[0] for child in groups], [[0]])
+    _down(v, near, leader, within)
 
 
 def alltoall(v: View, parts: Parts) -> None:
@@ -93,24 +95,32 @@ def alltoall(v: View, parts: Parts) -> None:
     _exchange(v, _groups(v), lambda source, target: [(source, target)], parts)
 
 
-def _spread(v: View, group: Groups, owned: dict[int, list[int]], parts: Parts) -> None:
-    """All-gather in one group, where `owned` says which chunks each of its ranks has."""
+def _spread(v: View, group: Groups, owned: list[list[int]], parts: Parts) -> None:
+    """All-gather in one group, where `owned` says which chunks each of its ranks, in their order, has."""
     part = _part("allgather", parts, group)
     if _flat(group):
-        return _call(v, part, group, [owned[rank] for rank in group])
-    children = [_leaves(child) for child in group]
-    mine = _index(children, v.rank)
-    received: dict[int, list[int]] = {rank: [] for rank in children[mine]}
+        return _call(v, part, group, owned)
+    children = [leaves(child) for child in group]
+    _, near = v.within(group)
+    place = leaves(near).index(v.rank)
+    received: list[list[int]] = [[] for _ in leaves(near)]
     rails: dict[tuple[int, ...], list[list[int]]] = {}
+
+    @cache
+    def rail(k: int, n: int) -> list[list[int]]:
+        places = tuple(k * len(child) // n for child in children)
+        return rails.setdefault(places, [[] for _ in children])
+
+    rest = iter(owned)
     for number, child in enumerate(children):
-        for k, rank in enumerate(child):
-            here = _at(children[mine], k, len(child))
-            received[here] += owned[rank]
-            if here == v.rank:
-                rail = tuple(_at(other, k, len(child)) for other in children)
-                rails.setdefault(rail, [[] for _ in children])[number] += owned[rank]
-    v.together(*[partial(_call, v, part, rail, rails[rail]) for rail in sorted(rails)])
-    _spread(v, group[mine], received, parts)
+        for k, chunks in zip(range(len(child)), rest, strict=False):
+            here = k * len(received) // len(child)
+            received[here] += chunks
+            if here == place:
+                rail(k, len(child))[number] += chunks
+    ranks = [tuple(child[k] for child, k in zip(children, places, strict=True)) for places in rails]
+    v.together(*[partial(_call, v, part, *each) for each in sorted(zip(ranks, rails.values(), strict=True))])
+    _spread(v, near, received, parts)
 
 
 def _down(v: View, group: Groups, root: int, parts: Parts) -> None:
@@ -118,12 +128,14 @@ def _down(v: View, group: Groups, root: int, parts: Parts) -> None:
     part = _part("broadcast", parts, group)
     if _flat(group):
         return _call(v, part, group, [range(v.chunks)], group.index(root))
-    children = [_leaves(child) for child in group]
-    mine, first = _index(children, v.rank), _index(children, root)
-    leaders = [root if k == first else child[0] for k, child in enumerate(children)]
-    if v.rank in leaders:
+    children = [leaves(child) for child in group]
+    _, near = v.within(group)
+    first = next(k for k, child in enumerate(children) if root in child)
+    leader = root if root in leaves(near) else leaves(near)[0]
+    if v.rank == leader:
+        leaders = [root if k == first else child[0] for k, child in enumerate(children)]
         _call(v, part, leaders, [range(v.chunks)], first)
-    _down(v, group[mine], leaders[mine], parts)
+    _down(v, near, leader, parts)
 
 
 def _exchange(v: View, group: Groups, load: Load, parts: Parts) -> None:
@@ -131,9 +143,9 @@ def _exchange(v: View, group: Groups, load: Load, parts: Parts) -> None:
     if _flat(group):
         pairs = [[s * v.size + t for s, t in load(source, target)] for source in group for target in group]
         return _call(v, _part("alltoall", parts, group), group, pairs)
-    children = [_leaves(child) for child in group]
-    mine = _index(children, v.rank)
-    near = children[mine]
+    children = [leaves(child) for child in group]
+    mine, nearest = v.within(group)
+    near = leaves(nearest)
     behind: dict[int, list[int]] = {rank: [] for rank in near}  # the ranks that each near one is the relay to
     for child in children:
         for k, rank in enumerate(child):
@@ -142,7 +154,7 @@ def _exchange(v: View, group: Groups, load: Load, parts: Parts) -> None:
     def to_relay(source: int, relay: int) -> list[tuple[int, int]]:
         return [chunk for target in behind[relay] for chunk in load(source, target)]
 
-    _exchange(v, group[mine], to_relay, parts)
+    _exchange(v, nearest, to_relay, parts)
     for step in range(1, len(children)):
         after, before = children[(mine + step) % len(children)], children[mine - step]
         relay = _at(before, near.index(v.rank), len(near))
@@ -166,15 +178,7 @@ def _groups(v: View) -> Groups:
 
 
 def _flat(group: Groups) -> bool:
-    return all(isinstance(member, int) for member in group)
-
-
-def _leaves(group: Groups | int) -> list[int]:
-    return [group] if isinstance(group, int) else [rank for member in group for rank in _leaves(member)]
-
-
-def _index(children: Sequence[Sequence[int]], rank: int) -> int:
-    return next(k for k, child in enumerate(children) if rank in child)
+    return not any(isinstance(member, tuple) for member in group)
 
 
 def _at(child: Sequence[int], k: int, n: int) -> int:
@@ -183,7 +187,7 @@ def _at(child: Sequence[int], k: int, n: int) -> int:
 
 
 def _height(group: Groups | int) -> int:
-    return 0 if isinstance(group, int) else max(1 + _height(member) for member in group)
+    return 1 + max(map(_height, group)) if isinstance(group, tuple) else 0
 
 
 def _part(collective: str, parts: Parts, group: Groups) -> Algorithm:
@@ -195,7 +199,7 @@ def _part(collective: str, parts: Parts, group: Groups) -> Algorithm:
 
 def _allreduce_cut(parts: Parts, size: int, groups: Groups) -> int:
     cut = _part("allreduce", parts, groups).cut(len(groups), None)
-    return cut if _flat(groups) else cut * max(len(_leaves(child)) for child in groups)
+    return cut if _flat(groups) else cut * max(len(leaves(child)) for child in groups)
 
 
 def _broadcast_cut(parts: Parts, size: int, groups: Groups) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from pycomm.registry import algorithm
 from pycomm.view import View
 
@@ -36,10 +38,10 @@ def scatter(v: View) -> None:
     if node:
         span = next(s for child, s in binomial_children(binomial_parent(node), v.size) if child == node)
         with v.round():
-            v.recv(range(v.rank, v.rank + span), frm=v.root + binomial_parent(node))
+            v.recv(v.rank + np.arange(span), frm=v.root + binomial_parent(node))
     for child, span in binomial_children(node, v.size):
         with v.round():
-            v.send(range(v.root + child, v.root + child + span), to=v.root + child)
+            v.send(v.root + child + np.arange(span), to=v.root + child)
 
 
 @algorithm("gather", name="binomial", cite=BINOMIAL)

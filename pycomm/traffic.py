@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from itertools import chain
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InvalidArgument
-from .registry import Algorithm, Groups
-from .schedule import COPY, END, MORE, Schedule
-from .view import asked, emit
+from .contract import contract
+from .errors import InvalidArgument, ScheduleError
+from .ranks import Path, Ranks, Vector, each_path
+from .registry import Groups
+from .schedule import COPY, END, MORE, STEP, Schedule
+from .view import Chunk, Pen, Task, Temp, View, leaves, task_of
 
 Offsets = npt.NDArray[np.int64]
 
@@ -82,39 +86,285 @@ def traffic(
     Raises:
         InvalidArgument, ScheduleError: as `pycomm.view.emit` does.
     """
-    return _traffic(collective, size, *asked(algorithm, collective, size, root, groups))
+    return _traffic(task_of(algorithm, collective, size, root, groups))
 
 
 @lru_cache(maxsize=8)
-def _traffic(collective: str, size: int, algorithm: Algorithm, root: int, groups: Groups | None) -> Traffic:
-    asked_for = algorithm.name if algorithm.grouped else algorithm.write
-    schedules = [emit(asked_for, collective, size=size, rank=r, root=root, groups=groups) for r in range(size)]
-    rows = [_rows(schedule) for schedule in schedules]
-    lengths = np.concatenate([row[0] for row in rows])
-    return Traffic(
-        schedules[0].name,
-        collective,
-        size,
-        root,
-        float(schedules[0].share),
-        size,
-        _offsets(np.array([len(row[0]) for row in rows])),
-        _offsets(lengths),
-        *(np.concatenate([row[k] for row in rows]) for k in (1, 2, 3)),
+def _traffic(task: Task) -> Traffic:
+    cut, nchunks = task.numbering()
+
+    def run(path: Path) -> _Part:
+        if len(path.ranks) == 1:
+            return _alone(task.schedule(int(path.ranks[0])))
+        pen = Pen()
+        task.algorithm.write(_Together(pen, path, task, nchunks))
+        return _together(path, pen.rounds)
+
+    parts = each_path(task.size, run)
+    blank = Schedule(task.algorithm.name, task.collective, task.size, 0, task.root, cut, np.empty(0, STEP))
+    about = blank.name, task.collective, task.size, task.root, float(blank.share)
+    period = _period(parts, task.size)
+    return Traffic(*about, period, *_assembled(parts, task.size, period))
+
+
+class _Row(NamedTuple):
+    """A message, or local work, of all ranks of a path."""
+
+    kind: int
+    far: int | Vector  # from each rank up to its peer; a plain number if it is the same for all
+    chunks: int | Vector
+
+
+class _Part(NamedTuple):
+    """What the ranks of one path do."""
+
+    ranks: Vector
+    lengths: npt.NDArray[np.int64]  # operations of each round
+    kind: npt.NDArray[np.uint8]  # of each operation
+    far: npt.NDArray[np.int32]  # (ranks, operations), or one row for all
+    chunks: npt.NDArray[np.int32]  # (ranks, operations), or one row for all
+
+
+class _Together(View):
+    """The view of all ranks of a path; of chunks only their number matters.
+
+    What is wrong is told without a sentence: each rank by itself then meets the same, and tells it (see `each_path`).
+    """
+
+    def __init__(self, pen: Pen, path: Path, task: Task, chunks: int) -> None:
+        paired = contract(task.collective).blocks == "pair"
+        super().__init__(pen, path.rank, task.size, task.root, chunks, paired, task.groups)
+        self._path = path
+        self._map: Vector | None = None  # in a sub-view: its ranks in the whole, a row for all or one for each rank
+        self._lengths: int | Vector = 1  # how many chunks of the whole each chunk stands for
+
+    def temp(self, like: Chunk) -> Temp:
+        count = self._count(like)
+        return Temp(np.broadcast_to(np.uint32(0), count if isinstance(count, int) else self._path.agree(count)))
+
+    def sub(self, ranks: Sequence[int], chunks: Sequence[Sequence[int]] | None = None, root: int = 0) -> View:
+        members = _columns(ranks) % self.size
+        ordered = np.sort(members, axis=1)
+        if (ordered[:, 1:] == ordered[:, :-1]).any():
+            raise ScheduleError
+        place = self._path.number(_places(members, self._own(), self.size))
+        view = _Together.__new__(_Together)
+        View.__init__(view, self._pen, place, members.shape[1], root, self.chunks, self._paired)
+        view._path, view._lengths = self._path, self._lengths
+        view._map = self._whole(members)
+        if chunks is not None:
+            view.chunks = len(chunks)
+            view._lengths = _alike([self._count_of(c, paired=False) for c in chunks])
+        return view
+
+    def within(self, groups: Groups) -> tuple[int, Any]:
+        members = [leaves(group) for group in groups]
+        column = np.repeat(np.arange(len(members)), [len(ranks) for ranks in members])
+        rows = _columns(list(chain.from_iterable(members)))
+        numbers = column[_places(rows, self._own(), self.size)]
+        number = self._path.number(numbers)
+        if isinstance(number, int):
+            return number, groups[number]
+        shapes: dict[Any, int] = {}
+        kinds = np.array([shapes.setdefault(_shape(group), len(shapes)) for group in groups])
+        kind = self._path.agree(kinds[numbers])  # groups of one shape are one group of vectors
+        alike = np.flatnonzero(kinds == kind)
+        like = groups[alike[0]]
+        rows = rows[:, kinds[column] == kind].reshape(len(rows), len(alike), -1)
+        near = rows[np.arange(len(rows)) if len(rows) > 1 else 0, np.searchsorted(alike, numbers)]
+        return number, _shaped(like, iter(near.T), self._path)
+
+    def _own(self) -> Vector:
+        if isinstance(self.rank, Ranks):
+            return self.rank.values
+        return np.full(len(self._path.ranks), self.rank)
+
+    def _whole(self, ranks: Vector) -> Vector:
+        """Return what ranks of this view are in the whole: rows for all, or one for each rank."""
+        if self._map is None:
+            return ranks
+        rows = np.broadcast_to(self._map, (max(len(self._map), len(ranks)), self.size))
+        whole: Vector = np.take_along_axis(rows, np.broadcast_to(ranks, (len(rows), ranks.shape[1])), axis=1)
+        return whole
+
+    def _local(self, kind: int, src: Chunk, dst: Chunk) -> None:
+        count = self._count(dst)
+        if np.any(self._count(src) != count):
+            raise ScheduleError
+        self._write(_Row(kind, 0, count))
+
+    def _message(self, kind: int, chunk: Chunk, peer: Any) -> None:
+        count = self._count(chunk)
+        far = self._far(peer)
+        if far == 0 if isinstance(far, int) else (far == 0).any():
+            raise ScheduleError  # to itself
+        self._write(_Row(kind, far, count))
+
+    def _far(self, peer: Any) -> int | Vector:
+        if self._map is None and isinstance(peer, Ranks) and peer.shift is not None:
+            return peer.shift % self.size
+        whole = self._whole(_columns([peer]) % self.size)[:, 0]
+        return _plain((whole - self._path.ranks) % self._path.size)
+
+    def _write(self, row: _Row) -> None:
+        if self._pen.open is None:
+            raise ScheduleError
+        if row.chunks if isinstance(row.chunks, int) else self._path.agree(row.chunks > 0):
+            self._pen.open.append(row)
+
+    def _count(self, chunk: Chunk) -> Any:
+        """Return of how many chunks of the whole a chunk, or several, consists."""
+        return len(chunk.ids) if isinstance(chunk, Temp) else self._count_of(chunk, self._paired)
+
+    def _count_of(self, chunk: Any, paired: bool) -> Any:
+        lengths = self._lengths
+        if isinstance(lengths, int):
+            return lengths * (_number(chunk) // 2 if paired else _number(chunk))
+        index = _columns(chunk)
+        if paired:
+            index = index % self.size
+            index = index[:, ::2] * self.size + index[:, 1::2]
+        count = lengths[index % self.chunks].sum(axis=1)
+        return _plain(count)
+
+
+def _plain(values: Vector) -> int | Vector:
+    """Return values as one number, if they are all the same."""
+    return int(values[0]) if (values == values[0]).all() else values
+
+
+def _places(rows: Vector, own: Vector, size: int) -> Vector:
+    """Return at which place of a row (of the only one, or of its own one) each rank stands."""
+    if len(rows) == 1:
+        at = np.full(size, -1)
+        at[rows[0]] = np.arange(rows.shape[1])
+        places = at[own]
+    else:
+        here = rows == own[:, None]
+        places = np.where(here.any(axis=1), here.argmax(axis=1), -1)
+    if (places < 0).any():
+        raise ScheduleError
+    return places
+
+
+def _shape(group: Groups | int) -> Any:
+    if not isinstance(group, tuple):
+        return ()
+    return tuple(map(_shape, group)) if any(isinstance(member, tuple) for member in group) else len(group)
+
+
+def _shaped(like: Groups | int, ranks: Iterator[Vector], path: Path) -> Any:
+    """Return a group like another, of other ranks."""
+    return tuple(_shaped(each, ranks, path) for each in like) if isinstance(like, tuple) else path.number(next(ranks))
+
+
+def _alike(counts: list[Any]) -> int | Vector:
+    if not all(isinstance(count, int) for count in counts):
+        raise ScheduleError
+    return counts[0] if len(set(counts)) == 1 else np.array(counts, np.int64)
+
+
+def _number(chunk: Any) -> int:
+    """Return how many numbers there are in what stands for chunks."""
+    if isinstance(chunk, Ranks):
+        return prod(chunk.shape)
+    if isinstance(chunk, np.ndarray):
+        return chunk.size
+    if isinstance(chunk, range):
+        return len(chunk)
+    if isinstance(chunk, Sequence):
+        return sum(1 if type(each) is int else _number(each) for each in chunk)
+    return 1
+
+
+def _columns(numbers: Any) -> Vector:
+    """Return numbers, or arrays or sequences of them, as rows: one for all ranks, or one for each of a path."""
+    if isinstance(numbers, Ranks):
+        return numbers.values.reshape(len(numbers.values), -1)
+    if isinstance(numbers, list | tuple) and not all(type(each) is int for each in numbers):
+        parts = [_columns(each) for each in numbers]
+        n = max(map(len, parts))
+        return np.concatenate([np.broadcast_to(part, (n, part.shape[1])) for part in parts], axis=1)
+    return np.asarray(numbers, np.int64).reshape(1, -1)
+
+
+def _together(path: Path, rounds: list[list[_Row]]) -> _Part:
+    """Return what has been written for all ranks of a path."""
+    merged = [ops for ops in map(_merged, rounds) if ops]
+    rows = list(chain.from_iterable(merged))
+    return _Part(
+        path.ranks,
+        np.array([len(ops) for ops in merged], np.int64),
+        np.array([row.kind for row in rows], np.uint8),
+        _stacked([row.far for row in rows], len(path.ranks)),
+        _stacked([row.chunks for row in rows], len(path.ranks)),
     )
 
 
-def _rows(schedule: Schedule) -> tuple[Any, Any, Any, Any]:
-    """Return how many operations each round of a rank has, and their kinds, peers and numbers of chunks."""
+def _stacked(values: list[int | Vector], n: int) -> npt.NDArray[np.int32]:
+    if all(isinstance(each, int) for each in values):
+        return np.array([values], np.int32)
+    out = np.empty((len(values), n), np.int32)
+    for row, each in zip(out, values, strict=True):
+        row[:] = each
+    return out.T
+
+
+def _merged(ops: list[_Row]) -> list[_Row]:
+    """Make rows of the local work of a round."""
+    out: list[_Row] = []
+    for row in ops:
+        if out and row.kind >= COPY and out[-1].kind == row.kind:
+            out[-1] = row._replace(chunks=out[-1].chunks + row.chunks)
+        else:
+            out.append(row)
+    return out
+
+
+def _alone(schedule: Schedule) -> _Part:
+    """Return what one rank does."""
     steps = schedule.steps
     kind, ends = steps["kind"], steps["flags"] & END != 0
     goes_on = steps["flags"] & MORE != 0
     goes_on[:-1] |= (kind[:-1] >= COPY) & (kind[:-1] == kind[1:]) & ~ends[:-1]
     last = np.flatnonzero(~goes_on)
-    peer = steps["peer"][last].astype(np.int64)
-    peer[kind[last] >= COPY] = -1
+    kinds = kind[last]
+    far = steps["peer"][last].astype(np.int32) - schedule.rank
     lengths = np.diff(np.flatnonzero(ends[last]), prepend=-1)
-    return lengths, kind[last], peer.astype(np.int32), np.diff(last, prepend=-1).astype(np.int32)
+    chunks = np.diff(last, prepend=-1).astype(np.int32)
+    return _Part(np.array([schedule.rank]), lengths, kinds, far[None], chunks[None])
+
+
+def _period(parts: list[_Part], size: int) -> int:
+    """Return the smallest period of which there is a proof: each rank took the way of the rank so many before it."""
+    if any(len(part.far) > 1 or len(part.chunks) > 1 for part in parts):
+        return size
+    way = np.empty(size, np.int64)
+    for number, part in enumerate(parts):
+        way[part.ranks] = number
+    return next(p for p in range(1, size + 1) if size % p == 0 and np.array_equal(way[p:], way[:-p]))
+
+
+def _assembled(parts: list[_Part], size: int, period: int) -> tuple[Offsets, Offsets, Any, Any, Any]:
+    """Return rounds, ops, kind, peer and chunks of a Traffic."""
+    parts = [part._replace(ranks=part.ranks[part.ranks < period]) for part in parts]
+    nrounds, nops = np.empty(period, np.int64), np.empty(period, np.int64)
+    for part in parts:
+        nrounds[part.ranks], nops[part.ranks] = len(part.lengths), len(part.kind)
+    rounds, start = _offsets(nrounds), _offsets(nops)
+    lengths = np.empty(rounds[-1], np.int64)
+    kind = np.empty(start[-1], np.uint8)
+    peer, chunks = np.empty(start[-1], np.int32), np.empty(start[-1], np.int32)
+    for part in parts:
+        ranks = part.ranks[:, None]
+        lengths[rounds[ranks] + np.arange(len(part.lengths))] = part.lengths
+        at = start[ranks] + np.arange(len(part.kind))
+        kind[at], chunks[at] = part.kind, part.chunks
+        peer[at] = np.where(part.kind < COPY, (ranks.astype(np.int32) + part.far) % size, -1)
+    arrays = rounds, _offsets(lengths), kind, peer, chunks
+    for array in arrays:
+        array.flags.writeable = False
+    return arrays
 
 
 def _offsets(lengths: npt.NDArray[Any]) -> Offsets:

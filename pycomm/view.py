@@ -47,15 +47,33 @@ class _Message(NamedTuple):
     other: int  # they decide which operand of a reduction stands left
 
 
-class _Pen:
-    """The rounds that one rank has written so far; all views of one emission share it."""
+class Pen:
+    """The rounds that have been written so far, as lists of messages; all views of one emission share it."""
+
+    def __init__(self) -> None:
+        self.rounds: list[list[Any]] = []
+        self.open: list[Any] | None = None
+
+    def record(self, part: Writer) -> list[list[Any]]:
+        """Return the rounds that `part` writes, which are not kept."""
+        if self.open is not None:
+            raise ScheduleError("a part was composed inside of a round: rounds do not nest")
+        kept, self.rounds = self.rounds, []
+        try:
+            part()
+            return self.rounds
+        finally:
+            self.rounds = kept
+
+
+class _Pen(Pen):
+    """The pen of one rank, which numbers temporaries."""
 
     def __init__(self, rank: int, nplaced: int) -> None:
+        super().__init__()
         self.rank = rank
         self.nplaced = nplaced
         self.temps: list[int] = []
-        self.rounds: list[list[_Message]] = []
-        self.open: list[_Message] | None = None
 
     def write(self, message: _Message) -> None:
         if self.open is None:
@@ -66,17 +84,6 @@ class _Pen:
             raise ScheduleError(f"{len(message.srcs)} chunks cannot be copied or combined into {len(message.chunks)}")
         if len(message.chunks):
             self.open.append(message)
-
-    def record(self, part: Writer) -> list[list[_Message]]:
-        """Return the rounds that `part` writes, which are not kept."""
-        if self.open is not None:
-            raise ScheduleError("a part was composed inside of a round: rounds do not nest")
-        kept, self.rounds = self.rounds, []
-        try:
-            part()
-            return self.rounds
-        finally:
-            self.rounds = kept
 
     def steps(self) -> Steps:
         rounds = [messages for messages in self.rounds if messages]
@@ -137,10 +144,10 @@ class View:
     """
 
     def __init__(
-        self, pen: _Pen, rank: int, size: int, root: int, chunks: int, paired: bool, groups: Groups | None = None
+        self, pen: Any, rank: Any, size: int, root: int, chunks: int, paired: bool, groups: Groups | None = None
     ) -> None:
         """Make the first view of an emission, which is what `emit` does; algorithms make more with `sub`."""
-        self.rank = rank
+        self.rank: int = rank
         self.size = size
         self.root = root
         self.chunks = chunks
@@ -177,11 +184,11 @@ class View:
 
     def copy(self, src: Chunk, dst: Chunk) -> None:
         """Copy one chunk into another."""
-        self._pen.write(_Message(COPY, NONE, self._ids(dst), self._ids(src), self.rank, self.rank))
+        self._local(COPY, src, dst)
 
     def combine(self, src: Chunk, dst: Chunk) -> None:
         """Combine one chunk into another."""
-        self._pen.write(_Message(REDUCE, NONE, self._ids(dst), self._ids(src), self.rank, self.rank))
+        self._local(REDUCE, src, dst)
 
     def temp(self, like: Chunk) -> Temp:
         """Return a temporary as long as `like`; it holds nothing yet."""
@@ -223,6 +230,16 @@ class View:
         """Write several parts side by side: their first rounds as one round, then their second ones, ..."""
         for rounds in zip_longest(*[self._pen.record(part) for part in parts], fillvalue=()):
             self._pen.rounds.append(list(chain.from_iterable(rounds)))
+
+    def within(self, groups: Groups) -> tuple[int, Any]:
+        """Return which of several groups (nested tuples of ranks, or ranks) this rank is in, and that group."""
+        for number, group in enumerate(groups):
+            if self.rank in leaves(group):
+                return number, group
+        raise ScheduleError(f"rank {self.rank} is in none of the groups")
+
+    def _local(self, kind: int, src: Chunk, dst: Chunk) -> None:
+        self._pen.write(_Message(kind, NONE, self._ids(dst), self._ids(src), self.rank, self.rank))
 
     def _message(self, kind: int, chunk: Chunk, peer: int) -> None:
         ids = self._ids(chunk)
@@ -271,16 +288,45 @@ def emit(
         InvalidArgument: there is no such collective or algorithm, or a number is out of range.
         ScheduleError: the algorithm wrote something that has no meaning.
     """
-    found, root, nested = asked(algorithm, collective, size, root, groups)
+    task = task_of(algorithm, collective, size, root, groups)
     if not 0 <= rank < size:
         raise InvalidArgument(f"rank is {rank} and must be between 0 and {size - 1}")
-    return _emit(found, collective, size, rank, root, nested)
+    return _emit(task, rank)
 
 
-def asked(
+class Task(NamedTuple):
+    """What is to be emitted, with root and groups only as far as they matter."""
+
+    algorithm: Algorithm
+    collective: str
+    size: int
+    root: int
+    groups: Groups | None
+
+    def numbering(self) -> tuple[int, int]:
+        """Return how many pieces a block is cut into, and how many chunks there are."""
+        cut = self.algorithm.cut(self.size, self.groups)
+        nplaced = contract(self.collective).nblocks(self.size) * cut
+        if nplaced >= NONE // 2:
+            what = f"{self.collective} on {self.size} ranks, {cut} pieces a block"
+            raise InvalidArgument(f"{what}: too many chunks to be numbered")
+        return cut, nplaced
+
+    def schedule(self, rank: int) -> Schedule:
+        """Return one rank's schedule."""
+        algorithm, collective, size, root, groups = self
+        cut, nplaced = self.numbering()
+        pen = _Pen(rank, nplaced)
+        algorithm.write(View(pen, rank, size, root, nplaced, contract(collective).blocks == "pair", groups))
+        steps = pen.steps()
+        steps.flags.writeable = False
+        return Schedule(algorithm.name, collective, size, rank, root, cut, steps, np.array(pen.temps, np.uint32))
+
+
+def task_of(
     algorithm: str | Callable[[Any], None], collective: str, size: int, root: int, groups: Groups | None
-) -> tuple[Algorithm, int, Groups | None]:
-    """Check what `emit` was asked for; return the algorithm, and the root and the groups as far as they matter."""
+) -> Task:
+    """Check what `emit` was asked for."""
     promise = contract(collective)
     if not 0 < size <= 1 << 20:
         raise InvalidArgument(f"size is {size} and must be between 1 and {1 << 20}")
@@ -290,23 +336,12 @@ def asked(
     nested: Groups | None = None
     if found.grouped:
         nested = _nested(groups or ())
-        if sorted(_leaves(nested)) != list(range(size)):
+        if sorted(leaves(nested)) != list(range(size)):
             raise InvalidArgument(f"{found.name} needs groups that name each of the {size} ranks once, not {groups!r}")
-    return found, root if promise.rooted else 0, nested
+    return Task(found, collective, size, root if promise.rooted else 0, nested)
 
 
-@lru_cache(maxsize=256)
-def _emit(algorithm: Algorithm, collective: str, size: int, rank: int, root: int, groups: Groups | None) -> Schedule:
-    promise = contract(collective)
-    cut = algorithm.cut(size, groups)
-    nplaced = promise.nblocks(size) * cut
-    if nplaced >= NONE // 2:
-        raise InvalidArgument(f"{collective} on {size} ranks, {cut} pieces a block: too many chunks to be numbered")
-    pen = _Pen(rank, nplaced)
-    algorithm.write(View(pen, rank, size, root, nplaced, promise.blocks == "pair", groups))
-    steps = pen.steps()
-    steps.flags.writeable = False
-    return Schedule(algorithm.name, collective, size, rank, root, cut, steps, np.array(pen.temps, np.uint32))
+_emit = lru_cache(maxsize=256)(Task.schedule)
 
 
 def _nested(groups: Any) -> Groups:
@@ -321,9 +356,10 @@ def _nested(groups: Any) -> Groups:
     return tuple(members)
 
 
-def _leaves(groups: Groups) -> Iterator[int]:
-    for part in groups:
-        if isinstance(part, int):
-            yield part
-        else:
-            yield from _leaves(part)
+def leaves(group: Groups | int) -> Groups:
+    """Return the ranks of a group, in order."""
+    if not isinstance(group, tuple):
+        return (group,)
+    if not any(isinstance(member, tuple) for member in group):
+        return group
+    return tuple(rank for member in group for rank in leaves(member))

@@ -85,7 +85,7 @@ def test_algorithms_know_only_the_view(path: Path):
 
 
 def test_schedules_know_neither_the_core_nor_a_launcher():
-    below = {"errors", "contract", "schedule", "registry", "view", "verify", "show"}
+    below = {"errors", "contract", "schedule", "registry", "view", "verify", "show", "ranks", "traffic"}
     for name in below:
         for module in modules(ROOT / "pycomm" / f"{name}.py"):
             room = module.split(".")[1] if module.startswith("pycomm.") else ""
