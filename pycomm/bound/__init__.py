@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..contract import contract
 from ..errors import InvalidArgument
 from ..topology import Topology
-from . import words
+from ..topology.units import say_seconds
 from .demand import Demand
 from .limits import limits
 
@@ -65,5 +65,5 @@ def bound(collective: str, topology: Topology, nbytes: float, root: int = 0) -> 
         max(limit.latency for limit in found),
         max(limit.per_byte for limit in found) * nbytes,
         text,
-        f"bound {words.duration(most)}: {text}, bind",
+        f"bound {say_seconds(most)}: {text}, bind",
     )

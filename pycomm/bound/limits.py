@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..topology import Topology
+from ..topology.units import say_rate
 from . import partition, search, words
 from .demand import Demand
 from .graph import Graph, Ids, Mask, Reals, graph_of
@@ -52,7 +53,7 @@ def _limits(topology: Topology, demand: Demand) -> Iterator[Limit]:
         return
     rate = float(topology.reduce_rate.sum())
     if demand.additions and rate < float("inf"):
-        yield Limit(demand.additions / rate, 0.0, lambda: f"the additions of all ranks together, {words.rate(rate)}")
+        yield Limit(demand.additions / rate, 0.0, lambda: f"the additions of all ranks together, {say_rate(rate)}")
     for level in levels(topology):
         near = _near(graph, level)
         tree = tree_of(near.finite)

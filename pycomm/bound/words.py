@@ -8,30 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..topology import Topology
+from ..topology.units import say_rate
 from .graph import Mask
 
-_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
-_RATES = ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s"), (1e3, "KB/s"), (1.0, "B/s"))
 _NAMED = 4  # runs of numbers that a sentence lists
-
-
-def duration(seconds: float) -> str:
-    """Return a time in its natural unit: "1.23 ms"."""
-    if not 0 < seconds < float("inf"):
-        return "0 s" if seconds == 0 else "for ever"
-    size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= size * 0.9995), _UNITS[-1])
-    return f"{_short(seconds / size)} {unit}"
-
-
-def rate(per_second: float) -> str:
-    """Return bytes a second in their natural unit: "50 GB/s"."""
-    size, unit = next(((size, unit) for size, unit in _RATES if per_second >= size * 0.9995), _RATES[-1])
-    return f"{_short(per_second / size)} {unit}"
-
-
-def _short(value: float) -> str:
-    """Three digits, without zeros behind the point."""
-    return f"{value:.0f}" if value >= 999.5 else f"{value:.3g}"
 
 
 def cut(topology: Topology, side: Mask, each: bool) -> str:
@@ -61,10 +41,10 @@ def cut(topology: Topology, side: Mask, each: bool) -> str:
 def _amount(bandwidth: npt.NDArray[np.float64]) -> str:
     """ "4 of 50 GB/s", or "4 with 170 GB/s together"; one is just "50 GB/s"."""
     if len(bandwidth) == 1:
-        return rate(float(bandwidth[0]))
+        return say_rate(float(bandwidth[0]))
     if np.ptp(bandwidth) <= 1e-9 * bandwidth.max():
-        return f"{len(bandwidth)} of {rate(float(bandwidth[0]))}"
-    return f"{len(bandwidth)} with {rate(float(bandwidth.sum()))} together"
+        return f"{len(bandwidth)} of {say_rate(float(bandwidth[0]))}"
+    return f"{len(bandwidth)} with {say_rate(float(bandwidth.sum()))} together"
 
 
 def _called(topology: Topology, ranks: npt.NDArray[np.int64]) -> str:
@@ -85,12 +65,12 @@ def _called(topology: Topology, ranks: npt.NDArray[np.int64]) -> str:
 def parts(topology: Topology, count: int, leaving: float) -> str:
     """Return what a partition is: "the links out of all 8 hosts together, 400 GB/s"."""
     noun = {len(np.unique(topology.host)): "hosts", topology.size: "ranks"}
-    return f"the links out of all {count} {noun.get(count, 'parts')} together, {rate(leaving)}"
+    return f"the links out of all {count} {noun.get(count, 'parts')} together, {say_rate(leaving)}"
 
 
 def all_links(kinds: Sequence[str], mean: float, capacity: float) -> str:
     """Return what all links of some kinds are: "all torus links together, 6.4 TB/s, of which a byte takes 2.5"."""
-    return f"all {_kinds(kinds)} together, {rate(capacity)}, of which a byte takes {_short(mean)}"
+    return f"all {_kinds(kinds)} together, {say_rate(capacity)}, of which a byte takes {mean:.3g}"
 
 
 def _kinds(names: Sequence[str]) -> str:

@@ -12,9 +12,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from pycomm import registry
 from pycomm.bound import bound
 from pycomm.contract import CONTRACTS, contract
+from pycomm.simulate import simulate
 from pycomm.topology import Links, Topology, flat
+from pycomm.topology.generators import generate
+from pycomm.traffic import traffic
 
 INF = float("inf")
 Arc = tuple[int, int, float, float]  # source, target, bandwidth, latency
@@ -309,3 +313,31 @@ def test_the_parts_and_the_whole_fit(collective: str, topology: Topology):
     most = max(found.latency_seconds, found.bandwidth_seconds)
     assert most <= found.seconds * (1 + 1e-9) <= (found.latency_seconds + found.bandwidth_seconds) * (1 + 2e-9)
     assert found.sentence.endswith(f": {found.cut}, bind")
+
+
+# ---- beside the simulator ----
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "flat:7",
+        "boxes:4+3,nics=2",
+        "fat-tree:16,hosts=4,taper=2,down=2",
+        "rails:4x4,pod=2,taper=2",
+        "sites:2x4,hosts=2",
+        "torus:3x4",
+        "dragonfly:3x2x2",
+    ],
+)
+def test_no_schedule_is_simulated_to_beat_the_bound(text: str):
+    topology = generate(text)
+    for entry in registry.listing():
+        groups = topology.groups if entry.grouped else None
+        done = traffic(entry.name, entry.collective, size=topology.size, groups=groups)
+        shared = entry.collective != "barrier"  # whose messages have no bytes
+        for nbytes in (64.0, 1e5, 1e9):
+            best = bound(entry.collective, topology, nbytes)
+            for slices in (1, 8):
+                took = simulate(done, topology, nbytes, slices=slices, contention=shared).seconds
+                assert took >= best.seconds * (1 - 1e-9), f"{entry.name} {entry.collective} of {nbytes}: {best}"
