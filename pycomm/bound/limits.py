@@ -152,12 +152,12 @@ def _words_of_cut(topology: Topology, graph: Graph, demand: Demand, side: Mask) 
 
 
 def _is_like_others(topology: Topology, graph: Graph, demand: Demand, side: Mask) -> bool:
-    """Say whether a cut is around one rank, or one host, and binds as much around each of the others."""
+    """Say whether a cut is around one rank, host or group, and binds as much around each of the others."""
     inside = side[: demand.size]
     near, inwards = (~inside, True) if 2 * inside.sum() > demand.size else (inside, False)
-    for level in (np.arange(demand.size), topology.host.astype(np.int64)):
+    for level in levels(topology):
         if np.array_equal(level == level[np.argmax(near)], near):
-            of_each = search.alone(_near(graph, np.unique(level, return_inverse=True)[1].reshape(-1)), demand)
+            of_each = search.alone(_near(graph, level), demand)
             seconds = of_each.into if inwards else of_each.out
             seconds = seconds[seconds > 0]
             return len(seconds) > 1 and bool(np.ptp(seconds) <= _EQUAL * seconds.max())

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ..topology import Topology
 from ..topology.units import say_rate
-from .graph import Mask
+from .graph import Ids, Mask
 
 _NAMED = 4  # runs of numbers that a sentence lists
 
@@ -20,14 +20,14 @@ def cut(topology: Topology, side: Mask, each: bool) -> str:
     Args:
         topology: the machine.
         side: which vertices are on the side from which the links go.
-        each: whether what is said of this rank or host is true of each of them.
+        each: whether what is said of this rank, host or group is true of each of them.
     """
     links = topology.links
     crossing = np.flatnonzero(side[links.source] & ~side[links.target])
     ranks, others = np.flatnonzero(side[: topology.size]), np.flatnonzero(~side[: topology.size])
     inwards = len(others) < len(ranks)
     near = others if inwards else ranks
-    called = _called(topology, near) if not each else "each rank" if len(near) == 1 else "each host"
+    called = f"each {_sort(topology, near)}" if each else _called(topology, near)
     source, target = ("the rest", called) if inwards else (called, "the rest")
     if not len(crossing):
         return f"the missing links from {source} to {target}"
@@ -47,13 +47,24 @@ def _amount(bandwidth: npt.NDArray[np.float64]) -> str:
     return f"{len(bandwidth)} with {say_rate(float(bandwidth.sum()))} together"
 
 
-def _called(topology: Topology, ranks: npt.NDArray[np.int64]) -> str:
-    """Return a name for some ranks: "host 2", "hosts 0-3", "ranks 0-3 and 8-11"."""
-    hosts = np.unique(topology.host[ranks])
+def _numbers(topology: Topology, ranks: Ids) -> tuple[Ids, str]:
+    """Return the numbers of some ranks, or of their hosts if these are there as a whole, and which of them it is."""
+    hosts = np.unique(topology.host[ranks]).astype(np.int64)
     whole = len(hosts) < len(ranks) and np.isin(topology.host, hosts).sum() == len(ranks)
-    numbers, noun = (hosts, "host") if whole else (ranks, "rank")
+    return (hosts, "host") if whole else (ranks, "rank")
+
+
+def _sort(topology: Topology, ranks: Ids) -> str:
+    """Return what some ranks are: "rank", "host", "group of 4 hosts"."""
+    numbers, noun = _numbers(topology, ranks)
+    return noun if len(numbers) == 1 else f"group of {len(numbers)} {noun}s"
+
+
+def _called(topology: Topology, ranks: Ids) -> str:
+    """Return a name for some ranks: "host 2", "hosts 0-3", "ranks 0-3 and 8-11"."""
+    numbers, noun = _numbers(topology, ranks)
     if len(numbers) == 1:
-        return f"{noun} {numbers[0]}" if whole else topology.label(int(ranks[0]))
+        return f"host {numbers[0]}" if noun == "host" else topology.label(int(numbers[0]))
     ends = np.flatnonzero(np.append(np.diff(numbers) > 1, True))
     starts = np.concatenate([[0], ends[:-1] + 1])
     runs = [f"{a}-{b}" if a < b else f"{a}" for a, b in zip(numbers[starts], numbers[ends], strict=True)]

@@ -112,6 +112,16 @@ def test_the_parts_that_bind_an_allreduce_hang_at_several_switches_or_at_one():
     assert seconds("allreduce", narrow) == pytest.approx(2 * 2 / 3)
 
 
+def test_an_allgather_on_a_dgx_1_takes_seven_sixths():
+    """The hybrid cube mesh of eight V100, six links of NVLink each (Cai et al., "SCCL", PPoPP 2021: 7/6 is optimal)."""
+    twice = [(0, 3), (0, 4), (1, 2), (1, 5), (2, 3), (4, 7), (5, 6), (6, 7)]
+    once = [(0, 1), (0, 2), (1, 3), (2, 6), (3, 7), (4, 5), (4, 6), (5, 7)]
+    topology = machine(8, 8, both((u, v, 1.0, 0.0) for u, v in [*twice, *twice, *once]))
+    assert seconds("allgather", topology, 8.0) == pytest.approx(7 / 6)
+    assert seconds("allreduce", topology, 8.0) == pytest.approx(14 / 6)
+    assert seconds("alltoall", topology, 8.0) == pytest.approx(16 / 6)
+
+
 def hosts_of_four(*uplinks: float) -> Topology:
     """Hosts of four ranks on a switch each, and these on one, with uplinks of the given bandwidths."""
     k = len(uplinks)
@@ -132,6 +142,9 @@ def test_a_hierarchy_binds_at_its_hosts():
 
 def test_a_sentence_names_the_host_that_binds():
     topology = hosts_of_four(50.0, 50.0, 40.0)
+    assert bound("alltoall", generate("fat-tree:64,hosts=1,down=4,taper=4"), 1e6).cut.startswith(
+        "the leaf links from each group of 4 ranks to the rest"
+    )
     expected = "bound 20 s: the links from the rest to host 2, 40 B/s, bind"
     assert bound("allgather", topology, 1200.0).sentence == expected
     assert "to the rest" in bound("reduce_scatter", topology, 1200.0).cut
