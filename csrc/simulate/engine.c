@@ -563,17 +563,18 @@ static void run(struct engine *e)
     for (uint32_t rank = 0; rank < in->period; rank++)
         for (uint32_t slot = 0; slot < in->window && slot < in->slices && e->left[rank]; slot++)
             enter_round(e, (int64_t)rank * in->window + slot, in->rounds[rank], 0);
+    double now = 0;
     for (uint64_t look = 0; !e->status; look++) {
-        double flown = e->fluid ? pcm_fluid_next(e->fluid, 0) : INFINITY;
-        double now = INFINITY;
-        if (!pcm_queue_next(e->queue, &now) && flown == INFINITY) break;
-        if (now <= flown) {
+        double flown = e->fluid ? pcm_fluid_next(e->fluid, now) : INFINITY, next = INFINITY;
+        if (!pcm_queue_next(e->queue, &next) && flown == INFINITY) break;
+        now = next <= flown ? next : flown;
+        if (next <= flown) {
             const struct pcm_event *events;
             int64_t n = pcm_queue_take(e->queue, &events);
             if (n < 0) no_memory(e);
             for (int64_t k = 0; k < n && !e->status; k++) handle(e, &events[k], now);
         } else
-            for (int64_t index; (index = pcm_fluid_done(e->fluid, flown)) >= 0;) has_flown(e, index, flown);
+            for (int64_t index; (index = pcm_fluid_done(e->fluid, now)) >= 0;) has_flown(e, index, now);
         if (look % 1024 == 0) {
             e->out->done = (uint64_t)e->done;
             if (e->out->stop) e->status = pcm_fail(PCM_ERR_ABORTED, -1, "the simulation was stopped");
