@@ -17,7 +17,8 @@ from .graph import Graph, Ids, Mask, Reals
 
 _WHOLE = 400  # vertices: up to here a graph is searched as it is; a larger one for each pair of ends, twins merged
 _LARGEST = 2000  # vertices of a graph in which flows are looked for at all
-_SINKS = 64  # of a larger graph, how many ranks are tried, one of each kind first
+_SINKS = 64  # of a larger graph, how many ranks are tried at most, one of each kind first
+_WORK = 200_000  # of that, how many vertices may be seen altogether
 _FEW = 8  # vertices of ranks up to which all halves are tried for all-to-all
 _CANDIDATES = 128  # halves that are tried at most; fewer in a graph that is larger than _WHOLE
 _SPECTRAL = 600  # vertices up to which eigenvectors are asked for halves
@@ -132,8 +133,9 @@ class _Flows:
             kinds = graph.with_twins_merged(np.empty(0, np.int64)).vertex_of[graph.lowest[found]]
             _, of_each = np.unique(kinds, return_index=True)
             rest = np.setdiff1d(np.arange(len(found)), of_each)
-            spread = rest[:: max(1, len(rest) // _SINKS)]
-            found = found[np.concatenate([of_each, spread])[:_SINKS]]
+            tried = min(_SINKS, max(4, _WORK // graph.n))
+            spread = rest[:: max(1, len(rest) // tried)]
+            found = found[np.concatenate([of_each, spread])[:tried]]
         return [int(rank) for rank in graph.lowest[found]]
 
     def _place(self, *ranks: int) -> _Place | None:
