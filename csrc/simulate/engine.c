@@ -565,7 +565,8 @@ static void run(struct engine *e)
             enter_round(e, (int64_t)rank * in->window + slot, in->rounds[rank], 0);
     double now = 0;
     for (uint64_t look = 0; !e->status; look++) {
-        double flown = e->fluid ? pcm_fluid_next(e->fluid, now) : INFINITY, next = INFINITY;
+        double flown = INFINITY, next = INFINITY;
+        if (e->fluid && (e->status = pcm_fluid_next(e->fluid, now, &flown))) break;
         if (!pcm_queue_next(e->queue, &next) && flown == INFINITY) break;
         now = next <= flown ? next : flown;
         if (next <= flown) {

@@ -45,7 +45,7 @@ void pcm_fluid_destroy(struct pcm_fluid *fluid);
 /* A message of `bytes` begins to flow; `about` comes back when it has. */
 int pcm_fluid_add(struct pcm_fluid *fluid, double now, int32_t route, double bytes, int64_t about);
 /* When the next message will have flown, if none is added before; INFINITY: there is none. */
-double pcm_fluid_next(struct pcm_fluid *fluid, double now);
+int pcm_fluid_next(struct pcm_fluid *fluid, double now, double *next);
 /* One message that has flown by now, or -1. */
 int64_t pcm_fluid_done(struct pcm_fluid *fluid, double now);
 

@@ -1,8 +1,12 @@
 /* fluid.c: messages that share links, each going as fast as max-min fairness lets it.
  *
  * Progressive filling (Bertsekas & Gallager, Data Networks, 1992, section 6.5.2): the link that has least for each of its
- * messages fixes their rates; what they take elsewhere is taken off; and so on. A link's share only grows meanwhile, so that an entry
- * of the heap may be too low but never too high: it is looked at again when it comes up.
+ * messages fixes their rates; what they take elsewhere is taken off; and so on. A link's share only grows meanwhile, so that an
+ * entry of the heap of links may be too low but never too high: it is looked at again when it comes up.
+ *
+ * Where very many messages are under way, rates are not set anew each time that one comes or goes, but once for those that do
+ * so within a small part of a message's time. Until then what is new waits, and what is free is lost: links never carry more
+ * than they can.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -11,60 +15,68 @@
 #include "../transport.h"
 #include "engine.h"
 
-#define NEARLY 1e-9 /* of a message: what rounding may leave over */
+#define NEARLY 1e-9         /* of a message's time: what rounding may set apart */
+#define TOGETHER (1. / 64)  /* of a message's time: changes within it are one, */
+enum { MANY = 256 };        /* where so many messages are under way */
 
 struct flow {
     int32_t route;
-    double bytes, left, rate;
+    double left, rate;  /* bytes, when the rates were set; 0: no rate yet; -1: has flown */
+    double start, end; /* seconds */
     int64_t about;
 };
 
-struct share { /* an entry of the heap: what a link could give to each of its messages */
+struct share { /* an entry of the heap of links: what one could give to each of its messages */
     double rate;
     int32_t link;
 };
 
 struct pcm_fluid {
     const struct pcm_sim_input *in;
-    struct flow *flows;
-    int64_t *finished; /* `about` of those that have flown */
-    int64_t nflows, capacity, nfinished;
-    bool stale; /* flows have come or gone since the rates were set */
-    double at;  /* when `left` was true */
+    struct flow *flows; /* those under way, and until rates are set again those that have flown since */
+    int64_t nflows, flows_room;
+    int64_t *empty; /* `about` of messages without bytes */
+    int64_t nempty, empty_room;
+    int64_t *soon; /* a heap of the flows with rates, by their end */
+    int64_t nsoon, soon_room;
+    bool stale;         /* flows have come or gone since the rates were set, */
+    double since;       /* the first of them at this time */
+    double usual;       /* how long a message takes, about */
     double *room;       /* per link: bytes a second that are not given yet */
     int32_t *waiting;   /* per link: messages without a rate */
     int64_t *first;     /* per link: where its flows begin in `users` */
-    int32_t *used;      /* links in use, and their number */
+    int32_t *used;      /* links in use */
     int32_t nused;
-    int64_t *users;     /* flows of each link in use, one after the other */
-    int64_t nusers_room;
+    int64_t *users; /* flows of each link in use, one after the other */
+    int64_t users_room;
     struct share *heap;
     int64_t nheap;
 };
 
+static int no_memory(const struct pcm_fluid *f)
+{
+    return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory: a simulation with %lld messages at once", (long long)f->nflows);
+}
+
 int pcm_fluid_create(const struct pcm_sim_input *in, struct pcm_fluid **fluid)
 {
     struct pcm_fluid *f = calloc(1, sizeof *f);
-    if (!f) goto fail;
+    *fluid = f;
+    if (!f) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory: a simulation with %u links", in->links);
     f->in = in;
     f->room = malloc(sizeof *f->room * in->links);
     f->waiting = calloc(in->links, sizeof *f->waiting);
     f->first = malloc(sizeof *f->first * in->links);
     f->used = malloc(sizeof *f->used * in->links);
     f->heap = malloc(sizeof *f->heap * in->links);
-    if (!f->room || !f->waiting || !f->first || !f->used || !f->heap) goto fail;
-    *fluid = f;
-    return PCM_OK;
-fail:
-    pcm_fluid_destroy(f);
-    return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory: a simulation with %u links", in->links);
+    return f->room && f->waiting && f->first && f->used && f->heap ? PCM_OK : no_memory(f);
 }
 
 void pcm_fluid_destroy(struct pcm_fluid *f)
 {
     if (!f) return;
-    free(f->flows), free(f->finished), free(f->room), free(f->waiting), free(f->first), free(f->used), free(f->users);
-    free(f->heap);
+    free(f->flows), free(f->empty), free(f->soon), free(f->room), free(f->waiting), free(f->first), free(f->used);
+    free(f->users), free(f->heap);
     free(f);
 }
 
@@ -75,60 +87,70 @@ static const int32_t *route(const struct pcm_fluid *f, const struct flow *flow, 
     return f->in->route_links + start;
 }
 
-static void advance(struct pcm_fluid *f, double now)
+static void changed(struct pcm_fluid *f, double now)
 {
-    if (now <= f->at) return;
-    for (int64_t k = 0; k < f->nflows; k++) f->flows[k].left -= f->flows[k].rate * (now - f->at);
-    f->at = now;
+    if (!f->stale) f->since = now;
+    f->stale = true;
 }
 
 int pcm_fluid_add(struct pcm_fluid *f, double now, int32_t route, double bytes, int64_t about)
 {
-    advance(f, now);
-    f->at = now;
-    if (f->nflows + f->nfinished >= f->capacity) {
-        int64_t capacity = f->capacity ? 2 * f->capacity : 1024;
-        struct flow *flows = realloc(f->flows, sizeof *flows * (size_t)capacity);
-        if (flows) f->flows = flows;
-        int64_t *finished = realloc(f->finished, sizeof *finished * (size_t)capacity);
-        if (finished) f->finished = finished;
-        if (!flows || !finished)
-            return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory: a simulation with %lld messages at once",
-                            (long long)f->nflows);
-        f->capacity = capacity;
-    }
     if (bytes <= 0) {
-        f->finished[f->nfinished++] = about;
+        if (!pcm_sim_grow((void **)&f->empty, &f->empty_room, f->nempty + 1, sizeof *f->empty)) return no_memory(f);
+        f->empty[f->nempty++] = about;
         return PCM_OK;
     }
-    f->flows[f->nflows++] = (struct flow){route, bytes, bytes, 0, about};
-    f->stale = true;
+    if (!pcm_sim_grow((void **)&f->flows, &f->flows_room, f->nflows + 1, sizeof *f->flows)) return no_memory(f);
+    f->flows[f->nflows++] = (struct flow){route, bytes, 0, now, INFINITY, about};
+    changed(f, now);
     return PCM_OK;
 }
 
-/* ---- the heap, least share first --------------------------------------------------------------------------- */
+/* ---- the two heaps, least first ------------------------------------------------------------------------------- */
 
-static void sink(struct pcm_fluid *f, int64_t at)
+static void sink_share(struct pcm_fluid *f, int64_t at)
 {
     struct share moved = f->heap[at];
-    for (;;) {
-        int64_t child = 2 * at + 1;
-        if (child >= f->nheap) break;
+    for (int64_t child; (child = 2 * at + 1) < f->nheap; at = child) {
         if (child + 1 < f->nheap && f->heap[child + 1].rate < f->heap[child].rate) child++;
         if (f->heap[child].rate >= moved.rate) break;
         f->heap[at] = f->heap[child];
-        at = child;
     }
     f->heap[at] = moved;
 }
 
-static void pop(struct pcm_fluid *f)
+static void drop_share(struct pcm_fluid *f)
 {
     f->heap[0] = f->heap[--f->nheap];
-    if (f->nheap) sink(f, 0);
+    if (f->nheap) sink_share(f, 0);
+}
+
+static void sink_flow(struct pcm_fluid *f, int64_t at)
+{
+    int64_t moved = f->soon[at];
+    for (int64_t child; (child = 2 * at + 1) < f->nsoon; at = child) {
+        if (child + 1 < f->nsoon && f->flows[f->soon[child + 1]].end < f->flows[f->soon[child]].end) child++;
+        if (f->flows[f->soon[child]].end >= f->flows[moved].end) break;
+        f->soon[at] = f->soon[child];
+    }
+    f->soon[at] = moved;
 }
 
 /* ---- rates ------------------------------------------------------------------------------------------------------ */
+
+/* Forgets what has flown, and brings `left` up to date. */
+static void tidy(struct pcm_fluid *f, double now)
+{
+    int64_t kept = 0;
+    for (int64_t k = 0; k < f->nflows; k++) {
+        struct flow flow = f->flows[k];
+        if (flow.rate < 0) continue;
+        if (flow.rate > 0) flow.left = (flow.end - now) * flow.rate;
+        flow.rate = 0;
+        f->flows[kept++] = flow;
+    }
+    f->nflows = kept;
+}
 
 /* Lists the flows of each link in use. */
 static int enter_users(struct pcm_fluid *f)
@@ -140,17 +162,9 @@ static int enter_users(struct pcm_fluid *f)
         const int32_t *links = route(f, &f->flows[k], &n);
         for (int64_t i = 0; i < n; i++)
             if (!f->waiting[links[i]]++) f->used[f->nused++] = links[i];
-        f->flows[k].rate = 0;
         total += n;
     }
-    if (total > f->nusers_room) {
-        free(f->users);
-        f->nusers_room = 2 * total;
-        f->users = malloc(sizeof *f->users * (size_t)f->nusers_room);
-        if (!f->users)
-            return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory: a simulation with %lld messages at once",
-                            (long long)f->nflows);
-    }
+    if (!pcm_sim_grow((void **)&f->users, &f->users_room, total, sizeof *f->users)) return no_memory(f);
     int64_t sum = 0;
     for (int32_t u = 0; u < f->nused; u++) {
         int32_t link = f->used[u];
@@ -174,67 +188,73 @@ static void give(struct pcm_fluid *f, struct flow *flow, double rate)
     for (int64_t i = 0; i < n; i++) f->room[links[i]] -= rate, f->waiting[links[i]]--;
 }
 
-static int set_rates(struct pcm_fluid *f)
+static void fill(struct pcm_fluid *f)
 {
-    int rc = enter_users(f);
-    if (rc) return rc;
     f->nheap = f->nused;
     for (int32_t u = 0; u < f->nused; u++)
         f->heap[u] = (struct share){f->room[f->used[u]] / f->waiting[f->used[u]], f->used[u]};
-    for (int64_t at = f->nheap / 2; at-- > 0;) sink(f, at);
+    for (int64_t at = f->nheap / 2; at-- > 0;) sink_share(f, at);
     while (f->nheap) {
         struct share least = f->heap[0];
         int32_t link = least.link;
         if (!f->waiting[link]) {
-            pop(f);
+            drop_share(f);
             continue;
         }
         double rate = f->room[link] / f->waiting[link];
         if (rate > least.rate * (1 + NEARLY)) {
             f->heap[0].rate = rate;
-            sink(f, 0);
+            sink_share(f, 0);
             continue;
         }
         if (rate < least.rate) rate = least.rate; /* rounding; shares only grow */
-        int64_t next = f->first[link];
-        while (f->waiting[link]) {
-            struct flow *flow = &f->flows[f->users[next++]];
-            if (flow->rate == 0) give(f, flow, rate);
-        }
-        pop(f);
+        for (int64_t next = f->first[link]; f->waiting[link]; next++)
+            if (f->flows[f->users[next]].rate == 0) give(f, &f->flows[f->users[next]], rate);
+        drop_share(f);
     }
+}
+
+static int set_rates(struct pcm_fluid *f, double now)
+{
+    tidy(f, now);
+    int rc = enter_users(f);
+    if (rc) return rc;
+    fill(f);
+    if (!pcm_sim_grow((void **)&f->soon, &f->soon_room, f->nflows, sizeof *f->soon)) return no_memory(f);
+    f->nsoon = f->nflows;
+    for (int64_t k = 0; k < f->nflows; k++) {
+        f->flows[k].end = now + f->flows[k].left / f->flows[k].rate;
+        f->soon[k] = k;
+    }
+    for (int64_t at = f->nsoon / 2; at-- > 0;) sink_flow(f, at);
     f->stale = false;
     return PCM_OK;
 }
 
-double pcm_fluid_next(struct pcm_fluid *f, double now)
+int pcm_fluid_next(struct pcm_fluid *f, double now, double *next)
 {
-    if (f->nfinished) return now;
-    if (!f->nflows) return INFINITY;
-    advance(f, now);
-    if (f->stale && set_rates(f)) return NAN;
-    double soonest = INFINITY;
-    for (int64_t k = 0; k < f->nflows; k++) {
-        double left = f->flows[k].left > 0 ? f->flows[k].left / f->flows[k].rate : 0;
-        if (left < soonest) soonest = left;
+    *next = now;
+    if (f->nempty) return PCM_OK;
+    if (f->stale) {
+        bool more = f->nflows > MANY && f->nsoon && f->flows[f->soon[0]].end <= f->since + TOGETHER * f->usual;
+        int rc = more ? PCM_OK : set_rates(f, now);
+        if (rc) return rc;
     }
-    return f->at + soonest;
+    *next = f->nsoon ? f->flows[f->soon[0]].end : INFINITY;
+    if (*next < now) *next = now; /* rounding */
+    return PCM_OK;
 }
 
 int64_t pcm_fluid_done(struct pcm_fluid *f, double now)
 {
-    if (!f->nfinished && f->nflows && !f->stale) {
-        advance(f, now);
-        for (int64_t k = 0; k < f->nflows;) {
-            struct flow *flow = &f->flows[k];
-            if (flow->left > flow->bytes * NEARLY && flow->left > flow->rate * now * 1e-15) {
-                k++;
-                continue;
-            }
-            f->finished[f->nfinished++] = flow->about;
-            *flow = f->flows[--f->nflows];
-            f->stale = true;
-        }
-    }
-    return f->nfinished ? f->finished[--f->nfinished] : -1;
+    if (f->nempty) return f->empty[--f->nempty];
+    if (!f->nsoon) return -1;
+    struct flow *flow = &f->flows[f->soon[0]];
+    if (flow->end - now > NEARLY * (now - flow->start)) return -1;
+    f->soon[0] = f->soon[--f->nsoon];
+    if (f->nsoon) sink_flow(f, 0);
+    f->usual += ((now - flow->start) - f->usual) / 64;
+    flow->rate = -1;
+    changed(f, now);
+    return flow->about;
 }

@@ -318,7 +318,7 @@ def test_bytes_that_cross_groups(p: int, down: int):
     n = 1e6
 
     def cost(collective: str, algorithm: str) -> float:
-        given = traffic(algorithm, collective, size=p, groups=leaves)
+        given = traffic(algorithm, collective, size=p, groups=leaves).expand(p)
         result = simulate(given, topology, n, contention=False)
         assert across(result, "leaf") == pytest.approx(crossing(given, np.arange(p) // down), rel=EXACT)
         return across(result, "leaf")
