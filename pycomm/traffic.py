@@ -93,14 +93,14 @@ def traffic(
 def _traffic(task: Task) -> Traffic:
     cut, nchunks = task.numbering()
 
-    def run(path: Path) -> _Part:
+    def run(path: Path) -> list[_Part]:
         if len(path.ranks) == 1:
-            return _alone(task.schedule(int(path.ranks[0])))
+            return [_alone(task.schedule(int(path.ranks[0])))]
         pen = Pen()
         task.algorithm.write(_Together(pen, path, task, nchunks))
         return _together(path, pen.rounds)
 
-    parts = each_path(task.size, run)
+    parts = list(chain.from_iterable(each_path(task.size, run)))
     blank = Schedule(task.algorithm.name, task.collective, task.size, 0, task.root, cut, np.empty(0, STEP))
     about = blank.name, task.collective, task.size, task.root, float(blank.share)
     period = _period(parts, task.size)
@@ -113,6 +113,11 @@ class _Row(NamedTuple):
     kind: int
     far: int | Vector  # from each rank up to its peer; a plain number if it is the same for all
     chunks: int | Vector
+
+    def of(self, i: int) -> _Row:
+        """Return the row of one of the ranks."""
+        far = self.far if isinstance(self.far, int) else int(self.far[i])
+        return _Row(self.kind, far, self.chunks if isinstance(self.chunks, int) else int(self.chunks[i]))
 
 
 class _Part(NamedTuple):
@@ -209,7 +214,7 @@ class _Together(View):
     def _write(self, row: _Row) -> None:
         if self._pen.open is None:
             raise ScheduleError
-        if row.chunks if isinstance(row.chunks, int) else self._path.agree(row.chunks > 0):
+        if not isinstance(row.chunks, int) or row.chunks:
             self._pen.open.append(row)
 
     def _count(self, chunk: Chunk) -> Any:
@@ -288,16 +293,26 @@ def _columns(numbers: Any) -> Vector:
     return np.asarray(numbers, np.int64).reshape(1, -1)
 
 
-def _together(path: Path, rounds: list[list[_Row]]) -> _Part:
-    """Return what has been written for all ranks of a path."""
+def _together(path: Path, rounds: list[list[_Row]]) -> list[_Part]:
+    """Return what has been written for all ranks of a path; by rank, if some have messages that others have not."""
+    counts = [row.chunks for ops in rounds for row in ops if not isinstance(row.chunks, int)]
+    if all(each.all() for each in counts):
+        return [_part(path.ranks, rounds)]
+    return [
+        _part(path.ranks[i : i + 1], [[own for row in ops if (own := row.of(i)).chunks] for ops in rounds])
+        for i in range(len(path.ranks))
+    ]
+
+
+def _part(ranks: Vector, rounds: list[list[_Row]]) -> _Part:
     merged = [ops for ops in map(_merged, rounds) if ops]
     rows = list(chain.from_iterable(merged))
     return _Part(
-        path.ranks,
+        ranks,
         np.array([len(ops) for ops in merged], np.int64),
         np.array([row.kind for row in rows], np.uint8),
-        _stacked([row.far for row in rows], len(path.ranks)),
-        _stacked([row.chunks for row in rows], len(path.ranks)),
+        _stacked([row.far for row in rows], len(ranks)),
+        _stacked([row.chunks for row in rows], len(ranks)),
     )
 
 
