@@ -4,7 +4,8 @@ An algorithm is run with a `Ranks` in the place of its rank. It computes as a nu
 the same way, the `Path`. Where they would part (a condition that holds for some only, a number that must be one) the
 run is given up, and the algorithm is run again for each way, with those ranks that take it. So a run that ends has done
 what each of its ranks alone would do. What a `Ranks` cannot do ends in an error; then the ranks are run one by one,
-with plain numbers, and it either works or is an error of the algorithm.
+with plain numbers, and it either works or is an error of the algorithm. (Only of what type its rank is, an algorithm
+must not ask.)
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Ranks:
     def values(self) -> Vector:
         """The values, of shape (ranks of the path, *shape)."""
         if self._values is None:
-            self._values = np.broadcast_to(self._make(), (len(self.path.ranks), *self.shape))
+            self._values = self._make()
         return self._values
 
     def __bool__(self) -> bool:

@@ -188,8 +188,8 @@ class _Together(View):
         """Return what ranks of this view are in the whole: rows for all, or one for each rank."""
         if self._map is None:
             return ranks
-        rows = np.broadcast_to(self._map, (max(len(self._map), len(ranks)), self.size))
-        whole: Vector = np.take_along_axis(rows, np.broadcast_to(ranks, (len(rows), ranks.shape[1])), axis=1)
+        row = np.arange(len(self._map))[:, None] if len(self._map) > 1 else 0
+        whole: Vector = self._map[row, ranks]
         return whole
 
     def _local(self, kind: int, src: Chunk, dst: Chunk) -> None:
@@ -208,7 +208,7 @@ class _Together(View):
     def _far(self, peer: Any) -> int | Vector:
         if self._map is None and isinstance(peer, Ranks) and peer.shift is not None:
             return peer.shift % self.size
-        whole = self._whole(_columns([peer]) % self.size)[:, 0]
+        whole = self._whole(_columns(peer) % self.size)[:, 0]
         return _plain((whole - self._path.ranks) % self._path.size)
 
     def _write(self, row: _Row) -> None:
