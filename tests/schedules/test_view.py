@@ -122,6 +122,13 @@ def test_sub_views_are_of_distinct_ranks_with_this_one(ranks):
     refuses("sub-view", lambda v: v.sub(ranks))
 
 
+def test_within_finds_the_group_of_this_rank():
+    found = []
+    emit(lambda v: found.append(v.within(((0, 2), ((3,), (1,))))), "allreduce", size=4, rank=1)
+    assert found == [(1, ((3,), (1,)))]
+    refuses("in none of the groups", lambda v: v.within(((0, 2), (3,))))
+
+
 def test_backwards_reverses_rounds_and_turns_messages():
     def part(v):
         with v.round():
