@@ -12,7 +12,8 @@ VS ?= $(MPIS)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := meson.build $(wildcard csrc/*.[ch] csrc/*.py csrc/kernels/*.[ch] csrc/simulate/*.[ch] transports/*.[ch] pycomm/*.py pycomm/torch/*.py pycomm/*.[ch] \
+SOURCES := meson.build $(wildcard csrc/*.[ch] csrc/*.py csrc/kernels/*.[ch] csrc/simulate/*.[ch] transports/*.[ch] pycomm/*.py \
+  pycomm/*/*.py pycomm/*.[ch] \
   algorithms/*.py perf/*.py)
 C_FILES := $(wildcard csrc/*.[ch] csrc/kernels/*.[ch] csrc/simulate/*.[ch] transports/*.[ch] pycomm/*.[ch] perf/*.c tests/*/*.[ch])
 

@@ -1,4 +1,4 @@
-"""The command `pycomm`: run, info, verify, show, perf."""
+"""The command `pycomm`: run, info, verify, show, topo, perf."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _COMMANDS = {
     "info": "pycomm.info_cli",
     "verify": "pycomm.schedule_cli",
     "show": "pycomm.schedule_cli",
+    "topo": "pycomm.topology_cli",
     "perf": "pycomm.perf.cli",
 }
 

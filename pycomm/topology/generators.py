@@ -151,6 +151,8 @@ def fat_tree(
         inside, inside_latency: among the ranks of a host.
         pcie: of a rank's way to its network card, where ranks share several.
     """
+    if down < 2:
+        raise InvalidArgument("down is 1, and a switch needs at least 2 ports that lead down")
     sizes = np.full(-(-size // hosts), hosts)
     sizes[-1] -= sizes.sum() - size
     cluster = _cluster(sizes, nics, bandwidth, latency, inside, inside_latency, pcie)

@@ -40,4 +40,4 @@ def load(what: str | Path) -> Topology:
             hosts = units.count(value)
         except InvalidArgument as why:
             raise InvalidArgument(f"{text!r}: hosts: {why}") from None
-    return replace(read_nccl(Path(name), hosts), name=text)
+    return replace(read_nccl(Path(name), hosts), name=",".join([Path(name).name, *settings]))

@@ -105,7 +105,7 @@ class Torus:
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
-        self._shape = tuple(shape)
+        self.shape = tuple(shape)
         size = int(np.prod(shape))
         self._stride = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
         self._upward, self._downward, first = [], [], 0
@@ -117,9 +117,9 @@ class Torus:
 
     def ends(self) -> tuple[Ids, Ids, Ids]:
         """Return sources, targets and dimensions of all links, in the order of their numbers."""
-        ranks = np.arange(int(np.prod(self._shape)), dtype=np.int32)
+        ranks = np.arange(int(np.prod(self.shape)), dtype=np.int32)
         sources, targets, axes = [], [], []
-        for axis, length in enumerate(self._shape):
+        for axis, length in enumerate(self.shape):
             at = ranks // self._stride[axis] % length
             for way in (1, -1)[: 0 if length == 1 else 1 if length == 2 else 2]:
                 sources.append(ranks)
@@ -131,7 +131,7 @@ class Torus:
     def paths(self, source: Ids, target: Ids) -> Paths:
         """Return the paths of pairs of ranks."""
         hops, ways = [], []
-        for length, stride in zip(self._shape, self._stride, strict=True):
+        for length, stride in zip(self.shape, self._stride, strict=True):
             ahead = (target // stride - source // stride) % length
             upwards = 2 * ahead <= length
             hops.append(np.where(upwards, ahead, length - ahead))
@@ -139,7 +139,7 @@ class Torus:
         start = _starts(sum(hops, np.zeros(len(source), np.int64)))
         links = np.empty(start[-1], np.int32)
         here, done = source.astype(np.int64), start[:-1].copy()
-        for axis, (length, stride) in enumerate(zip(self._shape, self._stride, strict=True)):
+        for axis, (length, stride) in enumerate(zip(self.shape, self._stride, strict=True)):
             count = hops[axis]
             pair = np.repeat(np.arange(len(source)), count)
             step = np.arange(len(pair)) - np.repeat(_starts(count)[:-1], count)
@@ -168,6 +168,7 @@ class Dragonfly:
     """
 
     def __init__(self, groups: int, routers: int, ranks: int, ports: int) -> None:
+        self.shape = (groups, routers, ranks)
         self._groups, self._routers, self._ranks, self._ports = groups, routers, ranks, ports
         self.size = groups * routers * ranks
         self.copies = routers * ports // (groups - 1) if groups > 1 else 0

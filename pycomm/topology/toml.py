@@ -78,8 +78,8 @@ class _Table:
 
     def tables(self, key: str) -> list[_Table]:
         """Return the tables [[key]]."""
-        entries = self.take(key, list, [])
-        if not all(isinstance(entry, dict) for entry in entries):
+        entries = self.take(key, (list, dict), [])
+        if isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries):
             raise InvalidArgument(f"{self._where}: write [[{key}]], once for each")
         return [_Table(f"[[{key}]] number {number}", entry) for number, entry in enumerate(entries, 1)]
 
@@ -112,7 +112,7 @@ def _degrade(table: _Table) -> Degrade:
     if table.has("link"):
         ends = table.take("link", list)
         if len(ends) != 2 or not all(isinstance(end, str) for end in ends):
-            raise InvalidArgument(f"[[degrade]]: link = {ends!r} must be the names of the two ends of a cable")
+            raise InvalidArgument(f"[[degrade]]: link = {ends!r} must be the names of two ends")
         change = Degrade((ends[0], ends[1]), 1, False, keeps)
     else:
         kind = table.take("kind", str)

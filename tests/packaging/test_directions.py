@@ -145,6 +145,14 @@ def test_the_moe_room_knows_what_the_torch_room_knows_and_it(path: Path):
         assert not room or room in below, f"{path.name} imports {module}"
 
 
+@pytest.mark.parametrize("path", files("pycomm/topology/*.py"), ids=name_of)
+def test_topologies_know_no_schedule(path: Path):
+    below = {"errors", "registry", "topology"} | ({"show"} if path.name in ("draw.py", "scene.py") else set())
+    for module in modules(path):
+        room = module.split(".")[1] if module.startswith("pycomm.") else ""
+        assert not room or room in below, f"{path.name} imports {module}"
+
+
 @pytest.mark.parametrize("path", files("pycomm/**/*.py"), ids=name_of)
 def test_nobody_loads_moe_but_its_user(path: Path):
     if path.parent.name != "moe":
@@ -165,7 +173,9 @@ def test_no_private_name_of_another_room_is_used(path: Path):
             assert not [name for name in (*module.split("."), *names) if name.startswith("_")], f"{module}: {names}"
 
 
-@pytest.mark.parametrize("path", files("pycomm/*.py", "algorithms/*.py", "perf/*.py"), ids=name_of)
+@pytest.mark.parametrize(
+    "path", files("pycomm/*.py", "pycomm/topology/*.py", "algorithms/*.py", "perf/*.py"), ids=name_of
+)
 def test_optional_packages_are_imported_where_they_are_needed(path: Path):
     optional = {"torch", "mpi4py", "ml_dtypes", "rich", "matplotlib"}
     top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
