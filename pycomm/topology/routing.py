@@ -130,6 +130,9 @@ class Torus:
 
     def paths(self, source: Ids, target: Ids) -> Paths:
         """Return the paths of pairs of ranks."""
+        return _in_batches(self._some_paths, source, target, max(1, BATCH // max(1, sum(self.shape) // 2)))
+
+    def _some_paths(self, source: Ids, target: Ids) -> Paths:
         hops, ways = [], []
         for length, stride in zip(self.shape, self._stride, strict=True):
             ahead = (target // stride - source // stride) % length

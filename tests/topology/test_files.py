@@ -163,8 +163,8 @@ def test_a_box_without_nvlink():
 
 def test_cards_in_the_order_of_their_ranks_and_without_them(write):
     text = (HERE / "pcie.xml").read_text()
-    turned = re.sub(r'rank="(\d)"', lambda found: f'rank="{3 - int(found[1])}"', text)
-    assert kinds_of(load(write(turned, "t.xml")), 0, 3) == ["pci", "sys", "pci"]
+    turned = text.replace('rank="1"', 'rank="x"').replace('rank="2"', 'rank="1"').replace('rank="x"', 'rank="2"')
+    assert kinds_of(load(write(turned, "t.xml")), 0, 1) == ["pci", "sys", "pci"]
     assert load(write(text.replace('rank="3"', 'rank="-1"'), "s.xml")).size == 3
     bare = re.sub(r"<gpu [^>]*/>|<nic>|</nic>|<net [^>]*/>", "", text)
     topology = load(f"{write(bare, 'bare.xml')},hosts=2")

@@ -9,7 +9,7 @@ import pytest
 from machines import EXAMPLES, GENERATED, HERE
 
 from pycomm.errors import InvalidArgument
-from pycomm.topology import Links, check_period, generate, load
+from pycomm.topology import Links, Paths, check_period, generate, load
 
 
 def flat_ranks(groups):
@@ -74,6 +74,27 @@ def test_an_unused_link_refutes_a_period():
         check_period(replace(topology, links=more))
 
 
+class Odd:
+    """Like the routing of a flat machine with a second cable at each rank, which rank 0 alone sends over."""
+
+    def __init__(self, topology):
+        self.inner, self.extra = topology.routing, len(topology.links.source)
+
+    def paths(self, source, target):
+        start, links = self.inner.paths(source, target)
+        return Paths(start, np.where(links == 0, self.extra, links))
+
+
+def test_messages_that_take_other_cables_refute_a_period():
+    flat = generate("flat:4")
+    more = Links(*(np.concatenate([column, column]) for column in flat.links))
+    more.kind[8:] = 1
+    twice = replace(flat, links=more, kinds=("port", "spare"))
+    check_period(twice)
+    with pytest.raises(InvalidArgument, match="are not alike"):
+        check_period(replace(twice, routing=Odd(flat)))
+
+
 def test_a_taper_narrows_the_leaves_ways_up():
     def widths(text):
         topology = generate(text)
@@ -109,6 +130,7 @@ def test_degraded_cables():
     lost = np.flatnonzero(whole.links.bandwidth != broken.links.bandwidth)
     assert len(lost) == 6 and (broken.links.bandwidth[lost] == whole.links.bandwidth[lost] / 4).all()
     assert {broken.kinds[kind] for kind in broken.links.kind[lost]} == {"nic"}
+    assert broken.links.source[lost][:3].tolist() == [0, 10, 21]  # spread over all 32
     assert broken.period == 32 and generate("boxes:4x8,degrade=nic@0.5").period == 8
     one = generate("boxes:4x8,degrade=rank 3..switch@0.5,degrade=inside*10%@0.5")
     assert (one.links.bandwidth != whole.links.bandwidth).sum() == 2 + 2 * 3

@@ -105,6 +105,12 @@ def test_a_dragonfly_takes_one_global_link_between_groups():
     assert np.bincount(links, minlength=len(topology.links.source)).min() > 0  # every link is of use
 
 
+def test_groups_with_several_links_between_them_use_them_all():
+    topology = generate("dragonfly:3x4x2")
+    _, links = topology.paths(*all_pairs(topology))
+    assert np.bincount(links, minlength=len(topology.links.source)).min() > 0
+
+
 def test_rails_are_changed_within_the_host():
     topology = generate("rails:4x8")
     labels = [topology.label(int(v)) for v in topology.links.target[topology.paths([1], [8 + 5]).links]]
@@ -169,3 +175,9 @@ def test_ends_are_those_of_the_path():
             expected = topology.links.latency[path].sum(), topology.links.bandwidth[path].min(), path[0], path[-1]
             assert facts == pytest.approx(expected)
     assert (ends.latency[source == target] == 0).all()
+
+
+def test_half_way_round_a_torus_goes_upwards():
+    topology = generate("torus:4")
+    for rank in range(4):
+        assert topology.links.target[topology.paths([rank], [rank ^ 2]).links[0]] == (rank + 1) % 4
