@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .errors import InvalidArgument
 from .topology import FAMILIES, load
 from .topology.draw import draw
 from .topology.summary import summary
@@ -36,8 +37,11 @@ def _run(arguments: argparse.Namespace) -> int:
         print(line)
     if arguments.svg or arguments.png:
         scene = draw(topology)
-        if arguments.svg:
-            arguments.svg.write_text(scene.svg(), encoding="utf-8")
-        if arguments.png:
-            scene.png(arguments.png)
+        try:
+            if arguments.svg:
+                arguments.svg.write_text(scene.svg(), encoding="utf-8")
+            if arguments.png:
+                scene.png(arguments.png)
+        except OSError as why:
+            raise InvalidArgument(f"{why.filename} cannot be written: {why.strerror}") from None
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -527,9 +527,8 @@ def _ring(first: int, count: int, middle: tuple[float, float], radius: float) ->
 # ---- words -------------------------------------------------------------------------------------------------------
 
 
-def _span(values: Sequence[float], say: object) -> str:
-    assert callable(say)
-    return str(say(values[0])) if len(values) == 1 else f"{say(values[0])} to {say(values[-1])}"
+def _span(values: Sequence[float], say: Callable[[float], str]) -> str:
+    return say(values[0]) if len(values) == 1 else f"{say(values[0])} to {say(values[-1])}"
 
 
 def _plural(count: int, word: str) -> str:

@@ -44,8 +44,8 @@ def read_nccl(path: Path, hosts: int = 1) -> Topology:
     """Read one host, or join several like it on a network that is never the bottleneck.
 
     Cards are ranks, in the order of NCCL's ranks; in a file without these (as clouds ship them) in the order of the
-    file. Left out are NCCL's ways over NVLink through a third card. One host alone has no use for network cards, and
-    comes without them.
+    file; one that is cut into several counts as one. Left out are NCCL's ways over NVLink through a third card. One
+    host alone has no use for network cards, and comes without them.
 
     Args:
         path: of the file.

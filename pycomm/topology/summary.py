@@ -56,7 +56,8 @@ def bisection(topology: Topology) -> tuple[float, str]:
         lower = ranks // block % 2 == 0
         rate = min(_flow(topology, ranks[lower], ranks[~lower]), _flow(topology, ranks[~lower], ranks[lower]))
         words = f"ranks 0-{block - 1} | {block}-{size - 1}" if 2 * block == size else f"every other {block} ranks"
-        worst = min(worst, (rate, words))
+        if rate < 0.999 * worst[0]:
+            worst = (rate, words)
     return worst
 
 

@@ -53,7 +53,8 @@ class _Table:
     """A table of the file, whose keys are taken one by one."""
 
     def __init__(self, where: str, content: dict[str, Any]) -> None:
-        self._where, self._content, self._known = where, dict(content), []  # type: tuple[str, dict[str, Any], list[str]]
+        self._where, self._content = where, dict(content)
+        self._known: list[str] = []
 
     def take(self, key: str, kinds: type | tuple[type, ...], default: Any = None) -> Any:
         """Return the value of a key, which must be there if there is no default."""

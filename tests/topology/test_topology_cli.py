@@ -39,6 +39,11 @@ def test_an_error_is_one_sentence(capsys):
     )
 
 
+def test_a_folder_that_is_not_there_is_named(capsys, tmp_path):
+    assert main(["topo", "flat:8", "--svg", str(tmp_path / "no" / "x.svg")]) == 2
+    assert "x.svg cannot be written: No such file or directory" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["flat:8", str(EXAMPLES[0]), f"{HERE / 'dgx.xml'},hosts=2"])
 def test_drawings_are_written(name, tmp_path, capsys):
     svg, png = tmp_path / "x.svg", tmp_path / "x.png"
