@@ -1,4 +1,4 @@
-"""The command `pycomm`: run, info, verify, show, topo, perf."""
+"""The command `pycomm`: run, info, verify, show, topo, perf, explain."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _COMMANDS = {
     "show": "pycomm.schedule_cli",
     "topo": "pycomm.topology_cli",
     "perf": "pycomm.perf.cli",
+    "explain": "pycomm.explain_cli",
 }
 
 

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Unpack
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from . import calls, keys, select
+from . import calls, keys, knobs
 from .buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
 from .calls import Algorithm, Groups, How, Prepared
+from .candidates import Choice
+from .confirm import Trials
 from .contract import contract
 from .core import COLLECTIVES, Handle, check, dtype_code, ffi, lib, quick
 from .errors import InvalidArgument
 from .machine import Machine, one_host
 from .registry import find
 from .request import Request, Status, drop_late
+from .select import selector_of
+from .table import merge, residuals_of, save
 from .view import emit
 from .world import World
+
+if TYPE_CHECKING:
+    from .explain import Explanation
 
 SUM, PROD, MIN, MAX, AVG = lib.PCM_SUM, lib.PCM_PROD, lib.PCM_MIN, lib.PCM_MAX, lib.PCM_AVG
 LAND, LOR, LXOR, BAND, BOR, BXOR = lib.PCM_LAND, lib.PCM_LOR, lib.PCM_LXOR, lib.PCM_BAND, lib.PCM_BOR, lib.PCM_BXOR
@@ -67,6 +77,10 @@ class Comm(Handle):
         self.size: int = lib.pcm_comm_size(self._handle)
         self.machine = one_host(self.size) if machine is None else machine
         self.groups: Groups | None = None if machine is None else [list(host) for host in machine.hosts]
+        self._selector = selector_of(self.machine)
+        self._trials: Trials | None = None
+        if knobs.ALGO.value().confirm:
+            self.confirm()
         self._splits = 0
         self._timeout: float | None = None
         self._schedules: dict[Any, Any] = {}
@@ -510,7 +524,7 @@ class Comm(Handle):
         records = map(json.loads, self._world.trace().splitlines())
         return [record for record in records if record["comm"] == self._ident]
 
-    def adopt(self, collective: str, sendbuf: Array | None, recvbuf: Array, choice: select.Choice, op: int = SUM,
+    def adopt(self, collective: str, sendbuf: Array | None, recvbuf: Array, choice: Choice, op: int = SUM,
               root: int = 0) -> None:  # fmt: skip
         """Run calls with such buffers as `choice` says from now on; every rank must say the same.
 
@@ -525,6 +539,35 @@ class Comm(Handle):
         count = elements // (1 if contract(collective).blocks == "one" else self.size)
         prepared = self._prepare(collective, sendbuf, recvbuf, count, {}, op=op, root=root)
         self._take(prepared, choice.algorithm, choice.slices, min(choice.window, choice.slices))
+
+    def explain(self, collective: str, nbytes: int) -> Explanation:
+        """Return how such a call is run and why; not collective. Print it, or see its fields.
+
+        Args:
+            collective: the name, e.g. "allreduce".
+            nbytes: of the larger of the two buffers of a rank.
+        """
+        from .explain import explain  # here: few programs ask
+
+        return explain(collective, nbytes, self.machine, self._selector, records=self.trace(), settled=self._trials)
+
+    def confirm(self) -> None:
+        """From now on, blocking calls of a kind try the best candidates in turn and then keep what was fastest.
+
+        All ranks must call this, between the same calls. The first 21 calls of a collective and size run the model's
+        best three, whose times all ranks compare with one small allreduce more; the results are right in all of them,
+        but sums of floats may differ in the last bits from call to call, and after that from run to run. A call must
+        be blocking on all ranks or on none: those that are only started are not tried. PYCOMM_ALGO=confirm does this
+        for every communicator.
+        """
+        self._trials = Trials(self._selector, self.machine)
+
+    def save_tuning(self, path: str | Path) -> None:
+        """Write the table by which this communicator chooses, with what `confirm` has learnt; rank 0 does, alone."""
+        if self.rank == 0:
+            learnt = residuals_of(self._trials.learnt if self._trials else ())
+            own = self.machine.table
+            save(merge(own, replace(own, residuals=learnt, choices=())), Path(path))
 
     # ---- how calls are made -------------------------------------------------------------------------------------
 
@@ -580,6 +623,8 @@ class Comm(Handle):
         try:
             status = lib.pcm_run(self._handle, prepared.call, _TURN)
             if status == _NO_PLAN:
+                if self._trials and self._try(prepared, self._trials):
+                    return
                 self._plan(prepared)
                 status = lib.pcm_run(self._handle, prepared.call, _TURN)
         except BaseException:
@@ -612,9 +657,33 @@ class Comm(Handle):
             raise InvalidArgument("more than 255 different (algorithm, slices) pairs were used on one communicator")
         return number
 
-    def _choose(self, prepared: Prepared) -> select.Choice:
+    def _choose(self, prepared: Prepared) -> Choice:
         """Return how a call is run whose caller does not say."""
-        return select.choose(prepared.collective, prepared.nbytes, self.size, self.machine, uneven=prepared.uneven)
+        settled = self._trials and self._trials.settled(prepared.collective, prepared.nbytes)
+        if settled and not prepared.uneven:
+            return settled
+        return self._selector.choose(prepared.collective, prepared.nbytes, uneven=prepared.uneven)
+
+    def _try(self, prepared: Prepared, trials: Trials) -> bool:
+        """Make a call as the next candidate of its trial would; False: nothing is to be tried."""
+        collective, nbytes = prepared.collective, prepared.nbytes
+        if prepared.uneven or prepared.call.variant:
+            return False
+        trial = trials.of(collective, nbytes)
+        if trial is None:
+            return False
+        choice = trial.choice
+        if choice is None:
+            slowest = np.empty_like(trial.times)
+            self.Allreduce(trial.times, slowest, MAX, algorithm="doubling")  # which is not tried, as it is asked for
+            trials.settle(collective, nbytes, slowest)
+            return False
+        how: How = {**prepared.how, "algorithm": choice.algorithm, "slices": choice.slices}
+        prepared.call.variant = self._variant(how)
+        before = perf_counter()
+        self._run(prepared._replace(how=how))
+        trial.note(perf_counter() - before)
+        return True
 
     def _plan(self, prepared: Prepared) -> None:
         """Choose a schedule for calls like this one and tell the core."""

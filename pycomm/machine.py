@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from .table import Table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Machine:
     """Where ranks run; the same on all of them.
 
@@ -19,12 +19,14 @@ class Machine:
         processors: of each host, as many as the rank with the fewest may use.
         shared: whether the ranks of a host reach each other through its memory; if not, through sockets.
         table: what was learnt on such a machine.
+        name: of a described machine; "" for one that ranks run on.
     """
 
     hosts: tuple[tuple[int, ...], ...]
     processors: tuple[int, ...]
     shared: bool = True
     table: Table = field(default_factory=Table)
+    name: str = ""
 
     @property
     def size(self) -> int:
@@ -47,6 +49,12 @@ class Machine:
         if not self.far:
             return "shm"
         return "mixed" if self.shared and any(len(ranks) > 1 for ranks in self.hosts) else "tcp"
+
+    def __str__(self) -> str:
+        """Return how ranks reach each other, for people."""
+        ways = {"shm": "over shared memory", "tcp": "over sockets"}
+        among = f"on {len(self.hosts)} hosts, over shared memory within and sockets between"
+        return f"on {self.name}" if self.name else ways.get(self.transport, among)
 
     def among(self, places: Mapping[int, int]) -> Machine:
         """Return the machine of those ranks alone that have a place, by their places."""

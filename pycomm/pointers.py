@@ -10,12 +10,12 @@ import numpy as np
 
 from . import calls
 from .calls import Prepared
+from .candidates import Choice
 from .comm import Comm
 from .contract import contract
 from .core import COLLECTIVES, check, ffi, lib
 from .errors import InvalidArgument, PycommError
 from .request import Request, drop_late
-from .select import Choice
 
 _NO_PLAN = lib.PCM_NO_PLAN
 

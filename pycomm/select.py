@@ -1,106 +1,161 @@
-"""Which algorithm a call uses, and in how many slices: a pure function of facts that all ranks share."""
+"""Which algorithm a call uses, and in how many slices: the cheapest by the model, of what all ranks know alike."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+import math
+import threading
+import weakref
+from typing import NamedTuple, Protocol
 
 from . import knobs
-from .contract import contract
+from .candidates import Choice, algorithms, candidates, window_of
 from .errors import InvalidArgument
 from .machine import Machine
 from .registry import names
+from .table import Override
 
-KIB, MIB = 1 << 10, 1 << 20
+_STEPS = 4  # an octave; sizes in a step share their choice, so that few are ever priced
+_EXACT = 64  # bytes up to which each size is a step of its own
+_UNEVEN = 1 << 16  # bytes a rank: for what is chosen where ranks do not know each other's lengths
 
 
-class Choice(NamedTuple):
-    """How a call is run.
+class Bounded(Protocol):
+    """What no schedule can beat, see `pycomm.bound.Bound`."""
+
+    @property
+    def seconds(self) -> float:
+        """The time."""
+        ...
+
+    @property
+    def sentence(self) -> str:
+        """What binds."""
+        ...
+
+
+class Model(Protocol):
+    """Prices ways to run calls on one machine; a pure function."""
+
+    def seconds(self, collective: str, choice: Choice, nbytes: int) -> float:
+        """Return what a call should take."""
+        ...
+
+    def bound(self, collective: str, nbytes: int) -> Bounded | None:
+        """Return what no schedule can beat, if that is known."""
+        ...
+
+
+class Candidate(NamedTuple):
+    """One way to run a call, priced.
 
     Attributes:
-        algorithm: name, as `pycomm.registry.find` takes it.
-        slices: pieces of the buffer that go through the rounds one after the other.
-        window: how many of them at once.
+        choice: the way.
+        seconds: what it should take.
+        factor: the residual that is in it: what was measured here in the past, over the model's seconds.
     """
 
-    algorithm: str
-    slices: int
-    window: int
+    choice: Choice
+    seconds: float
+    factor: float
 
 
-SMALL = 16 * KIB  # bytes of the whole buffer up to which rounds count for more than bytes
-NEAR = 8  # ranks among which everybody may talk to everybody
-WHOLE = 128 * KIB  # bytes of a message that is not worth slicing
-FRAGMENT = 64 * KIB  # a message that goes through shared memory in one piece, and stays in a second-level cache there
-TURN = 128 * KIB  # a message to be reduced where ranks share processors: fewer turns count for more than the cache
-# What a rank sends at once, in bytes, from which on lending pays. Reading another process costs the kernel much for
-# each page, and with a root one rank has to do it all; in fragments both sides copy half.
-LENT, LENT_REDUCED, LENT_ROOTED = 1 * MIB, 4 * MIB, 16 * MIB
-LOAN, LONG_LOAN = 256 * KIB, 512 * KIB  # messages that the receiver reads where they lie (PCM_LEND)
-MOST_LOANS = 32  # of which there are no more than this: a rank whose turn it is not holds up fewer of them
-FAR_SLICE = 64_000  # a message over sockets: one fragment, which the kernel passes on whole (tcp's TCP_PIECE)
-WINDOW, FAR_WINDOW = 2, 8  # slices at once; a link is kept busy by what is under way while others turn round
+class Selector:
+    """Chooses for the communicators of one machine, each kind of call once; `selector_of` gives it.
 
-
-def choose(collective: str, nbytes: int, size: int, machine: Machine, *, uneven: bool = False) -> Choice:
-    """Return the choice for one call.
+    All ranks that know the same machine choose alike. Seconds are compared in five digits, so that two processors that
+    round differently do not tell a tie apart; ties go by the name, then the fewest slices.
 
     Args:
-        collective: e.g. "allreduce".
-        nbytes: of the larger of the two buffers; not looked at where counts are uneven, which ranks do not all know.
-        size: ranks.
-        machine: what they run on.
-        uneven: whether blocks may differ in length.
-
-    Raises:
-        InvalidArgument: PYCOMM_ALGO names no algorithm of the collective.
+        machine: what all ranks know.
+        model: prices the ways; None: a `pycomm.predict.Predictor`.
     """
-    override = None if uneven else machine.table.override(collective, nbytes, size)
-    name = _asked_for(collective) or (override and override.algorithm)
-    name = name or _name(collective, None if uneven else nbytes, size, machine.crowded)
-    if uneven:
-        return Choice(name, 1, 1)
-    part = nbytes if contract(collective).blocks == "one" and collective != "allreduce" else nbytes // size
-    slices = max(1, -(-part // _message(collective, part, machine)))
-    return Choice(name, slices, min(FAR_WINDOW if machine.far else WINDOW, slices))
+
+    def __init__(self, machine: Machine, model: Model | None = None) -> None:
+        self._machine = machine
+        self._given = model
+        self._chosen: dict[tuple[str, int, str | None], Choice] = {}
+        self._lock = threading.Lock()
+
+    def choose(self, collective: str, nbytes: int, *, uneven: bool = False) -> Choice:
+        """Return the choice for one call.
+
+        Args:
+            collective: e.g. "allreduce".
+            nbytes: of the larger of the two buffers of a rank; 0 where counts are uneven, which ranks do not all know.
+            uneven: whether blocks may differ in length.
+
+        Raises:
+            InvalidArgument: PYCOMM_ALGO names no algorithm of the collective.
+        """
+        if uneven:
+            return Choice(_named(collective) or self._uneven(collective), 1, 1)
+        asked = self.asked_for(collective, nbytes)
+        step = _step(nbytes)
+        known = self._cheapest(collective, step, asked.algorithm if asked else None)
+        slices = known.slices if step == nbytes else max(1, round(known.slices * nbytes / step))
+        slices = (asked and asked.slices) or slices
+        return Choice(known.algorithm, slices, (asked and asked.window) or window_of(slices, self._machine))
+
+    @functools.cached_property
+    def _model(self) -> Model:
+        from .predict import Predictor  # here: a rank that makes no call need not load the simulator
+
+        return self._given or Predictor(self._machine)
+
+    def asked_for(self, collective: str, nbytes: int) -> Override | None:
+        """Return what somebody wants for such calls: PYCOMM_ALGO comes before the machine's table."""
+        name = _named(collective)
+        if name:
+            return Override(collective, (1, self._machine.size), (0, nbytes), name)
+        return self._machine.table.override(collective, nbytes, self._machine.size)
+
+    def ranked(self, collective: str, nbytes: int, *also: Choice) -> list[Candidate]:
+        """Return the candidates for an even call, and those that are given, the fastest first."""
+        choices = candidates(collective, nbytes, self._machine)
+        return self._priced(collective, nbytes, list(dict.fromkeys([*choices, *also])))
+
+    def bound(self, collective: str, nbytes: int) -> Bounded | None:
+        """Return what no schedule can beat, if that is known."""
+        return self._model.bound(collective, nbytes)
+
+    def _cheapest(self, collective: str, nbytes: int, name: str | None) -> Choice:
+        key = collective, nbytes, name
+        with self._lock:  # ranks that are threads of one process share what one of them has found
+            if key not in self._chosen:
+                choices = candidates(collective, nbytes, self._machine, name)
+                alone = len(choices) == 1 or self._machine.size == 1
+                self._chosen[key] = choices[0] if alone else self._priced(collective, nbytes, choices)[0].choice
+            return self._chosen[key]
+
+    def _uneven(self, collective: str) -> str:
+        choices = [Choice(name, 1, 1) for name in algorithms(collective, self._machine, uneven=True)]
+        return self._priced(collective, _UNEVEN * self._machine.size, choices)[0].choice.algorithm
+
+    def _priced(self, collective: str, nbytes: int, choices: list[Choice]) -> list[Candidate]:
+        machine, found = self._machine, []
+        for choice in choices:
+            factor = machine.table.factor(collective, choice.algorithm, machine.transport, machine.size, nbytes)
+            found.append(Candidate(choice, factor * self._model.seconds(collective, choice, nbytes), factor))
+        return sorted(found, key=lambda one: (float(f"{one.seconds:.4e}"), one.choice))
 
 
-def _message(collective: str, part: int, machine: Machine) -> int:
-    """Return how many bytes messages should have, where an algorithm that is not sliced sends `part` bytes at once."""
-    if machine.far:
-        return FAR_SLICE
-    if part <= WHOLE:
-        return WHOLE
-    kind = contract(collective)
-    if machine.crowded and kind.reduces:
-        return TURN
-    if part < (LENT_ROOTED if kind.rooted else LENT_REDUCED if kind.reduces else LENT):
-        return FRAGMENT
-    return LOAN if part < 16 * LOAN else max(LONG_LOAN, part // MOST_LOANS)
+_selectors: weakref.WeakKeyDictionary[Machine, Selector] = weakref.WeakKeyDictionary()
 
 
-def _name(collective: str, nbytes: int | None, size: int, crowded: bool) -> str:
-    small = nbytes is not None and nbytes <= SMALL
-    near = size <= NEAR
-    # A round costs every rank a turn on its processor; one round of many messages is best where turns are dear.
-    tiny = near and crowded and nbytes is not None and nbytes * size <= SMALL
-    match collective:
-        case "allreduce":
-            return "direct" if tiny else "doubling" if small else "ring" if size == 2 or not near else "two_shot"
-        case "reduce_scatter" | "allgather":
-            return "direct" if near else "bruck" if small else "ring"
-        case "alltoall":
-            return "direct" if near else "bruck" if small else "pairwise"
-        case "broadcast" | "reduce":
-            return "direct" if tiny else "binomial" if near or small else "double_tree"
-        case "gather" | "scatter":
-            return "direct" if near or nbytes is None else "binomial"
-        case "scan" | "exscan":
-            return "doubling"
-        case _:
-            return "direct" if tiny else "dissemination"
+def selector_of(machine: Machine) -> Selector:
+    """Return the selector of a machine, the same for all communicators that share the object."""
+    return _selectors.setdefault(machine, Selector(machine))
 
 
-def _asked_for(collective: str) -> str | None:
+def _step(nbytes: int) -> int:
+    """Return the size whose choice a size shares: powers of two, and three between each and the next."""
+    if nbytes <= _EXACT:
+        return nbytes
+    return round(2 ** (round(_STEPS * math.log2(nbytes)) / _STEPS))
+
+
+def _named(collective: str) -> str | None:
     """Return what PYCOMM_ALGO says of a collective."""
     for which, name in knobs.ALGO.value().names:
         if which and which != collective:

@@ -6,20 +6,22 @@ import gc
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import perf_counter_ns
+from time import perf_counter, perf_counter_ns
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..buffer import IN_PLACE, Array
+from ..candidates import Choice
 from ..comm import MAX, Comm
 from ..contract import contract
 from ..errors import InvalidArgument
-from ..select import Choice
 
 _BATCHES = 8  # a slow phase of the machine shall spoil a batch of all cases, not all batches of one
+_FEWEST = 3  # batches, where time is short
 _MOST_CALLS = 40  # in a batch
+_BESIDES = 20e-6  # s that go with a call: the barrier, the input
 _LINE = 16  # elements in a cache line
 _METHODS = {
     "allreduce": "Allreduce",
@@ -60,6 +62,7 @@ class Measurement:
         spread: the distance of the batches' quartiles, as a part of `seconds`.
         repeats: timed calls.
         hosts: how many hosts the ranks were on.
+        asked: `nbytes` before it was rounded to what the ranks can share.
     """
 
     collective: str
@@ -72,7 +75,13 @@ class Measurement:
     seconds: float
     spread: float
     repeats: int
-    hosts: int = 1
+    hosts: int
+    asked: int
+
+    @property
+    def choice(self) -> Choice:
+        """Return how the calls ran."""
+        return Choice(self.algorithm, self.slices, self.window)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for a line of JSON."""
@@ -88,30 +97,33 @@ def measure(comm: Comm, cases: Sequence[Case], seconds: float) -> list[Measureme
     Args:
         comm: the ranks; nothing else may run on them.
         cases: the same on all ranks.
-        seconds: how long this may take, about; a case gets three calls at least.
+        seconds: how long this may take, about; a case gets three timed calls at least.
 
     Raises:
         InvalidArgument: a case names a collective that is not in COLLECTIVES, or no algorithm.
     """
     if not cases:
         return []
+    began = perf_counter()
     bench = _Bench(comm, cases)
-    once = bench.batch([1] * len(cases), warm=True)  # which also emits, binds and connects
+    bench.batch([1] * len(cases), warm=False)  # emits, binds and connects
     once = bench.batch([1] * len(cases), warm=False)
-    cost = np.array([times[0] for times in once]) + bench.batch_cost
-    each = seconds / len(cases) / _BATCHES
-    calls = [int(max(1, min(_MOST_CALLS, each / c))) for c in cost]
-    batches = _BATCHES if max(calls) > 1 else 3
+    left = max(0.0, seconds - bench.slowest(perf_counter() - began))
+    each = left / len(cases) / _BATCHES
+    cost = np.array([times[0] for times in once]) + _BESIDES
+    calls = [int(max(1, min(_MOST_CALLS, each / c - 1))) for c in cost]
+    batches = _BATCHES if left > 0 else _FEWEST
     rounds = [bench.batch(calls, warm=True) for _ in range(batches)]
     transport, hosts = _transport(comm), 1 if comm.groups is None else len(comm.groups)
     found = []
-    for i, case in enumerate(bench.cases):
+    for i, (case, asked) in enumerate(zip(bench.cases, cases, strict=True)):
         medians = np.array([np.median(batch[i]) for batch in rounds])
         low, middle, high = np.percentile(medians, [25, 50, 75])
         found.append(
             Measurement(
                 case.collective, case.choice.algorithm, case.choice.slices, case.choice.window, case.nbytes, comm.size,
                 transport, float(middle), float((high - low) / middle), batches * calls[i], hosts,
+                asked.nbytes,
             )
         )  # fmt: skip
     return found
@@ -130,7 +142,12 @@ class _Bench:
         pool = max(2 * most, 2 * _cache() // 4 // comm.size // 2)
         self._source, self._target = np.ones(pool, np.float32), np.zeros(pool, np.float32)
         self._at = 0
-        self.batch_cost = 20e-6  # s that go with a call: the barrier, the input
+
+    def slowest(self, seconds: float) -> float:
+        """Return what the slowest rank says, which all ranks then go by."""
+        said = np.array([seconds])
+        self._comm.Allreduce(IN_PLACE, said, MAX)
+        return float(said[0])
 
     def batch(self, calls: Sequence[int], *, warm: bool) -> list[Times]:
         """Make calls[i] timed calls of each case i; return for each case the slowest rank's seconds in each of them."""

@@ -100,6 +100,19 @@ def test_the_bound_knows_machines_and_contracts_but_no_schedule(path: Path):
         assert not room or room in below, f"{path.name} imports {module}"
 
 
+def test_choosing_knows_no_communicator():
+    above = {"comm", "world", "request", "start", "threads", "confirm", "explain", "tune", "calls", "launch"}
+    for name in ("table", "machine", "candidates", "predict", "select"):
+        for module in modules(ROOT / "pycomm" / f"{name}.py"):
+            assert not (module.startswith("pycomm.") and module.split(".")[1] in above), f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("path", files("pycomm/**/*.py"), ids=name_of)
+def test_nobody_loads_tune_but_its_command(path: Path):
+    if path.parent.name != "tune":
+        assert not any(module.startswith("pycomm.tune") for module in modules(path))
+
+
 def test_launching_knows_no_communicator():
     above = {"comm", "core", "_pycomm", "world", "request", "start", "threads", "select", "schedule", "view", "perf"}
     below = ["environment", "publication", "keys", "knobs", "hub", "control", "rendezvous", "supervisor", "processes"]
@@ -173,9 +186,7 @@ def test_no_private_name_of_another_room_is_used(path: Path):
             assert not [name for name in (*module.split("."), *names) if name.startswith("_")], f"{module}: {names}"
 
 
-@pytest.mark.parametrize(
-    "path", files("pycomm/*.py", "pycomm/topology/*.py", "algorithms/*.py", "perf/*.py"), ids=name_of
-)
+@pytest.mark.parametrize("path", files("pycomm/*.py", "pycomm/t*/*.py", "algorithms/*.py", "perf/*.py"), ids=name_of)
 def test_optional_packages_are_imported_where_they_are_needed(path: Path):
     optional = {"torch", "mpi4py", "ml_dtypes", "rich", "matplotlib"}
     top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
