@@ -1,4 +1,4 @@
-"""The command `pycomm`: run, info, verify, show, topo, perf, explain."""
+"""The command `pycomm`: run, info, verify, show, topo, simulate, tune, explain, perf."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _COMMANDS = {
     "show": "pycomm.schedule_cli",
     "topo": "pycomm.topology_cli",
     "perf": "pycomm.perf.cli",
+    "tune": "pycomm.tune.cli",
     "explain": "pycomm.explain_cli",
 }
 
