@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from math import lcm
 from typing import Any
 
@@ -14,7 +14,7 @@ from .core import check, ffi, lib
 from .errors import InvalidArgument
 from .pricing import TERM, Costs, Kinds, Messages, Reals, Terms, kinds, messages, only_ports
 from .schedule import SEND
-from .topology import Topology
+from .topology import Topology, check_period
 from .traffic import Traffic
 
 RECORD = np.dtype([("start", "f8"), ("end", "f8"), ("cause", "i8"), ("op", "i8"), ("rank", "i4"), ("peer", "i4"),
@@ -117,7 +117,10 @@ class Bound:
             raise InvalidArgument(f"slices is {slices} and window {window}: both must be at least 1")
         if not nbytes >= 0:
             raise InvalidArgument(f"nbytes is {nbytes} and must not be negative")
-        self.traffic = traffic.expand(topology.size if contention else lcm(traffic.period, topology.period))
+        period = topology.size if contention else lcm(traffic.period, topology.period)
+        if period < topology.size:
+            _rotation(topology, period)
+        self.traffic = traffic.expand(period)
         self.topology, self.nbytes = topology, nbytes
         self.slices, self.window, self.contention = slices, min(window, slices), contention
         self._messages = messages(self.traffic, nbytes / slices, nbytes)
@@ -168,8 +171,13 @@ class Bound:
 
 
 def link_bytes(traffic: Traffic, topology: Topology, nbytes: float) -> Reals:
-    """Return how many bytes cross each link of a topology in a collective of n = nbytes."""
-    what = messages(traffic.expand(topology.size), nbytes, nbytes)
+    """Return how many bytes cross each link of a topology in a collective of n = nbytes.
+
+    Raises:
+        InvalidArgument: the topology is not as symmetric as it claims to be (see `pycomm.topology.check_period`).
+    """
+    period = lcm(traffic.period, topology.period)
+    what = messages(traffic.expand(period), nbytes, nbytes)
     sends = what.kind == SEND
     total = np.zeros(len(topology.links.source))
     source, target, amount = what.rank[sends], what.peer[sends], what.nbytes[sends]
@@ -178,7 +186,28 @@ def link_bytes(traffic: Traffic, topology: Topology, nbytes: float) -> Reals:
         paths = topology.paths(source[part], target[part])
         weight = np.repeat(amount[part], np.diff(paths.start))
         total += np.bincount(paths.links, weight, minlength=len(total))
-    return total
+    return _turned(topology, period, total)
+
+
+@lru_cache(maxsize=8)
+def _rotation(topology: Topology, period: int) -> npt.NDArray[np.integer]:
+    """Return which link takes the place of which when ranks are rotated by `period`, which is proved."""
+    return check_period(replace(topology, period=period))
+
+
+def _turned(topology: Topology, period: int, total: Reals) -> Reals:
+    """Return all ranks' bytes, from those of the first `period` ranks: each link has the mean of its orbit."""
+    turns = topology.size // period
+    if turns == 1:
+        return total
+    reach, turn = _rotation(topology, period), 1
+    orbit = np.arange(len(reach))
+    while turn < turns:  # the least number of an orbit's links names it
+        orbit = np.minimum(orbit, orbit[reach])
+        reach, turn = reach[reach], 2 * turn
+    members = np.bincount(orbit, minlength=len(total))
+    mean: Reals = np.bincount(orbit, total, minlength=len(total))[orbit] / members[orbit] * turns
+    return mean
 
 
 class _Run:

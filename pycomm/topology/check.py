@@ -15,8 +15,10 @@ ALL_PAIRS = 128  # ranks up to which every pair's path is compared
 PAIRS = 1 << 19  # pairs that are compared beyond that, or 8 for each rank if they are more
 
 
-def check_period(topology: Topology) -> None:
-    """Prove that r -> r + period (mod size) is an automorphism: of links and of routing.
+def check_period(topology: Topology) -> npt.NDArray[np.integer]:
+    """Return which link takes the place of each one when ranks are rotated by the period, having proved that one does.
+
+    That is: prove that r -> r + period (mod size) is an automorphism: of links and of routing.
 
     The paths of pairs (s, t) and (s + period, t + period) are laid side by side, all of them up to 128 ranks, beyond
     that those of a sample of distances, from every rank. They say which switch takes the place of which. Then all links
@@ -30,7 +32,7 @@ def check_period(topology: Topology) -> None:
     if not 0 < period <= size or size % period:
         raise InvalidArgument(f"{topology.name}: the period {period} does not divide the {size} ranks")
     if period == size:
-        return
+        return np.arange(len(topology.links.source))
     ranks = np.arange(size)
     shifted = (ranks + period) % size
     _check_ranks(topology, shifted)
@@ -46,7 +48,7 @@ def check_period(topology: Topology) -> None:
             _refuse(topology, f"the paths of ranks {differs[0]} to {target[differs[0]]} and of their images differ")
         _map(topology, image, one.links, other.links)
     _extend(topology, image)
-    _check_links(topology, image)
+    return _places_of_links(topology, image)
 
 
 def _check_ranks(topology: Topology, shifted: npt.NDArray[np.integer]) -> None:
@@ -92,7 +94,7 @@ def _extend(topology: Topology, image: npt.NDArray[np.integer]) -> None:
                     image[links.target[link]], hope = free[0], True
 
 
-def _check_links(topology: Topology, image: npt.NDArray[np.integer]) -> None:
+def _places_of_links(topology: Topology, image: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
     links = topology.links
     used = np.unique(np.concatenate([links.source, links.target]))
     unknown = used[image[used] < 0]
@@ -110,6 +112,9 @@ def _check_links(topology: Topology, image: npt.NDArray[np.integer]) -> None:
             link = new[wrong[0]]
             places = [topology.label(int(image[ends[link]])) for ends in (links.source, links.target)]
             _refuse(topology, f"{_link(topology, link)} has no equal from {places[0]} to {places[1]}")
+    places_of = np.empty(len(old), np.int64)
+    places_of[new] = old
+    return places_of
 
 
 def _link(topology: Topology, link: Any) -> str:
