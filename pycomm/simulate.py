@@ -146,6 +146,7 @@ class Bound:
         """
         terms = self._kinds.wire.copy()
         if costs is not None:
+            self._check_hosts()
             costs.apply(terms, self._kinds.examples, self.topology)
         slices = slices or self.slices
         run = _Run(
@@ -168,6 +169,14 @@ class Bound:
             finish,
             records,
         )
+
+    def _check_hosts(self) -> None:
+        period, host = self.traffic.period, self.topology.host
+        if period < len(host) and np.isin(host[:period], host[period:]).any():
+            raise InvalidArgument(
+                f"{self.topology.name}: ranks that share a host, and so its processors, are not all among the {period} "
+                "that stand for the others: give the topology a period of whole hosts"
+            )
 
 
 def link_bytes(traffic: Traffic, topology: Topology, nbytes: float) -> Reals:
