@@ -40,14 +40,13 @@ def _run(args: argparse.Namespace) -> int:
         raise InvalidArgument(f"--seconds {args.seconds:g}: give it 1 s or more")
     ranks = args.n or default_ranks()
     transports = args.transports or (TRANSPORTS if os.geteuid() == 0 else TRANSPORTS[:2])
+    path = args.out or table.home()
+    before = table.load(path) if path.exists() else table.Table()  # now: what is wrong in it is said before the minute
     found = _measured(ranks, transports, args.seconds)
     if args.raw:
         args.raw.write_text("".join(json.dumps(one.as_dict()) + "\n" for one in found))
     learnt, off = learn(found, held_out_ranks(ranks))
-    path = args.out or table.home()
-    if path.exists():
-        learnt = table.merge(table.load(path), learnt)
-    table.save(learnt, path)
+    table.save(table.merge(before, learnt), path)
     print("\n".join(_report(off)))
     print(f"{len(found)} measurements; wrote {path}", *([] if args.out is None else [f"(use it: PYCOMM_ALGO=@{path})"]))
     return 0

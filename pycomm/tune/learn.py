@@ -63,7 +63,8 @@ def calibration(found: Sequence[Measurement]) -> dict[str, dict[str, float]]:
             machines = {one.size: machine_of(one.size, transport) for one in own}
             models = {size: Predictor(machine) for size, machine in machines.items()}
             cases = [(models[one.size].bind(one.collective, one.choice, one.nbytes), one.seconds) for one in own]
-            terms[transport] = fit(cases, machines[own[0].size].processors[0], shared=transport == "shm")
+            found_terms = fit(cases, machines[own[0].size].processors[0], shared=transport == "shm")
+            terms[transport] = {name: float(f"{value:.4g}") for name, value in found_terms.items()}
     return terms
 
 

@@ -21,6 +21,7 @@ from ..errors import InvalidArgument
 _BATCHES = 8  # a slow phase of the machine shall spoil a batch of all cases, not all batches of one
 _FEWEST = 3  # batches, where time is short
 _MOST_CALLS = 40  # in a batch
+_LONG = 2e-3  # s; a call that takes longer needs none before it that is not timed
 _BESIDES = 20e-6  # s that go with a call: the barrier, the input
 _LINE = 16  # elements in a cache line
 _METHODS = {
@@ -106,14 +107,15 @@ def measure(comm: Comm, cases: Sequence[Case], seconds: float) -> list[Measureme
         return []
     began = perf_counter()
     bench = _Bench(comm, cases)
-    bench.batch([1] * len(cases), warm=False)  # emits, binds and connects
-    once = bench.batch([1] * len(cases), warm=False)
+    once = np.full(len(cases), 1.0)
+    for _ in range(2):  # the first emits, binds and connects
+        once = np.concatenate(bench.batch([1] * len(cases), once < 0))
     left = max(0.0, seconds - bench.slowest(perf_counter() - began))
     each = left / len(cases) / _BATCHES
-    cost = np.array([times[0] for times in once]) + _BESIDES
-    calls = [int(max(1, min(_MOST_CALLS, each / c - 1))) for c in cost]
+    warm = once < _LONG
+    calls = [int(max(1, min(_MOST_CALLS, each / c - w))) for c, w in zip(once + _BESIDES, warm, strict=True)]
     batches = _BATCHES if left > 0 else _FEWEST
-    rounds = [bench.batch(calls, warm=True) for _ in range(batches)]
+    rounds = [bench.batch(calls, warm) for _ in range(batches)]
     transport, hosts = _transport(comm), 1 if comm.groups is None else len(comm.groups)
     found = []
     for i, (case, asked) in enumerate(zip(bench.cases, cases, strict=True)):
@@ -149,9 +151,12 @@ class _Bench:
         self._comm.Allreduce(IN_PLACE, said, MAX)
         return float(said[0])
 
-    def batch(self, calls: Sequence[int], *, warm: bool) -> list[Times]:
-        """Make calls[i] timed calls of each case i; return for each case the slowest rank's seconds in each of them."""
-        own = np.concatenate([self._times(case, n, warm) for case, n in zip(self.cases, calls, strict=True)])
+    def batch(self, calls: Sequence[int], warm: Sequence[bool] | npt.NDArray[np.bool_]) -> list[Times]:
+        """Make calls[i] timed calls of each case i, after one that is not timed where warm[i].
+
+        Returns the slowest rank's seconds in each call, for each case.
+        """
+        own = np.concatenate([self._times(*one) for one in zip(self.cases, calls, warm, strict=True)])
         slowest = np.empty_like(own)
         self._comm.Allreduce(own, slowest, MAX)
         return np.split(slowest, np.cumsum(calls)[:-1])

@@ -18,7 +18,7 @@ HELD_OUT = (96, 3 << 15, 3 << 18)
 def default_ranks() -> list[int]:
     """Return numbers of ranks that show what a machine does: fewer and more than it has processors, and a prime."""
     processors = len(os.sched_getaffinity(0))
-    return sorted({2, 3, 4, 2 * processors, *([processors] if processors > 1 else [])})
+    return sorted({2, 3, max(2, processors), 2 * processors, 4 * processors})
 
 
 def held_out_ranks(ranks: Iterable[int]) -> set[int]:
