@@ -11,10 +11,12 @@ from pathlib import Path
 from .. import table
 from ..errors import InvalidArgument
 from .jobs import TRANSPORTS, measure_job
-from .learn import Error, learn
+from .learn import Error, learn, steady
 from .measure import Measurement
 from .plan import cases, default_ranks, held_out_ranks, machine_of
 from .progress import progress
+
+_SHAKY = 0.2  # part of the measurements that may vary
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,6 +50,9 @@ def _run(args: argparse.Namespace) -> int:
     learnt, off = learn(found, held_out_ranks(ranks))
     table.save(table.merge(before, learnt), path)
     print("\n".join(_report(off)))
+    shaky = 1 - len(steady(found)) / len(found)
+    if shaky > _SHAKY:
+        print(f"{shaky:.0%} of the times varied much: something else was running; tune again when the machine is idle")
     print(f"{len(found)} measurements; wrote {path}", *([] if args.out is None else [f"(use it: PYCOMM_ALGO=@{path})"]))
     return 0
 

@@ -17,6 +17,7 @@ from .fit import fit
 from .measure import Measurement
 from .plan import HELD_OUT, machine_of
 
+_STEADY = 0.3  # of a measurement's spread, where ranks have the machine to themselves
 _MOST_FITTED = 150  # measurements of a transport, spread over all: every term is simulated in each, in every round
 _FITTED_SLICES = 16  # more take longer to simulate and say no more
 LONG = 1 << 16  # bytes from which on a model is expected to be exact
@@ -46,11 +47,17 @@ def learn(found: Sequence[Measurement], held_out: Collection[int]) -> tuple[Tabl
         found: measurements.
         held_out: numbers of ranks that are not fitted; neither are the sizes of `plan.HELD_OUT`.
     """
-    known = [one for one in found if one.size not in held_out and one.asked not in HELD_OUT]
+    fitted = [one for one in found if one.size not in held_out and one.asked not in HELD_OUT]
+    known = steady(fitted) or fitted
     table = Table(machine=facts({one.transport for one in found}), calibration=calibration(known))
     table = replace(table, residuals=residuals(known, table))
-    others = [one for one in found if one not in set(known)]
+    others = [one for one in found if one not in set(fitted)]
     return table, errors(others, table)
+
+
+def steady(found: Iterable[Measurement]) -> list[Measurement]:
+    """Return those that took nearly the same time in all batches: else something else ran on the machine."""
+    return [one for one in found if one.spread <= _STEADY]
 
 
 def calibration(found: Sequence[Measurement]) -> dict[str, dict[str, float]]:
