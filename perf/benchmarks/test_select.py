@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pycomm.candidates import Choice
 from pycomm.comm import Comm
 from pycomm.machine import one_host
 from pycomm.select import Selector
@@ -37,7 +36,7 @@ def test_repeated_call(benchmark: Any, alone: Callable[[], Comm], chosen_by: str
     comm = alone()
     a, b = np.ones(2, np.float32), np.empty(2, np.float32)
     if chosen_by == "caller":
-        comm.adopt("allreduce", a, b, Choice("doubling", 1, 1))
+        comm.adopt("allreduce", a, b, Selector(comm.machine).choose("allreduce", a.nbytes))
     comm.Allreduce(a, b)
     benchmark(comm.Allreduce, a, b)
 
