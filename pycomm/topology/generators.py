@@ -300,7 +300,7 @@ def _cluster(
 def _fewest(below: int, down: int) -> int:
     """Return how many switches go over so many things: up to twice as many as needed if all of them are alike then."""
     least = -(-below // down)
-    return next((count for count in range(least, 2 * least) if below % count == 0), least)
+    return next((count for count in range(least, min(2 * least, below)) if below % count == 0), least)
 
 
 def _count(shape: str) -> tuple[int]:
