@@ -36,7 +36,8 @@ struct message {
     int32_t from, to;      /* runs; `to` is the one that will receive it */
     uint32_t slice;
     bool posted, taken; /* its receiver is in its round; and has worked on it, and waits for the rest */
-    double head, tail;  /* when it may be worked on and when all is there; INFINITY: not known yet */
+    bool sent;          /* the sender's processor is done with it */
+    double head, tail;  /* when it may be worked on; and when all of it is there, if it is sent */
     int64_t cause;
     int32_t next; /* on the list of those that wait for one receive; or of the free ones */
 };
@@ -51,11 +52,10 @@ struct task { /* for a rank's processor */
 
 struct worker { /* what a rank's processor has to do for it */
     int64_t first, last; /* tasks; the first one is being done, */
-    double start;        /* since then, */
     double finish;       /* until its processor has given this much */
     bool moves;
     double free; /* where the order of its tasks is that of arrival: when they will all be done */
-    int64_t cause;
+    int64_t cause; /* the record of the task that is being done, or was the last */
 };
 
 struct core {
@@ -238,8 +238,6 @@ static int64_t new_message(struct engine *e, int64_t run, int64_t op)
                                           .from = (int32_t)run,
                                           .to = (int32_t)(to * e->in->window + slot_of(e, run)),
                                           .slice = e->runs[run].slice,
-                                          .head = INFINITY,
-                                          .tail = INFINITY,
                                           .cause = -1,
                                           .next = NOBODY};
     return index;
@@ -296,17 +294,20 @@ static void take(struct engine *e, int64_t index, double now)
             submit(e, rank_of(e, m->to), now,
                    (struct task){PCM_SIM_RECEIVE, m->to, m->receive, index, term_of(e, m->receive)->receive, m->cause,
                                  NOBODY});
-    } else if (m->tail < INFINITY)
+    } else if (m->sent)
         deliver(e, index, now);
     else
         m->taken = true;
 }
 
-static void tail_known(struct engine *e, int64_t index, double tail)
+static void tail_known(struct engine *e, int64_t index, double tail, int64_t cause)
 {
     struct message *m = &e->messages[index];
-    m->tail = later(tail, m->tail < INFINITY ? m->tail : 0);
-    if (m->taken) deliver(e, index, tail);
+    m->sent = true;
+    m->tail = later(tail, m->tail);
+    if (!m->taken) return;
+    m->cause = cause;
+    deliver(e, index, tail);
 }
 
 static void arrive(struct engine *e, int64_t index, double now)
@@ -341,6 +342,7 @@ static void depart(struct engine *e, int64_t index, double now, bool whole)
     const struct pcm_sim_term *t = term_of(e, m->send);
     struct port *port = port_of(e, e->leaving, rank_of(e, m->from), m->send);
     double start = later(now, port->free) + t->gap;
+    m->sent = whole;
     if (port->free > now) m->cause = port->cause;
     port->free = start + t->out;
     if (shares(e, m->send)) {
@@ -353,7 +355,7 @@ static void depart(struct engine *e, int64_t index, double now, bool whole)
     m->cause = record(e, PCM_SIM_WIRE, start, tail, m->from, m->send, m->cause);
     port->cause = m->cause;
     if (whole && !t->lent) finish_op(e, m->from, start + t->transfer, m->cause);
-    m->tail = whole ? tail : INFINITY;
+    m->tail = tail;
     push(e, start + t->latency, tie_of(e, m), HEAD, index);
 }
 
@@ -371,8 +373,8 @@ static void head(struct engine *e, int64_t index, double now)
             e->out->records[m->cause].end = end;
         }
         port->free = end, port->cause = m->cause;
-        m->head = t->first < t->send ? now : later(end, m->tail);
-        if (m->tail < INFINITY) m->tail = later(end, m->tail);
+        m->tail = later(end, m->tail);
+        m->head = t->first < t->send ? now : m->tail;
     } else
         m->head = m->tail = now;
     arrive(e, index, now);
@@ -402,7 +404,11 @@ static void begin_task(struct engine *e, int64_t rank, double now)
     struct task *task = &e->tasks[p->first];
     struct core *core = &e->cores[e->in->core[rank]];
     struct host *h = &e->hosts[core->host];
-    p->start = now;
+    if (e->out->records) { /* who had nothing else to do waited for the cause, others for their processor */
+        bool waited = p->cause >= 0 && e->out->records[p->cause].end >= now &&
+                      (task->cause < 0 || e->out->records[task->cause].end < now);
+        p->cause = record(e, task->kind, now, now, task->run, task->op, waited ? p->cause : task->cause);
+    }
     double speed = 1;
     if (!h->shared)
         push(e, now + task->work, 0, PROCESSOR, rank);
@@ -419,7 +425,7 @@ static void begin_task(struct engine *e, int64_t rank, double now)
         int64_t index = new_message(e, task->run, task->op);
         if (index < 0) return;
         e->tasks[p->first].message = index;
-        e->messages[index].cause = task->cause;
+        e->messages[index].cause = p->cause;
         depart(e, index, now + term_of(e, task->op)->first / speed, false);
     }
 }
@@ -432,12 +438,8 @@ static void end_task(struct engine *e, int64_t rank, double now)
     p->first = task.next;
     e->tasks[index].next = e->free_task;
     e->free_task = index;
-    int64_t cause = task.cause;
-    if (p->cause >= 0 && e->out->records[p->cause].end >= p->start && cause >= 0 &&
-        e->out->records[cause].end < p->start)
-        cause = p->cause;
-    p->cause = record(e, task.kind, p->start, now, task.run, task.op, cause);
-    if (p->cause >= 0) cause = p->cause;
+    int64_t cause = p->cause;
+    if (cause >= 0) e->out->records[cause].end = now;
     switch (task.kind) {
     case PCM_SIM_LOCAL: finish_op(e, task.run, now, cause); break;
     case PCM_SIM_SEND:
@@ -449,14 +451,14 @@ static void end_task(struct engine *e, int64_t rank, double now)
         } else {
             const struct pcm_sim_term *t = term_of(e, task.op);
             if (!t->lent) finish_op(e, task.run, now, cause);
-            tail_known(e, task.message, now + t->latency);
+            tail_known(e, task.message, now + t->latency, cause);
         }
         break;
     case PCM_SIM_RECEIVE: {
         struct message *m = &e->messages[task.message];
         m->cause = cause;
         m->taken = true;
-        if (m->tail < INFINITY) deliver(e, task.message, now);
+        if (m->sent) deliver(e, task.message, now);
         break;
     }
     }
@@ -494,7 +496,10 @@ static void post(struct engine *e, int64_t run, int64_t op, double now)
     int kind = e->ops[op].kind;
     if (kind == PCM_STEP_RECV || kind == PCM_STEP_REDUCE_FROM) {
         int64_t index = waiting(e, op, r->slice);
-        if (index >= 0) take(e, index, now);
+        if (index < 0) return;
+        const struct message *m = &e->messages[index];
+        if (m->sent && m->tail <= now) e->messages[index].cause = r->cause; /* it waited for its receiver */
+        take(e, index, now);
     } else if (kind != PCM_STEP_SEND) {
         if (t->send > 0)
             submit(e, rank_of(e, run), now, (struct task){PCM_SIM_LOCAL, run, op, NOBODY, t->send, r->cause, NOBODY});
