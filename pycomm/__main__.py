@@ -17,6 +17,7 @@ _COMMANDS = {
     "verify": "pycomm.schedule_cli",
     "show": "pycomm.schedule_cli",
     "topo": "pycomm.topology_cli",
+    "simulate": "pycomm.simulate_cli",
     "perf": "pycomm.perf.cli",
     "tune": "pycomm.tune.cli",
     "explain": "pycomm.explain_cli",

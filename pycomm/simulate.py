@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import lcm
@@ -26,6 +28,7 @@ _MOST_RECORDS = 4_000_000
 _STEADY = 16, 24  # slices; their difference is a multiple of every usual window
 
 Records = npt.NDArray[Any]  # of dtype RECORD
+Watch = Callable[[float], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,23 +129,31 @@ class Bound:
         self._messages = messages(self.traffic, nbytes / slices, nbytes)
         self._kinds = kinds(self._messages, topology)
 
-    def seconds(self, costs: Costs | None = None) -> float:
+    def seconds(self, costs: Costs | None = None, *, watch: Watch | None = None) -> float:
         """Return what it takes. Of many slices some are simulated: each further one takes as long as the one before."""
         if self.slices <= _STEADY[1]:
-            return self.run(costs).seconds
-        few, more = (self.run(costs, slices=n).seconds for n in _STEADY)
+            return self.run(costs, watch=watch).seconds
+        few, more = (self.run(costs, slices=n, watch=watch).seconds for n in _STEADY)
         return more + (more - few) * (self.slices - _STEADY[1]) / (_STEADY[1] - _STEADY[0])
 
     def called(self, costs: Costs) -> float:
         """Return what a call takes whose ranks come at the same time: also what is in no message."""
         return self.seconds(costs) + costs.call(self.traffic.collective, self.nbytes, self.topology)
 
-    def run(self, costs: Costs | None = None, *, slices: int | None = None, record: bool = False) -> Result:
+    def run(
+        self,
+        costs: Costs | None = None,
+        *,
+        slices: int | None = None,
+        record: bool = False,
+        watch: Watch | None = None,
+    ) -> Result:
         """Simulate it.
 
         Args:
             costs, record: as for `simulate`.
             slices: how many of the slices to run; default: all.
+            watch: called ten times a second with the part that is done, 0 to 1; if it raises, the simulation ends.
         """
         terms = self._kinds.wire.copy()
         if costs is not None:
@@ -154,7 +165,7 @@ class Bound:
         )
         if self.contention:
             run.share_links(self.topology, self._messages)
-        seconds, finish, records = run.go(record)
+        seconds, finish, records = run.go(record, watch)
         if not self.contention and not only_ports(self.topology):
             busiest = (link_bytes(self.traffic, self.topology, self.nbytes) / self.topology.links.bandwidth).max()
             seconds = max(seconds, float(busiest) * slices / self.slices)
@@ -265,7 +276,7 @@ class _Run:
         self.input.route_start = self.pointer("int64_t", paths.start)
         self.input.route_links = self.pointer("int32_t", paths.links)
 
-    def go(self, record: bool) -> tuple[float, Reals, Records | None]:
+    def go(self, record: bool, watch: Watch | None) -> tuple[float, Reals, Records | None]:
         finish = np.zeros(self.traffic.period)
         records = np.zeros(0, RECORD)
         output = ffi.new("struct pcm_sim_output *", {"finish": ffi.cast("double *", ffi.from_buffer(finish))})
@@ -276,5 +287,21 @@ class _Run:
             records = np.zeros(wanted, RECORD)
             output.records = ffi.cast("struct pcm_sim_record *", ffi.from_buffer(records))
             output.capacity = wanted
-        check(lib.pcm_simulate(self.input, output))
+        if watch is None:
+            check(lib.pcm_simulate(self.input, output))
+        else:
+            self._watched(output, watch)
         return float(output.seconds), finish, records[: output.recorded] if record else None
+
+    def _watched(self, output: Any, watch: Watch) -> None:
+        """Let another thread simulate, and look on: a signal is heard, too."""
+        total = max(len(self.traffic.kind) * self.slices, 1)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(lambda: check(lib.pcm_simulate(self.input, output)))  # where its error can be read
+            try:
+                while not wait([running], 0.1).done:
+                    watch(output.done / total)
+            except BaseException:
+                output.stop = 1
+                raise
+            running.result()

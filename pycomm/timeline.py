@@ -133,7 +133,7 @@ def _step(result: Result, record: Any, start: float, end: float) -> Step:
     what, rank, peer, op = WHATS[record["what"]], int(record["rank"]), int(record["peer"]), int(record["op"])
     traffic = result.traffic
     nbytes = float(traffic.chunks[op]) * traffic.share * result.nbytes / result.slices
-    size = _bytes(nbytes)
+    size = say_bytes(nbytes)
     if what == "wire":
         words = f"rank {rank} sends {size} to rank {peer}{_over(result, rank, peer)}"
     elif what == "send":
@@ -164,14 +164,14 @@ def _records(result: Result) -> Records:
 
 
 def _title(result: Result) -> str:
-    return f"{result.traffic.collective} {result.traffic.name} of {_bytes(result.nbytes)} on {result.topology.name}"
+    return f"{result.traffic.collective} {result.traffic.name} of {say_bytes(result.nbytes)} on {result.topology.name}"
 
 
 def _time(seconds: float) -> str:
     return f"{say_seconds(seconds):>10}"
 
 
-def _bytes(nbytes: float) -> str:
+def say_bytes(nbytes: float) -> str:
     """Return bytes as people say them, to four digits: 1 MiB, 97.66 KiB."""
     for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
         if nbytes >= 1 << power:
