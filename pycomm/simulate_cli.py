@@ -122,6 +122,8 @@ def _run(args: argparse.Namespace) -> int:
     collective = contract(args.collective).name
     topology = load(args.topology)
     sizes = _sizes(args.size)
+    if args.slices != "auto" and not args.slices.isdigit():
+        raise InvalidArgument(f"--slices is {args.slices!r}: a number, or auto")
     rows: list[Row] = []
     try:
         with _progress() as watch:
@@ -226,8 +228,6 @@ def _best(args: argparse.Namespace, what: Traffic, topology: Topology, nbytes: i
 
 def _ways(args: argparse.Namespace, count: int, nbytes: int, contention: bool) -> Iterator[tuple[int, int]]:
     if args.slices != "auto":
-        if not args.slices.isdigit():
-            raise InvalidArgument(f"--slices is {args.slices!r}: a number, or auto")
         yield int(args.slices), 8 if args.window is None else args.window
         return
     for slices, window in product(SLICES, (args.window,) if args.window else WINDOWS):
