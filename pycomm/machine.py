@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ class Machine:
 
     Attributes:
         hosts: the ranks of each host.
-        processors: of each host, as many as the rank with the fewest may use.
+        processors: of each host, as many as its ranks may use together.
         shared: whether the ranks of a host reach each other through its memory; if not, through sockets.
         table: what was learnt on such a machine.
         name: of a described machine; "" for one that ranks run on.
@@ -77,9 +78,16 @@ def one_host(size: int, processors: int | None = None, *, shared: bool = True, t
 
 
 def by_host(names: Sequence[bytes], processors: Sequence[int], *, shared: bool, table: Table) -> Machine:
-    """Return the machine of ranks that tell the name of their host, and how many processors they may use."""
+    """Return the machine of ranks that tell the name of their host, and which of its processors they may use.
+
+    Args:
+        names: one a rank.
+        processors: bit k of a rank's number says that it may use processor k; ranks may be bound to different ones.
+        shared, table: see Machine.
+    """
     ranks: dict[bytes, list[int]] = {}
     for rank, name in enumerate(names):
         ranks.setdefault(name, []).append(rank)
     hosts = tuple(map(tuple, ranks.values()))
-    return Machine(hosts, tuple(min(processors[r] for r in host) for host in hosts), shared, table)
+    counts = (functools.reduce(operator.or_, (processors[r] for r in ranks)).bit_count() for ranks in hosts)
+    return Machine(hosts, tuple(counts), shared, table)

@@ -53,6 +53,11 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--tag", action="store_true", help="print the rank in front of every line")
     parser.add_argument(
+        "--pin",
+        action="store_true",
+        help="bind each rank to one processor, in turn: for more ranks than cores, which the kernel spreads badly",
+    )
+    parser.add_argument(
         "--no-fork", action="store_true", help="start a new interpreter for each rank instead of forking this one"
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -154,6 +159,9 @@ def _launch(args: argparse.Namespace) -> int | None:
         if forked:
             signals.close()
             meeting.enter(rank)
+            if args.pin:
+                processors = sorted(os.sched_getaffinity(0))
+                os.sched_setaffinity(0, {processors[rank % len(processors)]})
             if tagger:
                 tagger.in_child()
                 cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)

@@ -21,7 +21,9 @@ from .rendezvous import Rendezvous
 from .world import World
 
 _HOST_BYTES = 16
-_FACTS = struct.Struct(f"<{_HOST_BYTES}sII")  # what ranks tell of themselves: host, processors, bytes of the address
+_PROCESSORS_BYTES = 128  # a bit for each processor of a host that a rank may use
+# What ranks tell of themselves: their host, the processors, the bytes of the address that follows.
+_FACTS = struct.Struct(f"<{_HOST_BYTES}s{_PROCESSORS_BYTES}sI")
 _MOST_TABLE = 1 << 19  # bytes, packed: all ranks get it by way of the hub
 WORLD = 1  # id of the communicator of all ranks
 
@@ -109,15 +111,21 @@ def assemble(
     if at_close is not None:
         world.at_close(at_close)
     address = world.address()
-    own = _FACTS.pack(_host(), len(os.sched_getaffinity(0)), len(address)) + address
+    own = _FACTS.pack(_host(), _processors(), len(address)) + address
     blobs = exchange(own if rank else own + _packed_table())
     facts = [_FACTS.unpack_from(blob) for blob in blobs]
     ends = [_FACTS.size + length for _, _, length in facts]
     world.set_peers([blob[_FACTS.size : end] for blob, end in zip(blobs, ends, strict=True)])
     hosts, processors, _ = zip(*facts, strict=True)
-    machine = by_host(hosts, processors, shared="shm" in names, table=_unpacked_table(blobs[0][ends[0] :]))
+    allowed = [int.from_bytes(bits, "little") for bits in processors]
+    machine = by_host(hosts, allowed, shared="shm" in names, table=_unpacked_table(blobs[0][ends[0] :]))
     world.set_local_ranks(next(len(host) for host in machine.hosts if rank in host))
     return Joined(world, machine)
+
+
+def _processors() -> bytes:
+    bits = sum(1 << number % (8 * _PROCESSORS_BYTES) for number in os.sched_getaffinity(0))
+    return bits.to_bytes(_PROCESSORS_BYTES, "little")
 
 
 def _packed_table() -> bytes:

@@ -9,8 +9,6 @@ from ..errors import InvalidArgument
 from . import units
 from .generators import generate
 from .model import Topology
-from .nccl import read_nccl
-from .toml import read_toml
 
 
 def load(what: str | Path) -> Topology:
@@ -28,6 +26,8 @@ def load(what: str | Path) -> Topology:
     if name.endswith(".toml"):
         if settings:
             raise InvalidArgument(f"{text!r}: a TOML file takes no settings")
+        from .toml import read_toml  # here, and not for each rank that prices its calls
+
         return read_toml(Path(name))
     if not name.endswith(".xml"):
         return generate(text)
@@ -40,4 +40,6 @@ def load(what: str | Path) -> Topology:
             hosts = units.count(value)
         except InvalidArgument as why:
             raise InvalidArgument(f"{text!r}: hosts: {why}") from None
+    from .nccl import read_nccl  # likewise
+
     return replace(read_nccl(Path(name), hosts), name=",".join([Path(name).name, *settings]))

@@ -229,6 +229,19 @@ def test_the_ranks_share_the_cores(script: Write, monkeypatch: pytest.MonkeyPatc
     assert run("-n", "1", path).stdout.startswith("2 ")
 
 
+def test_pinned_ranks_take_the_processors_in_turn_and_know_them_all(script: Write) -> None:
+    path = script("""
+        import os, pycomm
+        comm = pycomm.init()
+        print(comm.rank, *os.sched_getaffinity(0), *comm.machine.processors)
+    """)
+    cores = sorted(os.sched_getaffinity(0))
+    done = run("-n", "5", "--pin", path)
+    used = len({cores[rank % len(cores)] for rank in range(5)})
+    wanted = [f"{rank} {cores[rank % len(cores)]} {used}" for rank in range(5)]
+    assert sorted(done.stdout.splitlines()) == wanted, done.stderr
+
+
 def test_the_interpreter_of_a_rank_ends_as_always(script: Write) -> None:
     path = script("""
         import atexit, threading, time

@@ -32,7 +32,8 @@ def test_nothing_else_is_installed():
     package = {path for path in installed() if not path.startswith(("pycomm-", "../"))}
     assert [path for path in package if not path.startswith("pycomm/")] == []
     assert [path for path in package if path.rpartition(".")[2] not in allowed] == []
-    assert [path for path in installed() if path.endswith(".h")] == ["pycomm/include/pycomm.h"]
+    headers = [path for path in installed() if path.endswith(".h")]
+    assert sorted(headers) == ["pycomm/include/pycomm.h", "pycomm/include/simulate.h"]
     assert "pycomm/lib/libpycomm.so" in installed()
 
 
@@ -47,8 +48,9 @@ def test_importing_claims_no_other_name():
     assert set(done.stdout.split()) <= {"pycomm"}
 
 
-def test_the_header_is_the_sources():
-    assert files("pycomm").joinpath("include/pycomm.h").read_text() == (ROOT / "csrc" / "pycomm.h").read_text()
+@pytest.mark.parametrize("name", ["pycomm.h", "simulate.h"])
+def test_the_header_is_the_sources(name: str):
+    assert files("pycomm").joinpath("include", name).read_text() == (ROOT / "csrc" / name).read_text()
 
 
 def test_optional_packages_are_not_imported():
