@@ -308,6 +308,8 @@ def _plot(rows: Sequence[Row], path: Path, title: str, *, calibrated: bool) -> N
     axes.plot(list(least), list(least.values()), color="black", linestyle=":", label="bound")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    axes.set_xticks(list(least)[:: 1 + len(least) // 10], minor=False)
+    axes.minorticks_off()
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: timeline.say_bytes(value)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: say_seconds(value)))
     axes.grid(True, color="#dddddd", linewidth=0.7)
@@ -319,7 +321,8 @@ def _plot(rows: Sequence[Row], path: Path, title: str, *, calibrated: bool) -> N
     )
     axes.legend(frameon=False, fontsize="small")
     try:
-        figure.savefig(path, dpi=140)
+        with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pycomm"}):  # small, and always the same
+            figure.savefig(path, dpi=140)
     except (OSError, ValueError) as why:
         raise InvalidArgument(f"{path} cannot be written: {why}") from None
     finally:
