@@ -72,7 +72,7 @@ class _Renamed:
 
 def renumbered(given: Traffic, topology: Topology, new: np.ndarray) -> tuple[Traffic, Topology]:
     """Return the same machine and collective where rank r is called new[r]."""
-    old = np.argsort(new).astype(np.int32)
+    given, old = given.expand(given.size), np.argsort(new).astype(np.int32)
     vertex = np.concatenate([new, np.arange(topology.size, topology.vertices)]).astype(np.int32)
     links = topology.links._replace(source=vertex[topology.links.source], target=vertex[topology.links.target])
     machine = replace(
@@ -99,6 +99,7 @@ def renumbered(given: Traffic, topology: Topology, new: np.ndarray) -> tuple[Tra
 
 def first_ranks(given: Traffic, period: int) -> Traffic:
     """Return the traffic as that of its first ranks, after checking that the others do the same, shifted."""
+    given = given.expand(given.size)
     rounds = int(given.rounds[period])
     cut = replace(
         given,

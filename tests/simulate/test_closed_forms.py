@@ -303,6 +303,7 @@ def across(result: Result, kind: str) -> float:
 
 def crossing(traffic_: Traffic, group: np.ndarray) -> float:
     """Bytes that leave their group, counted from the traffic alone, as multiples of n."""
+    traffic_ = traffic_.expand(traffic_.size)
     rank = np.repeat(np.arange(traffic_.period), np.diff(traffic_.ops[traffic_.rounds]))
     sends = traffic_.kind == SEND
     apart = group[rank[sends]] != group[traffic_.peer[sends]]
@@ -337,6 +338,7 @@ def test_few_bytes_go_far():
     given = traffic("bruck", "reduce_scatter", size=1000)
     assert crossing(given, group) == pytest.approx(37.6, abs=0.05)
     assert crossing(traffic("bruck", "allgather", size=1000), group) == pytest.approx(37.6, abs=0.05)
+    assert crossing(traffic("ring", "reduce_scatter", size=1000), group) == pytest.approx(9 * 0.999, rel=EXACT)
     topology = generate("fat-tree:1000,down=125")
     result = simulate(given, topology, 1e6, contention=False)
     assert across(result, "leaf") == pytest.approx(crossing(given, np.arange(1000) // 125), rel=EXACT)

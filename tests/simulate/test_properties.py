@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from machines import cases, collectives, first_ranks, renumbered, sizes, topologies
 
 from pycomm.bound import bound
+from pycomm.costs import SHM, TCP, Calibration
 from pycomm.errors import InvalidArgument, ScheduleError
+from pycomm.schedule import REDUCE_FROM, SEND
 from pycomm.simulate import simulate
 from pycomm.topology import Topology, flat, generate
 from pycomm.traffic import Traffic, traffic
@@ -38,13 +40,13 @@ def degraded(topology: Topology, link: int, factor: float) -> Topology:
 
 
 @quickly
-@given(cases(), sizes, ways)
-def test_nothing_beats_the_bound(case: Case, nbytes: float, way: dict[str, int]):
+@given(cases(), sizes, ways, st.sampled_from([None, Calibration(SHM, TCP, True, (2,) * 64)]))
+def test_nothing_beats_the_bound(case: Case, nbytes: float, way: dict[str, int], costs: Calibration | None):
     """Where ports alone are simulated, bytes on links in between count, but not on top of latency."""
     given_, topology = case
     limit = bound(given_.collective, topology, nbytes, given_.root)
     least = limit.seconds if way["contention"] else max(limit.latency_seconds, limit.bandwidth_seconds)
-    assert simulate(given_, topology, nbytes, **way).seconds >= least * (1 - ROUNDING)
+    assert simulate(given_, topology, nbytes, costs=costs, **way).seconds >= least * (1 - ROUNDING)
 
 
 @quickly
@@ -102,7 +104,9 @@ def test_ranks_that_do_the_same_are_simulated_once(
     machine = generate(data.draw(st.sampled_from(kinds)))
     whole = traffic(name, collective, size=size)
     few = simulate(first_ranks(whole, 1), machine, nbytes, slices=slices, window=window, contention=False)
-    every = simulate(whole, replace(machine, period=size), nbytes, slices=slices, window=window, contention=False)
+    every = simulate(
+        whole.expand(size), replace(machine, period=size), nbytes, slices=slices, window=window, contention=False
+    )
     assert few.seconds == pytest.approx(every.seconds, rel=ROUNDING)
     assert few.messages == every.messages
     assert few.link_bytes == pytest.approx(every.link_bytes)
@@ -120,13 +124,13 @@ def test_bytes_are_counted_once_a_link(data: st.DataObject, size: int, nbytes: f
 
 def broken(**changes: list[int]) -> Traffic:
     """A pair of ranks that exchange a message, with some arrays replaced."""
-    whole = traffic("doubling", "allreduce", size=2)
+    whole = traffic("doubling", "allreduce", size=2).expand(2)
     return replace(whole, **{name: np.array(value, getattr(whole, name).dtype) for name, value in changes.items()})
 
 
 def test_schedules_that_do_not_fit_are_refused_with_a_sentence():
     machine = flat(2, bandwidth=1e9, latency=1e-6)
-    send, add = traffic("doubling", "allreduce", size=2).kind[:2].tolist()
+    send, add = SEND, REDUCE_FROM
     with pytest.raises(ScheduleError, match="rank 1 sends a message that rank 0 does not receive"):
         simulate(broken(kind=[send, send, send, add]), machine, 8)
     with pytest.raises(ScheduleError, match="rank 0 waits for one more"):
@@ -148,3 +152,11 @@ def test_arguments_that_make_no_sense_are_named(way: dict[str, int], words: str)
 def test_traffic_of_other_ranks_is_refused():
     with pytest.raises(InvalidArgument, match=r"of 3 ranks and flat:2 has 2"):
         simulate(traffic("ring", "allgather", size=3), flat(2, bandwidth=1e9, latency=0), 1)
+
+
+def test_a_message_that_is_sent_in_parts_is_no_faster_than_its_links():
+    """A processor that is done with a message long before the port is does not make it arrive."""
+    machine = flat(2, bandwidth=1e9, latency=1e-6)
+    costs = Calibration(SHM, TCP, False, (1, 1))
+    result = simulate(traffic("ring", "broadcast", size=2), machine, 1e7, contention=False, costs=costs)
+    assert result.seconds >= 1e-6 + 1e7 / 1e9
