@@ -39,6 +39,7 @@ class Rates:
         own: a byte of a rank's own block, from the one buffer to the other.
         warm, cool, cold: factors to the cost of a byte where a host's buffers are 1, 8, 64 MiB instead of 128 KiB.
         streams_warm, streams_cool, streams_cold: processors that can move bytes at once at full speed, likewise.
+        beside: factor to the cost of a byte that comes from another rank of the same processor.
         turn: added to `latency` for each other rank of the receiver's processor.
         swap: added to `send` and `receive`, likewise.
         call, crowd: the whole call; and added to that, for each other rank of a processor.
@@ -60,6 +61,7 @@ class Rates:
     streams_warm: float
     streams_cool: float
     streams_cold: float
+    beside: float
     turn: float
     swap: float
     call: float
@@ -70,48 +72,50 @@ NAMES = tuple(field.name for field in fields(Rates))
 
 # Fitted on two cores of an AMD EPYC 9004 (Zen 4) under KVM; `pycomm tune` fits them to another machine.
 SHM = Rates(
-    latency=5e-09,
-    send=1.1e-08,
-    receive=8.9e-08,
-    fragment=3.6e-08,
-    push=7.4e-11,
+    latency=3.6e-09,
+    send=5.9e-09,
+    receive=9.9e-08,
+    fragment=3.9e-08,
+    push=6.2e-11,
     pull=9.7e-11,
-    reduce=9.7e-11,
-    lend=9.4e-11,
-    combine=1.9e-11,
-    own=7.1e-11,
-    warm=0.57,
-    cool=0.79,
-    cold=0.73,
-    streams_warm=1.3,
-    streams_cool=1.37,
-    streams_cold=1.3,
-    turn=1.15e-06,
-    swap=6.4e-08,
-    call=2.9e-07,
-    crowd=4.7e-06,
+    reduce=9.5e-11,
+    lend=8.1e-11,
+    combine=2.6e-11,
+    own=7e-11,
+    warm=0.68,
+    cool=0.84,
+    cold=0.78,
+    streams_warm=1.49,
+    streams_cool=1.39,
+    streams_cold=1.31,
+    beside=1.25,
+    turn=1.1e-06,
+    swap=6.9e-08,
+    call=2.8e-07,
+    crowd=4.9e-06,
 )
 TCP = Rates(
-    latency=7.8e-07,
-    send=5.7e-06,
-    receive=1.6e-07,
-    fragment=6.1e-06,
-    push=1.8e-10,
-    pull=1.7e-10,
+    latency=9e-07,
+    send=5.9e-06,
+    receive=1.2e-07,
+    fragment=4.5e-06,
+    push=1.9e-10,
+    pull=1.4e-10,
     reduce=1.7e-10,
     lend=1e-10,
-    combine=7.2e-12,
-    own=2.2e-11,
-    warm=0.63,
-    cool=0.63,
-    cold=0.63,
-    streams_warm=1.56,
-    streams_cool=1.73,
-    streams_cold=1.65,
-    turn=5.2e-06,
-    swap=5.5e-07,
-    call=1.4e-06,
-    crowd=2.6e-05,
+    combine=6.4e-11,
+    own=4.2e-11,
+    warm=0.6,
+    cool=0.75,
+    cold=0.76,
+    streams_warm=1.75,
+    streams_cool=1.99,
+    streams_cold=2.0,
+    beside=2.4,
+    turn=5.7e-06,
+    swap=5.9e-07,
+    call=1.3e-06,
+    crowd=2.4e-05,
 )
 
 
@@ -158,9 +162,12 @@ class Calibration:
         in_use = np.log2(np.maximum(messages.whole * members, 1.0))
         byte = np.where(near, _by_use(self.near, in_use), _by_use(self.far, in_use))
         lent = near & remote & (n >= LENT) & self.lends
+        cores = self.cores(topology)
+        beside = near & remote & (cores[rank] == cores[np.maximum(messages.peer, 0)])
         push = byte * np.where(lent, 0, rate["push"])
         fetched = byte * np.where(lent, rate["lend"], rate["pull"])
         pull = np.where(kind == REDUCE_FROM, byte * (rate["reduce"] + np.where(lent, rate["lend"], 0)), fetched)
+        pull = pull * np.where(beside, rate["beside"], 1.0)
         rest = rate["swap"] * others + np.maximum(0.0, np.ceil(n / FRAGMENT) - 1) * rate["fragment"]
         first = np.minimum(n, FRAGMENT)
         sends, receives = kind == SEND, remote & (kind != SEND)
