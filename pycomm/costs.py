@@ -181,6 +181,13 @@ class Calibration:
         terms["lent"] = lent
         terms["moves"] = n >= MOVING
 
+    def fastest(self, whole: float, topology: Topology) -> float:
+        """Return the bytes per second that a rank takes in at best, where n is `whole`."""
+        in_use = np.log2(np.maximum(whole * np.bincount(topology.host).max(), 1.0))
+        kinds = [self.near, self.far] if topology.host.any() else [self.near]
+        least = min(float(_by_use(k, in_use)) * min(k.pull, k.reduce, k.lend) * min(k.beside, 1.0) for k in kinds)
+        return 1 / least
+
     def call(self, collective: str, nbytes: float, topology: Topology) -> float:
         """Return the seconds of a call that are in no message."""
         others = float(_others(topology, self).max())

@@ -75,8 +75,13 @@ class Predictor(_Priced):
         terms = costs.calibrated(machine.table.calibration, machine.processors, shared=machine.shared)
         super().__init__(topology_of(machine), terms)
 
-    def bound(self, collective: str, nbytes: int) -> None:
-        """No bound is known: the terms are those of processors, and say nothing of what others could do."""
+    def bound(self, collective: str, nbytes: int) -> Bound:
+        """Return what no schedule can beat, if no rank can take in bytes faster than the best of the terms says."""
+        from .bound import bound  # here: a rank that chooses has no use for it
+
+        assert self._terms is not None
+        ports = flat(self._topology.size, bandwidth=self._terms.fastest(nbytes, self._topology), latency=0.0)
+        return bound(collective, ports, nbytes)
 
 
 def machine_of(topology: Topology) -> Machine:
