@@ -2,7 +2,8 @@
  *
  * Progressive filling (Bertsekas & Gallager, Data Networks, 1992, section 6.5.2): the link that has least for each of its
  * messages fixes their rates; what they take elsewhere is taken off; and so on. A link's share only grows meanwhile, so that an
- * entry of the heap of links may be too low but never too high: it is looked at again when it comes up.
+ * entry of the heap of links may be too low but never too high: it is looked at again when it comes up. Links with one message
+ * are most of all, and only set that message's limit.
  *
  * Where very many messages are under way, rates are not set anew each time that one comes or goes, but once for those that do
  * so within a small part of a message's time. Until then what is new waits, and what is free is lost: links never carry more
@@ -16,12 +17,13 @@
 #include "engine.h"
 
 #define NEARLY 1e-9         /* of a message's time: what rounding may set apart */
-#define TOGETHER (1. / 64)  /* of a message's time: changes within it are one, */
-enum { MANY = 256 };        /* where so many messages are under way */
+#define TOGETHER (1. / 128) /* of a message's time: changes within it are one, */
+enum { SOME = 256, MANY = 1024 }; /* from so many messages on; with fewer than MANY, within less */
 
 struct flow {
     int32_t route;
     double left, rate;  /* bytes, when the rates were set; 0: no rate yet; -1: has flown */
+    double limit;       /* of the rate: the narrowest of the links that it has for itself */
     double start, end; /* seconds */
     int64_t about;
 };
@@ -44,13 +46,15 @@ struct pcm_fluid {
     double usual;       /* how long a message takes, about */
     double *room;       /* per link: bytes a second that are not given yet */
     int32_t *waiting;   /* per link: messages without a rate */
-    int64_t *first;     /* per link: where its flows begin in `users` */
-    int32_t *used;      /* links in use */
+    int64_t *first;     /* per link: where its flows begin in `users`; -1: it has but one */
+    int32_t *used;      /* links that several messages use */
     int32_t nused;
     int64_t *users; /* flows of each link in use, one after the other */
     int64_t users_room;
     struct share *heap;
     int64_t nheap;
+    int64_t *tightest; /* flows, by their limits */
+    int64_t tightest_room;
 };
 
 static int no_memory(const struct pcm_fluid *f)
@@ -76,7 +80,7 @@ void pcm_fluid_destroy(struct pcm_fluid *f)
 {
     if (!f) return;
     free(f->flows), free(f->empty), free(f->soon), free(f->room), free(f->waiting), free(f->first), free(f->used);
-    free(f->users), free(f->heap);
+    free(f->users), free(f->heap), free(f->tightest);
     free(f);
 }
 
@@ -101,7 +105,7 @@ int pcm_fluid_add(struct pcm_fluid *f, double now, int32_t route, double bytes, 
         return PCM_OK;
     }
     if (!pcm_sim_grow((void **)&f->flows, &f->flows_room, f->nflows + 1, sizeof *f->flows)) return no_memory(f);
-    f->flows[f->nflows++] = (struct flow){route, bytes, 0, now, INFINITY, about};
+    f->flows[f->nflows++] = (struct flow){route, bytes, 0, INFINITY, now, INFINITY, about};
     changed(f, now);
     return PCM_OK;
 }
@@ -152,31 +156,64 @@ static void tidy(struct pcm_fluid *f, double now)
     f->nflows = kept;
 }
 
-/* Lists the flows of each link in use. */
+/* Lists the flows of each link that has several, and sets the limits of those that have a link for themselves. */
 static int enter_users(struct pcm_fluid *f)
 {
     int64_t total = 0;
-    f->nused = 0;
+    int32_t nlinks = 0;
     for (int64_t k = 0; k < f->nflows; k++) {
         int64_t n;
         const int32_t *links = route(f, &f->flows[k], &n);
         for (int64_t i = 0; i < n; i++)
-            if (!f->waiting[links[i]]++) f->used[f->nused++] = links[i];
+            if (!f->waiting[links[i]]++) f->used[nlinks++] = links[i];
         total += n;
     }
     if (!pcm_sim_grow((void **)&f->users, &f->users_room, total, sizeof *f->users)) return no_memory(f);
     int64_t sum = 0;
-    for (int32_t u = 0; u < f->nused; u++) {
+    f->nused = 0;
+    for (int32_t u = 0; u < nlinks; u++) {
         int32_t link = f->used[u];
-        f->first[link] = sum, sum += f->waiting[link];
-        f->room[link] = f->in->bandwidth[link];
+        f->first[link] = -1;
+        if (f->waiting[link] > 1) {
+            f->first[link] = sum, sum += f->waiting[link];
+            f->room[link] = f->in->bandwidth[link];
+            f->used[f->nused++] = link;
+        }
         f->waiting[link] = 0;
     }
     for (int64_t k = 0; k < f->nflows; k++) {
         int64_t n;
         const int32_t *links = route(f, &f->flows[k], &n);
-        for (int64_t i = 0; i < n; i++) f->users[f->first[links[i]] + f->waiting[links[i]]++] = k;
+        f->flows[k].limit = INFINITY;
+        for (int64_t i = 0; i < n; i++) {
+            int32_t link = links[i];
+            if (f->first[link] >= 0)
+                f->users[f->first[link] + f->waiting[link]++] = k;
+            else if (f->in->bandwidth[link] < f->flows[k].limit)
+                f->flows[k].limit = f->in->bandwidth[link];
+        }
     }
+    return PCM_OK;
+}
+
+static _Thread_local const struct flow *sorted_flows; /* qsort has no room for it */
+
+static int by_limit(const void *a, const void *b)
+{
+    double x = sorted_flows[*(const int64_t *)a].limit, y = sorted_flows[*(const int64_t *)b].limit;
+    return x < y ? -1 : x > y;
+}
+
+static int sort_limits(struct pcm_fluid *f)
+{
+    bool sorted = true;
+    if (!pcm_sim_grow((void **)&f->tightest, &f->tightest_room, f->nflows, sizeof *f->tightest)) return no_memory(f);
+    for (int64_t k = 0; k < f->nflows; k++) {
+        f->tightest[k] = k;
+        sorted = sorted && (!k || f->flows[k - 1].limit <= f->flows[k].limit);
+    }
+    sorted_flows = f->flows;
+    if (!sorted) qsort(f->tightest, (size_t)f->nflows, sizeof *f->tightest, by_limit);
     return PCM_OK;
 }
 
@@ -185,16 +222,26 @@ static void give(struct pcm_fluid *f, struct flow *flow, double rate)
     int64_t n;
     const int32_t *links = route(f, flow, &n);
     flow->rate = rate;
-    for (int64_t i = 0; i < n; i++) f->room[links[i]] -= rate, f->waiting[links[i]]--;
+    for (int64_t i = 0; i < n; i++)
+        if (f->first[links[i]] >= 0) f->room[links[i]] -= rate, f->waiting[links[i]]--;
 }
 
+/* Gives the least share of any link to its flows, unless some have a lower limit, which then get that. */
 static void fill(struct pcm_fluid *f)
 {
     f->nheap = f->nused;
     for (int32_t u = 0; u < f->nused; u++)
         f->heap[u] = (struct share){f->room[f->used[u]] / f->waiting[f->used[u]], f->used[u]};
     for (int64_t at = f->nheap / 2; at-- > 0;) sink_share(f, at);
-    while (f->nheap) {
+    int64_t next = 0;
+    for (;;) {
+        while (next < f->nflows && f->flows[f->tightest[next]].rate > 0) next++;
+        struct flow *tight = next < f->nflows ? &f->flows[f->tightest[next]] : NULL;
+        if (!f->nheap && !tight) return;
+        if (tight && (!f->nheap || tight->limit <= f->heap[0].rate)) {
+            give(f, tight, tight->limit);
+            continue;
+        }
         struct share least = f->heap[0];
         int32_t link = least.link;
         if (!f->waiting[link]) {
@@ -208,8 +255,8 @@ static void fill(struct pcm_fluid *f)
             continue;
         }
         if (rate < least.rate) rate = least.rate; /* rounding; shares only grow */
-        for (int64_t next = f->first[link]; f->waiting[link]; next++)
-            if (f->flows[f->users[next]].rate == 0) give(f, &f->flows[f->users[next]], rate);
+        for (int64_t user = f->first[link]; f->waiting[link]; user++)
+            if (f->flows[f->users[user]].rate == 0) give(f, &f->flows[f->users[user]], rate);
         drop_share(f);
     }
 }
@@ -218,6 +265,7 @@ static int set_rates(struct pcm_fluid *f, double now)
 {
     tidy(f, now);
     int rc = enter_users(f);
+    if (!rc) rc = sort_limits(f);
     if (rc) return rc;
     fill(f);
     if (!pcm_sim_grow((void **)&f->soon, &f->soon_room, f->nflows, sizeof *f->soon)) return no_memory(f);
@@ -236,8 +284,14 @@ int pcm_fluid_next(struct pcm_fluid *f, double now, double *next)
     *next = now;
     if (f->nempty) return PCM_OK;
     if (f->stale) {
-        bool more = f->nflows > MANY && f->nsoon && f->flows[f->soon[0]].end <= f->since + TOGETHER * f->usual;
-        int rc = more ? PCM_OK : set_rates(f, now);
+        double part = f->nflows > MANY ? TOGETHER : TOGETHER * (double)f->nflows / MANY;
+        double due = f->since + part * f->usual;
+        if (f->nflows > SOME && f->nsoon && now < due) {
+            double end = f->flows[f->soon[0]].end;
+            *next = end < now ? now : end < due ? end : due;
+            return PCM_OK;
+        }
+        int rc = set_rates(f, now);
         if (rc) return rc;
     }
     *next = f->nsoon ? f->flows[f->soon[0]].end : INFINITY;
