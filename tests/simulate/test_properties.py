@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn_machines import cases, collectives, first_ranks, renumbered, sizes, topologies
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import cases, collectives, first_ranks, renumbered, sizes, topologies
 
 from pycomm.bound import bound
 from pycomm.costs import SHM, TCP, Calibration

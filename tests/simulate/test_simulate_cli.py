@@ -113,7 +113,7 @@ def test_what_looks_on_can_stop_a_simulation():
         seen.append(part)
         raise Enough
 
-    bound = Bound(traffic("pairwise", "alltoall", size=128), generate("fat-tree:128,hosts=8"), 1e9, 8, 8)
+    bound = Bound(traffic("pairwise", "alltoall", size=512), generate("fat-tree:512,hosts=8"), 1e9, 64, 8)
     with pytest.raises(Enough):
         bound.run(watch=watch)
     assert len(seen) == 1 and 0 <= seen[0] < 1

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from drawn_machines import cases, sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import cases, sizes
 
 from pycomm.costs import SHM, TCP, Calibration
 from pycomm.errors import InvalidArgument
