@@ -94,8 +94,9 @@ class Selector:
         step = _step(nbytes)
         known = self._cheapest(collective, step, asked.algorithm if asked else None)
         slices = known.slices if step == nbytes else max(1, round(known.slices * nbytes / step))
-        slices = (asked and asked.slices) or slices
-        return Choice(known.algorithm, slices, (asked and asked.window) or window_of(slices, self._machine))
+        if asked and asked.slices:
+            return Choice(known.algorithm, asked.slices, asked.window or window_of(asked.slices, self._machine))
+        return Choice(known.algorithm, slices, (asked and asked.window) or min(slices, known.window))
 
     @functools.cached_property
     def _model(self) -> Model:
