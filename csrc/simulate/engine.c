@@ -52,7 +52,8 @@ struct task { /* for a rank's processor */
 
 struct worker { /* what a rank's processor has to do for it */
     int64_t first, last; /* tasks; the first one is being done, */
-    double finish;       /* until its processor has given this much */
+    double finish;       /* until its processor has given this much, */
+    double rest;         /* and then so much more: by then the message is on its way already */
     bool moves;
     double free; /* where the order of its tasks is that of arrival: when they will all be done */
     int64_t cause; /* the record of the task that is being done, or was the last */
@@ -398,6 +399,17 @@ static void has_flown(struct engine *e, int64_t index, double now)
 
 /* ---- tasks ---------------------------------------------------------------------------------------------------------------- */
 
+/* Sends a message off of which the processor is still writing the rest. */
+static void depart_early(struct engine *e, int64_t rank, double now)
+{
+    struct task *task = &e->tasks[e->workers[rank].first];
+    int64_t index = new_message(e, task->run, task->op);
+    if (index < 0) return;
+    task->message = index;
+    e->messages[index].cause = e->workers[rank].cause;
+    depart(e, index, now, false);
+}
+
 static void begin_task(struct engine *e, int64_t rank, double now)
 {
     struct worker *p = &e->workers[rank];
@@ -409,25 +421,20 @@ static void begin_task(struct engine *e, int64_t rank, double now)
                       (task->cause < 0 || e->out->records[task->cause].end < now);
         p->cause = record(e, task->kind, now, now, task->run, task->op, waited ? p->cause : task->cause);
     }
-    double speed = 1;
-    if (!h->shared)
+    double first = term_of(e, task->op)->first;
+    bool early = task->kind == PCM_SIM_SEND && first < task->work && !shares(e, task->op);
+    if (!h->shared) {
         push(e, now + task->work, 0, PROCESSOR, rank);
-    else {
-        host_advance(e, h, now);
-        p->moves = term_of(e, task->op)->moves;
-        core->ranks[core->busy++] = (int32_t)rank;
-        core->moving += p->moves;
-        p->finish = core->given[p->moves] + task->work;
-        speed = rate(core, p->moves, slowdown(e, h));
-        host_schedule(e, core->host);
+        if (early) depart_early(e, rank, now + first);
+        return;
     }
-    if (task->kind == PCM_SIM_SEND && term_of(e, task->op)->first < task->work && !shares(e, task->op)) {
-        int64_t index = new_message(e, task->run, task->op);
-        if (index < 0) return;
-        e->tasks[p->first].message = index;
-        e->messages[index].cause = p->cause;
-        depart(e, index, now + term_of(e, task->op)->first / speed, false);
-    }
+    host_advance(e, h, now);
+    p->moves = term_of(e, task->op)->moves;
+    core->ranks[core->busy++] = (int32_t)rank;
+    core->moving += p->moves;
+    p->finish = core->given[p->moves] + (early ? first : task->work);
+    p->rest = early ? task->work - first : 0;
+    host_schedule(e, core->host);
 }
 
 static void end_task(struct engine *e, int64_t rank, double now)
@@ -475,9 +482,14 @@ static void end_tasks(struct engine *e, int32_t host, uint32_t version, double n
         for (int64_t k = 0; k < e->cores[c].busy;) {
             struct core *core = &e->cores[c];
             int32_t rank = core->ranks[k];
-            const struct worker *w = &e->workers[rank];
+            struct worker *w = &e->workers[rank];
             if (w->finish > core->given[w->moves] * (1 + 1e-12)) {
                 k++;
+                continue;
+            }
+            if (w->rest > 0) {
+                w->finish += w->rest, w->rest = 0;
+                depart_early(e, rank, now);
                 continue;
             }
             core->ranks[k] = core->ranks[--core->busy];
