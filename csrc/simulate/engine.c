@@ -370,8 +370,10 @@ static void head(struct engine *e, int64_t index, double now)
         double end = later(now, port->free) + t->in;
         bool delayed = port->free > now && end >= m->tail;
         if (m->cause >= 0 && delayed && port->cause >= 0) {
-            e->out->records[m->cause].cause = port->cause;
-            e->out->records[m->cause].end = end;
+            struct pcm_sim_record *own = &e->out->records[m->cause], *other = &e->out->records[port->cause];
+            if (other->start < own->start || (other->start == own->start && other->rank != own->rank))
+                own->cause = port->cause; /* else it may have waited for this one */
+            own->end = end;
         }
         port->free = end, port->cause = m->cause;
         m->tail = later(end, m->tail);
