@@ -31,7 +31,7 @@ def two_shot(v: View) -> None:
     allgather(v)
 
 
-@algorithm("allreduce", name="direct", cite=CITE)
+@algorithm("allreduce", name="direct", cite=CITE, most=64)
 def allreduce(v: View) -> None:
     """Send everything to everybody and add up in the order of the ranks: one round, (p-1) n bytes a rank."""
     parts = [0 if rank == v.rank else v.temp(like=0) for rank in range(v.size)]

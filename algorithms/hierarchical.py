@@ -216,13 +216,14 @@ def _enter(
     compose: Callable[[View, Parts], None],
     defaults: Parts = ("bruck",),
     cut: Callable[[Parts, int, Groups], int] = _one,
+    most: int = 0,
 ) -> None:
     def of(name: str, parts: Parts) -> Algorithm:
         def write(v: View) -> None:
             compose(v, parts)
 
         about = (compose.__doc__ or "").partition("\n")[0]
-        return Algorithm(name, collective, write, partial(cut, parts), about, CITE, grouped=True)
+        return Algorithm(name, collective, write, partial(cut, parts), about, CITE, grouped=True, most=most)
 
     @cache
     def build(*parts: str) -> Algorithm:
@@ -237,4 +238,4 @@ _enter("allreduce", allreduce, cut=_allreduce_cut)
 _enter("broadcast", broadcast, ("binomial",), _broadcast_cut)
 _enter("reduce", reduce, ("binomial",), _broadcast_cut)
 _enter("barrier", barrier, ("binomial", "dissemination"))
-_enter("alltoall", alltoall, ("pairwise",))
+_enter("alltoall", alltoall, ("pairwise",), most=256)

@@ -61,6 +61,7 @@ def algorithms(collective: str, machine: Machine, *, uneven: bool = False) -> li
         for entry in registry.listing()
         if entry.collective == collective
         and entry.shipped
+        and machine.size <= (entry.most or machine.size)
         and (grouped or not entry.grouped)
         and (not uneven or entry.uneven or all_know)
     ]

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .bound import Bound
 
 
+_MANY = 128  # ranks, beyond which hosts are taken to be equal: else pricing would take seconds
+
+
 class _Priced:
     """What the two models have in common: the schedules of all ranks, which are kept."""
 
@@ -72,6 +75,7 @@ class Predictor(_Priced):
     """
 
     def __init__(self, machine: Machine) -> None:
+        machine = _even(machine)
         terms = costs.calibrated(machine.table.calibration, machine.processors, shared=machine.shared)
         super().__init__(topology_of(machine), terms)
 
@@ -102,6 +106,16 @@ def topology_of(machine: Machine) -> Topology:
         flat(machine.size, bandwidth=np.inf, latency=0.0, name="this machine"),
         groups=machine.hosts, host=host, period=_period(machine),
     )  # fmt: skip
+
+
+def _even(machine: Machine) -> Machine:
+    """Return a machine of many ranks as if its hosts were equal: then one host's ranks stand for all others'."""
+    size, hosts = machine.size, len(machine.hosts)
+    if size <= _MANY or _period(machine) < size:
+        return machine
+    each = max(1, round(size / hosts))
+    rows = tuple(tuple(range(first, first + each)) for first in range(0, hosts * each, each))
+    return replace(machine, hosts=rows, processors=(min(machine.processors),) * hosts)
 
 
 def _period(machine: Machine) -> int:

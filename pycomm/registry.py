@@ -31,6 +31,7 @@ class Algorithm:
         cite: where it comes from.
         uneven: whether blocks may differ in length when a rank knows only its own (gatherv, scatterv, alltoallv).
         grouped: whether it needs to know which ranks are near each other.
+        most: ranks beyond which nobody would choose it, so that it is not even priced; 0: it is for any number.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Algorithm:
     cite: str = ""
     uneven: bool = False
     grouped: bool = False
+    most: int = 0
 
     @property
     def shipped(self) -> bool:
@@ -65,6 +67,7 @@ def algorithm(
     chunks: Cut = 1,
     cite: str = "",
     uneven: bool = False,
+    most: int = 0,
 ) -> Callable[[F], F]:
     """Enter the decorated function of a view as an algorithm for `collective`.
 
@@ -74,12 +77,13 @@ def algorithm(
         chunks: pieces a block, see `Algorithm`.
         cite: where it comes from.
         uneven: whether no rank needs the length of a block that is in neither of its buffers.
+        most: ranks beyond which nobody would choose it, see `Algorithm`.
     """
 
     def enter(write: F) -> F:
         if not write.__module__.startswith("pycomm.algorithms."):
             _load()  # so that a name that pycomm has taken is refused here, and not where pycomm takes it
-        add(Algorithm(name or write.__name__, collective, write, chunks, _about(write), cite, uneven))
+        add(Algorithm(name or write.__name__, collective, write, chunks, _about(write), cite, uneven, most=most))
         return write
 
     return enter

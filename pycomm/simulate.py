@@ -26,6 +26,7 @@ WHATS = ("send", "wire", "receive", "local")  # what a record is, by its `what`
 
 _MOST_RECORDS = 4_000_000
 _STEADY = 16, 24  # slices; their difference is a multiple of every usual window
+_MANY = 1 << 18  # operations of a slice, of which so many are not simulated, but only a window and another one
 
 Records = npt.NDArray[Any]  # of dtype RECORD
 Watch = Callable[[float], None]
@@ -131,10 +132,11 @@ class Bound:
 
     def seconds(self, costs: Costs | None = None, *, watch: Watch | None = None) -> float:
         """Return what it takes. Of many slices some are simulated: each further one takes as long as the one before."""
-        if self.slices <= _STEADY[1]:
+        first, second = _STEADY if len(self.traffic.kind) < _MANY else (self.window, 2 * self.window)
+        if self.slices <= second:
             return self.run(costs, watch=watch).seconds
-        few, more = (self.run(costs, slices=n, watch=watch).seconds for n in _STEADY)
-        return more + (more - few) * (self.slices - _STEADY[1]) / (_STEADY[1] - _STEADY[0])
+        few, more = (self.run(costs, slices=n, watch=watch).seconds for n in (first, second))
+        return more + (more - few) * (self.slices - second) / (second - first)
 
     def called(self, costs: Costs) -> float:
         """Return what a call takes whose ranks come at the same time: also what is in no message."""
