@@ -47,7 +47,7 @@ def allreduce(v: View, parts: Parts) -> None:
         return _call(v, part, groups, [range(v.chunks)])
     children = [leaves(child) for child in groups]
     _, near = v.within(groups)
-    place = leaves(near).index(v.rank)
+    place = v.place(leaves(near))
     nrails = max(map(len, children))
     owned: list[list[int]] = [[] for _ in leaves(near)]
     rails: dict[tuple[int, ...], list[int]] = {}
@@ -102,7 +102,7 @@ def _spread(v: View, group: Groups, owned: list[list[int]], parts: Parts) -> Non
         return _call(v, part, group, owned)
     children = [leaves(child) for child in group]
     _, near = v.within(group)
-    place = leaves(near).index(v.rank)
+    place = v.place(leaves(near))
     received: list[list[int]] = [[] for _ in leaves(near)]
     rails: dict[tuple[int, ...], list[list[int]]] = {}
 
@@ -157,7 +157,7 @@ def _exchange(v: View, group: Groups, load: Load, parts: Parts) -> None:
     _exchange(v, nearest, to_relay, parts)
     for step in range(1, len(children)):
         after, before = children[(mine + step) % len(children)], children[mine - step]
-        relay = _at(before, near.index(v.rank), len(near))
+        relay = _at(before, v.place(near), len(near))
         with v.round():
             for target in after:
                 if target in behind[v.rank]:
@@ -178,7 +178,7 @@ def _groups(v: View) -> Groups:
 
 
 def _flat(group: Groups) -> bool:
-    return not any(isinstance(member, tuple) for member in group)
+    return not isinstance(group[0], tuple)  # its members are all ranks, or all groups
 
 
 def _at(child: Sequence[int], k: int, n: int) -> int:
@@ -187,7 +187,9 @@ def _at(child: Sequence[int], k: int, n: int) -> int:
 
 
 def _height(group: Groups | int) -> int:
-    return 1 + max(map(_height, group)) if isinstance(group, tuple) else 0
+    if not isinstance(group, tuple):
+        return 0
+    return 1 if _flat(group) else 1 + max(map(_height, group))
 
 
 def _part(collective: str, parts: Parts, group: Groups) -> Algorithm:

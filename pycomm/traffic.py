@@ -17,7 +17,7 @@ from .errors import InvalidArgument, ScheduleError
 from .ranks import Path, Ranks, Vector, each_path
 from .registry import Groups
 from .schedule import COPY, END, MORE, STEP, Schedule
-from .view import Chunk, Pen, Task, Temp, View, leaves, task_of
+from .view import Chunk, Group, Pen, Task, Temp, View, leaves, task_of
 
 Offsets = npt.NDArray[np.int64]
 
@@ -163,21 +163,20 @@ class _Together(View):
         return view
 
     def within(self, groups: Groups) -> tuple[int, Any]:
-        members = [leaves(group) for group in groups]
-        column = np.repeat(np.arange(len(members)), [len(ranks) for ranks in members])
-        rows = _columns(list(chain.from_iterable(members)))
+        rows, column, kinds = (_kept_grid if groups is self.groups else _grid)(groups)
         numbers = column[_places(rows, self._own(), self.size)]
         number = self._path.number(numbers)
         if isinstance(number, int):
             return number, groups[number]
-        shapes: dict[Any, int] = {}
-        kinds = np.array([shapes.setdefault(_shape(group), len(shapes)) for group in groups])
         kind = self._path.agree(kinds[numbers])  # groups of one shape are one group of vectors
         alike = np.flatnonzero(kinds == kind)
         like = groups[alike[0]]
         rows = rows[:, kinds[column] == kind].reshape(len(rows), len(alike), -1)
         near = rows[np.arange(len(rows)) if len(rows) > 1 else 0, np.searchsorted(alike, numbers)]
-        return number, _shaped(like, iter(near.T), self._path)
+        return number, _shaped(like, iter(self._path.numbers(near)))
+
+    def place(self, ranks: Sequence[int]) -> int:
+        return self._path.agree(_places(_columns(ranks), self._own(), self.size))
 
     def _own(self) -> Vector:
         if isinstance(self.rank, Ranks):
@@ -255,12 +254,24 @@ def _places(rows: Vector, own: Vector, size: int) -> Vector:
 def _shape(group: Groups | int) -> Any:
     if not isinstance(group, tuple):
         return ()
-    return tuple(map(_shape, group)) if any(isinstance(member, tuple) for member in group) else len(group)
+    return tuple(map(_shape, group)) if isinstance(group[0], tuple) else len(group)
 
 
-def _shaped(like: Groups | int, ranks: Iterator[Vector], path: Path) -> Any:
+def _shaped(like: Groups | int, ranks: Iterator[Any]) -> Any:
     """Return a group like another, of other ranks."""
-    return tuple(_shaped(each, ranks, path) for each in like) if isinstance(like, tuple) else path.number(next(ranks))
+    return Group(_shaped(each, ranks) for each in like) if isinstance(like, tuple) else next(ranks)
+
+
+def _grid(groups: Groups) -> tuple[Vector, Vector, Vector]:
+    """Return the ranks of groups as rows, which group each column is of, and numbers that tell their shapes apart."""
+    members = [leaves(group) for group in groups]
+    column = np.repeat(np.arange(len(members)), [len(ranks) for ranks in members])
+    shapes: dict[Any, int] = {}
+    kinds = np.array([shapes.setdefault(_shape(group), len(shapes)) for group in groups])
+    return _columns(list(chain.from_iterable(members))), column, kinds
+
+
+_kept_grid = lru_cache(maxsize=2)(_grid)  # for the groups of a whole collective, which each path asks for
 
 
 def _alike(counts: list[Any]) -> int | Vector:
@@ -278,6 +289,8 @@ def _number(chunk: Any) -> int:
     if isinstance(chunk, range):
         return len(chunk)
     if isinstance(chunk, Sequence):
+        if set(map(type, chunk)) <= {int}:
+            return len(chunk)
         return sum(1 if type(each) is int else _number(each) for each in chunk)
     return 1
 
@@ -288,8 +301,11 @@ def _columns(numbers: Any) -> Vector:
         return numbers.values.reshape(len(numbers.values), -1)
     if isinstance(numbers, list | tuple) and not all(type(each) is int for each in numbers):
         parts = [_columns(each) for each in numbers]
-        n = max(map(len, parts))
-        return np.concatenate([np.broadcast_to(part, (n, part.shape[1])) for part in parts], axis=1)
+        ends = np.cumsum([part.shape[1] for part in parts]).tolist()
+        rows = np.empty((max(map(len, parts)), ends[-1]), np.int64)
+        for part, end in zip(parts, ends, strict=True):
+            rows[:, end - part.shape[1] : end] = part
+        return rows
     return np.asarray(numbers, np.int64).reshape(1, -1)
 
 

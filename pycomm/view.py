@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
@@ -238,6 +238,10 @@ class View:
                 return number, group
         raise ScheduleError(f"rank {self.rank} is in none of the groups")
 
+    def place(self, ranks: Sequence[int]) -> int:
+        """Return at which place in `ranks` this rank stands."""
+        return ranks.index(self.rank)
+
     def _local(self, kind: int, src: Chunk, dst: Chunk) -> None:
         self._pen.write(_Message(kind, NONE, self._ids(dst), self._ids(src), self.rank, self.rank))
 
@@ -352,14 +356,28 @@ def _nested(groups: Any) -> Groups:
     if len(members) == 1 and isinstance(members[0], tuple):
         return members[0]
     if any(isinstance(member, tuple) for member in members):
-        members = [member if isinstance(member, tuple) else (member,) for member in members]
-    return tuple(members)
+        members = [member if isinstance(member, tuple) else Group((member,)) for member in members]
+    return Group(members)
+
+
+class Group(tuple[Any, ...]):
+    """A group of ranks, or of smaller groups. Large ones are asked the same again and again, and compute it once."""
+
+    @cached_property
+    def leaves(self) -> tuple[Any, ...]:
+        """Its ranks, in order."""
+        return tuple(chain.from_iterable(map(leaves, self))) if isinstance(self[0], tuple) else self
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 def leaves(group: Groups | int) -> Groups:
     """Return the ranks of a group, in order."""
     if not isinstance(group, tuple):
         return (group,)
-    if not any(isinstance(member, tuple) for member in group):
-        return group
-    return tuple(rank for member in group for rank in leaves(member))
+    return group.leaves if isinstance(group, Group) else Group(group).leaves
