@@ -228,6 +228,14 @@ static void test_gap_and_ports(void)
     for (int rank = 1; rank < 3; rank++) begin_rank(), begin_round(), send(0, t);
     EXPECT_SECONDS(1 + 3 + 3);
     EXPECT_FINISH(1, 2);
+
+    begin(3, 3); /* of two that come at the same time, the one is first that its receiver has asked for first */
+    uint32_t quick = term((struct pcm_sim_term){.in = 3, .transfer = 3, .latency = 1, .receive = 1});
+    uint32_t slow = term((struct pcm_sim_term){.in = 3, .transfer = 3, .latency = 1, .receive = 5});
+    begin_rank(), begin_round(), receive(2, quick), receive(1, slow);
+    begin_rank(), begin_round(), send(0, slow);
+    begin_rank(), begin_round(), send(0, quick);
+    EXPECT_SECONDS(1 + 3 + 3 + 5);
 }
 
 static void test_slices_and_window(void)
@@ -433,6 +441,13 @@ static void test_schedules_that_do_not_fit(void)
     begin_rank(), begin_round(), receive(0, t), receive(2, t);
     begin_rank();
     EXPECT_ERROR(PCM_ERR_SCHEDULE, 1, "rank 2 sends too few messages: rank 1 waits for one more");
+
+    begin(3, 3); /* as many sent as awaited, but of another rank */
+    t = term((struct pcm_sim_term){.transfer = 1});
+    begin_rank(), begin_round(), receive(2, t);
+    begin_rank(), begin_round(), send(0, t);
+    begin_rank();
+    EXPECT_ERROR(PCM_ERR_SCHEDULE, 0, "rank 2 sends too few messages: rank 0 waits for one more");
 
     begin(4, 2); /* seen from one period: rank 1 sends to the next one, rank 2, as rank 3 to rank 0 */
     t = term((struct pcm_sim_term){.transfer = 1});
