@@ -21,10 +21,10 @@ def test_a_collective_names_peer_round_and_bytes(transport: str) -> None:
             over.wait(PATIENCE)
             with pytest.raises(pycomm.DeadlineExceeded, match="rank [02] gave up after 0.3 s"):
                 for _ in range(2):  # the others had sent their parts of the first before they gave up
-                    comm.Allreduce(np.ones(1000, np.float32), np.empty(1000, np.float32))
+                    comm.Allreduce(np.ones(1000, np.float32), np.empty(1000, np.float32), algorithm="direct")
             return
         with pytest.raises(pycomm.DeadlineExceeded) as caught:
-            comm.Allreduce(np.ones(1000, np.float32), np.empty(1000, np.float32), timeout=0.3)
+            comm.Allreduce(np.ones(1000, np.float32), np.empty(1000, np.float32), algorithm="direct", timeout=0.3)
         over.wait(PATIENCE)  # for both: what rank 1 sends then would save whoever has yet to give up
         words = str(caught.value)
         for word in (

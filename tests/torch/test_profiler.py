@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 
@@ -80,7 +81,9 @@ def facts_in_the_trace(place):
 
 def names_without_shapes():
     seen = profiled(lambda: dist.all_reduce(torch.ones(1 << 18)), shapes=False).events()
-    assert {"pycomm:all_reduce", "pycomm ring over shm"} <= {e.name for e in seen}
+    names = {e.name for e in seen}
+    assert "pycomm:all_reduce" in names
+    assert any(re.fullmatch(r"pycomm \w+ over shm", name) for name in names)
 
 
 def an_end_is_seen_before_anybody_waits():
