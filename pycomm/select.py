@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import threading
-import weakref
 from typing import NamedTuple, Protocol
 
 from . import knobs
@@ -16,6 +15,7 @@ from .registry import names
 from .table import Override
 
 _STEPS = 4  # an octave; sizes in a step share their choice, so that few are ever priced
+_MOST_SELECTORS = 64
 _EXACT = 64  # bytes up to which each size is a step of its own
 _UNEVEN = 1 << 16  # bytes a rank: for what is chosen where ranks do not know each other's lengths
 
@@ -141,12 +141,17 @@ class Selector:
         return sorted(found, key=lambda one: (float(f"{one.seconds:.4e}"), one.choice))
 
 
-_selectors: weakref.WeakKeyDictionary[Machine, Selector] = weakref.WeakKeyDictionary()
+_selectors: dict[object, Selector] = {}  # the latest ones, by what all that matters of their machines is
 
 
 def selector_of(machine: Machine) -> Selector:
-    """Return the selector of a machine, the same for all communicators that share the object."""
-    return _selectors.setdefault(machine, Selector(machine))
+    """Return the selector of a machine, the same for all communicators on machines that are alike."""
+    key = machine.hosts, machine.processors, machine.shared, machine.name, machine.table.digest
+    found = _selectors.pop(key, None) or Selector(machine)
+    _selectors[key] = found
+    while len(_selectors) > _MOST_SELECTORS:
+        _selectors.pop(next(iter(_selectors)))
+    return found
 
 
 def _step(nbytes: int) -> int:
