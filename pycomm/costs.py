@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -136,12 +137,7 @@ class Calibration:
 
     def cores(self, topology: Topology) -> npt.NDArray[np.int32]:
         """Return which processor of its host each rank runs on."""
-        order = np.argsort(topology.host, kind="stable")
-        start = np.flatnonzero(np.diff(topology.host[order], prepend=-1))
-        place = np.empty(topology.size, np.int32)
-        place[order] = np.arange(topology.size) - np.repeat(start, np.diff(np.append(start, topology.size)))
-        seat: npt.NDArray[np.int32] = place % np.asarray(self.processors, np.int32)[topology.host]
-        return seat
+        return _cores(topology, self.processors)
 
     def memory(self, topology: Topology, whole: float) -> Reals:
         """Return how many processors of each host can move bytes at once without slowing each other down."""
@@ -157,7 +153,7 @@ class Calibration:
         remote = messages.peer >= 0
         near = ~remote | (topology.host[rank] == topology.host[np.maximum(messages.peer, 0)])
         rate = {name: np.where(near, getattr(self.near, name), getattr(self.far, name)) for name in NAMES}
-        others = _others(topology, self)[rank]
+        others = _others(topology, self.processors)[rank]
         members = np.bincount(topology.host)[topology.host[rank]]
         in_use = np.log2(np.maximum(messages.whole * members, 1.0))
         byte = np.where(near, _by_use(self.near, in_use), _by_use(self.far, in_use))
@@ -190,7 +186,7 @@ class Calibration:
 
     def call(self, collective: str, nbytes: float, topology: Topology) -> float:
         """Return the seconds of a call that are in no message."""
-        others = float(_others(topology, self).max())
+        others = float(_others(topology, self.processors).max())
         rates = self.far if int(topology.host.max()) else self.near
         copied = nbytes / topology.size * self.near.own * (1 + others) if collective in _COPIED else 0.0
         return rates.call + rates.crowd * others + copied
@@ -221,9 +217,20 @@ def _rates(transport: str, standard: Rates, terms: Mapping[str, float]) -> Rates
     return Rates(**{**asdict(standard), **terms})
 
 
-def _others(topology: Topology, costs: Calibration) -> Reals:
+@lru_cache(maxsize=32)
+def _cores(topology: Topology, processors: tuple[int, ...]) -> npt.NDArray[np.int32]:
+    order = np.argsort(topology.host, kind="stable")
+    start = np.flatnonzero(np.diff(topology.host[order], prepend=-1))
+    place = np.empty(topology.size, np.int32)
+    place[order] = np.arange(topology.size) - np.repeat(start, np.diff(np.append(start, topology.size)))
+    seat: npt.NDArray[np.int32] = place % np.asarray(processors, np.int32)[topology.host]
+    return seat
+
+
+@lru_cache(maxsize=32)
+def _others(topology: Topology, processors: tuple[int, ...]) -> Reals:
     """How many other ranks each rank shares its processor with."""
-    seat = topology.host.astype(np.int64) * max(costs.processors) + costs.cores(topology)
+    seat = topology.host.astype(np.int64) * max(processors) + _cores(topology, processors)
     others: Reals = np.bincount(seat)[seat] - 1.0
     return others
 

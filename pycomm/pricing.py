@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -94,7 +95,7 @@ def kinds(what: Messages, topology: Topology) -> Kinds:
     np.copyto(source, target, where=~remote)  # from a rank to itself there is no link
     ends = topology.ends(source, target)
     bandwidth = topology.links.bandwidth
-    out_port, in_port = _numbered(topology.links.source), _numbered(topology.links.target)
+    out_port, in_port = _ports(topology)
     port = np.where(remote, np.where(sends, out_port[ends.first], in_port[ends.last]), 0).astype(np.uint8)
     first, last = bandwidth[ends.first], bandwidth[ends.last]
     reduces = (what.kind == REDUCE_FROM) | (what.kind == REDUCE)
@@ -146,6 +147,9 @@ def _tell_apart(columns: list[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.intp], 
         word = column.view(np.uint64) if column.dtype == np.float64 else column.astype(np.uint64)
         key = (key ^ word) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
+    if len(key) < _FEW**2:
+        _, some, which = np.unique(key, return_index=True, return_inverse=True)
+        return some, which.astype(np.uint32)
     of = np.empty(len(key), np.uint32)
     examples: list[int] = []
     left = np.arange(len(key))
@@ -157,6 +161,12 @@ def _tell_apart(columns: list[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.intp], 
     _, first, rest = np.unique(key[left], return_index=True, return_inverse=True)
     of[left] = rest + len(examples)
     return np.concatenate([np.array(examples, np.intp), left[first]]), of
+
+
+@lru_cache(maxsize=32)
+def _ports(topology: Topology) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return for each link which port of its source it is, and which of its target."""
+    return _numbered(topology.links.source), _numbered(topology.links.target)
 
 
 def _numbered(vertex: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:

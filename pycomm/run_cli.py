@@ -111,7 +111,9 @@ def _preload() -> None:
     """Import before forking what every rank needs; none of it may start a thread."""
     import numpy  # noqa: F401
 
+    import pycomm.algorithms
     import pycomm.control
+    import pycomm.predict
     import pycomm.rendezvous  # noqa: F401
 
     # The collector would otherwise write to, and so unshare, every page that holds an object.

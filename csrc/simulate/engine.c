@@ -221,7 +221,7 @@ static void finish_op(struct engine *e, int64_t run, double time, int64_t cause)
     struct run *r = &e->runs[run];
     if (time >= r->latest) r->latest = time, r->cause = cause;
     e->done++;
-    if (!--r->pending) push(e, r->latest, 0, ROUND, run);
+    if (!--r->pending) push(e, r->latest, r->slice, ROUND, run);
 }
 
 static int64_t new_message(struct engine *e, int64_t run, int64_t op)
@@ -253,7 +253,8 @@ static void free_message(struct engine *e, int64_t index)
 /* The order among the operations of the receiver, which does not change when ranks are renumbered. */
 static uint32_t tie_of(const struct engine *e, const struct message *m)
 {
-    return (uint32_t)(m->receive - e->in->ops[e->in->rounds[rank_of(e, m->to)]]);
+    int64_t place = m->receive - e->in->ops[e->in->rounds[rank_of(e, m->to)]];
+    return (uint32_t)(place * e->in->window + slot_of(e, m->to));
 }
 
 /* A message is complete, and was worked on: both ends may go on. */

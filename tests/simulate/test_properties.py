@@ -27,7 +27,7 @@ from pycomm.traffic import Traffic, traffic
 ROUNDING = 1e-9
 ANOMALY = 0.75  # of the time before, at least; 0.87 is the worst that 2,500 random cases showed
 Case = tuple[Traffic, Topology]
-quickly = settings(max_examples=30, deadline=None)
+quickly = settings(derandomize=True, max_examples=30, deadline=None)
 ways = st.fixed_dictionaries({"slices": st.integers(1, 5), "window": st.integers(1, 3), "contention": st.booleans()})
 # One rank sends to one, one receives from one, and in one order: no order can change.
 RINGS = [(c, "ring") for c in ("allgather", "reduce_scatter", "allreduce", "broadcast")] + [("scan", "chain")]
