@@ -111,10 +111,9 @@ def _preload() -> None:
     """Import before forking what every rank needs; none of it may start a thread."""
     import numpy  # noqa: F401
 
-    import pycomm.algorithms
-    import pycomm.control
-    import pycomm.predict
-    import pycomm.rendezvous  # noqa: F401
+    from pycomm import registry
+
+    registry.listing()  # which imports the algorithms
 
     # The collector would otherwise write to, and so unshare, every page that holds an object.
     gc.collect()
