@@ -111,9 +111,12 @@ def _preload() -> None:
     """Import before forking what every rank needs; none of it may start a thread."""
     import numpy  # noqa: F401
 
-    from pycomm import registry
+    import pycomm.control
+    import pycomm.predict
+    import pycomm.registry
+    import pycomm.rendezvous  # noqa: F401
 
-    registry.listing()  # which imports the algorithms
+    pycomm.registry.listing()  # which imports the algorithms
 
     # The collector would otherwise write to, and so unshare, every page that holds an object.
     gc.collect()
