@@ -114,7 +114,7 @@ def _preload() -> None:
     import pycomm.control
     import pycomm.predict
     import pycomm.registry
-    import pycomm.rendezvous  # noqa: F401
+    import pycomm.rendezvous
 
     pycomm.registry.listing()  # which imports the algorithms
 
