@@ -16,6 +16,7 @@ from .measure import Measurement
 from .plan import cases, default_ranks, held_out_ranks, machine_of
 from .progress import progress
 
+_TIMING = 0.3  # of the time
 _SHAKY = 0.2  # part of the measurements that may vary
 
 
@@ -65,8 +66,8 @@ def _measured(ranks: list[int], transports: tuple[str, ...], seconds: float) -> 
     with progress(len(jobs)) as step:
         for size, transport in jobs:
             step(f"{size} ranks, {transport}")
-            # Half of the time is spent on starting, on connecting, and on finding how long things take.
-            found += measure_job(size, transport, cases(machine_of(size, transport)), seconds / len(jobs) / 2)
+            # The rest of the time is spent on starting, on connecting, on finding how long things take, and on fitting.
+            found += measure_job(size, transport, cases(machine_of(size, transport)), seconds / len(jobs) * _TIMING)
     return found
 
 

@@ -18,6 +18,7 @@ _PRIOR = 1e-3  # weight of a term's staying where it was: holds those that nothi
 _STEP = 0.02  # of a term's logarithm, for derivatives
 _ENOUGH = 1e-3  # a smaller part of the loss is no progress
 _MOST = 30  # rounds
+_CROWDED = ("beside", "turn", "swap", "crowd")  # terms that only ranks on a shared processor have
 
 
 def fit(cases: Sequence[tuple[Bound, float]], processors: int, *, shared: bool) -> dict[str, float]:
@@ -26,23 +27,40 @@ def fit(cases: Sequence[tuple[Bound, float]], processors: int, *, shared: bool) 
     Minimises the squared logarithm of their ratio, robustly, by the method of Levenberg and Marquardt in the logarithms
     of the terms (Nocedal & Wright, Numerical Optimization, 2006, section 10.3).
 
+    Terms that say what it costs to share a processor are fitted last, to the jobs where ranks do: these vary more from
+    job to job, and shall not spoil the other terms.
+
     Args:
         cases: collectives on one host, and the seconds that they took.
         processors: of the host.
         shared: whether messages went through its memory; else through sockets.
     """
-    standard = asdict(SHM if shared else TCP)
-    start = np.log(np.array([standard[name] for name in NAMES]))
+    terms = asdict(SHM if shared else TCP)
+    roomy = [case for case in cases if case[0].topology.size <= processors]
+    crowded = [case for case in cases if case[0].topology.size > processors]
+    if roomy:
+        terms |= _fit(roomy, [name for name in NAMES if name not in _CROWDED], terms, processors, shared)
+    if crowded:
+        terms |= _fit(crowded, _CROWDED if roomy else NAMES, terms, processors, shared)
+    return terms
+
+
+def _fit(
+    cases: Sequence[tuple[Bound, float]], free: Sequence[str], terms: dict[str, float], processors: int, shared: bool
+) -> dict[str, float]:
+    """Return the terms that are free, from where the others are."""
     measured = np.log(np.array([seconds for _, seconds in cases]))
 
+    def named(logs: Reals) -> dict[str, float]:
+        return dict(zip(free, np.exp(logs).tolist(), strict=True))
+
     def error(logs: Reals) -> Reals:
-        rates = Rates(**dict(zip(NAMES, np.exp(logs).tolist(), strict=True)))
+        rates = Rates(**{**terms, **named(logs)})
         costs = Calibration(rates, rates, shared, (processors,))
         off: Reals = np.log(np.array([bound.called(costs) for bound, _ in cases])) - measured
         return off
 
-    found = _least(error, start)
-    return dict(zip(NAMES, np.exp(found).tolist(), strict=True))
+    return named(_least(error, np.log(np.array([terms[name] for name in free]))))
 
 
 def _least(error: Callable[[Reals], Reals], start: Reals) -> Reals:

@@ -142,7 +142,8 @@ class _Bench:
         self.cases = [case._replace(nbytes=4 * _elements(case, comm.size)) for case in cases]
         most = max(case.nbytes for case in self.cases) // 4
         pool = max(2 * most, 2 * _cache() // 4 // comm.size // 2)
-        self._source, self._target = np.ones(pool, np.float32), np.zeros(pool, np.float32)
+        # Both are written: pages that were never touched would cost the first calls that meet them.
+        self._source, self._target = np.ones(pool, np.float32), np.ones(pool, np.float32)
         self._at = 0
 
     def slowest(self, seconds: float) -> float:

@@ -13,6 +13,7 @@ from .measure import COLLECTIVES, Case
 # Bytes of a rank's full vector: those that are fitted, and those in between that judge the fit.
 FITTED = (8, 1 << 10, 1 << 13, 1 << 16, 1 << 18, 1 << 20, 1 << 22)
 HELD_OUT = (96, 3 << 15, 3 << 18)
+_TOGETHER = 16 << 20  # bytes of all ranks' vectors; more of them take long and say no more
 
 
 def default_ranks() -> list[int]:
@@ -40,6 +41,7 @@ def machine_of(size: int, transport: str) -> Machine:
 def cases(machine: Machine, sizes: Iterable[int] = FITTED + HELD_OUT) -> list[Case]:
     """Return what to measure on a machine: of each algorithm and size the coarsest and a middle slicing."""
     found = []
+    sizes = [nbytes for nbytes in sizes if nbytes * machine.size <= _TOGETHER]
     for collective, nbytes in product(COLLECTIVES, sizes):
         ways = candidates(collective, nbytes, machine)
         counts = sorted({way.slices for way in ways})
