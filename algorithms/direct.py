@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from pycomm.registry import algorithm
-from pycomm.view import View
+from functools import cache, partial
+from itertools import accumulate
 
+from pycomm.errors import InvalidArgument
+from pycomm.registry import Algorithm, add_family, algorithm
+from pycomm.view import View, Writer
+
+_WAVES = 16  # of a vector in unequal shards: 1/16 of the time is spent on the first one and the last one
 CITE = "Chan et al., Concurrency Computat.: Pract. Exper. 19 (2007), direct exchange"
 
 
@@ -24,11 +29,55 @@ def reduce_scatter(v: View) -> None:
     v.backwards(lambda: allgather(v))
 
 
-@algorithm("allreduce", name="two_shot", chunks="size", cite=CITE)
 def two_shot(v: View) -> None:
     """Direct reduce-scatter, then direct all-gather: two rounds, 2(p-1)/p n bytes a rank."""
     reduce_scatter(v)
     allgather(v)
+
+
+@cache
+def _two_shot_in_shares(*told: str) -> Algorithm:
+    """Return the two-shot in which rank i adds up told[i] parts: it then sends and receives n (1 + (p-2) w_i) bytes.
+
+    With the shares of `pycomm.network.shares` ranks of unequal bandwidth end together. A rank that owns little sends
+    most in the one shot and receives most in the other; so the vector goes in waves, and a wave is gathered while the
+    next one is scattered:
+
+        scatter    0   1   2   3
+        gather         0   1   2   3
+    """
+    name = f"two_shot({', '.join(told)})"
+    if not all(number.isdigit() for number in told) or not any(map(int, told)):
+        raise InvalidArgument(f"{name}: the shares are whole numbers, not all of them 0")
+    ends = list(accumulate(map(int, told)))
+
+    def wave(v: View, number: int) -> View:
+        first = number * ends[-1]
+        return v.sub(
+            range(v.size), [range(first + end - int(n), first + end) for n, end in zip(told, ends, strict=True)]
+        )
+
+    def write(v: View) -> None:
+        if v.size != len(told):
+            raise InvalidArgument(f"{name} has {len(told)} shares and is asked for on {v.size} ranks")
+        waves = [wave(v, number) for number in range(_WAVES)]
+        scatter: list[Writer] = [*(partial(reduce_scatter, each) for each in waves), _nothing]
+        gather: list[Writer] = [_nothing, *(partial(allgather, each) for each in waves)]
+        for parts in zip(scatter, gather, strict=True):
+            v.together(*parts)
+
+    about = "Direct reduce-scatter and all-gather in unequal shards, in waves."
+    return Algorithm(name, "allreduce", write, _WAVES * ends[-1], about, CITE)
+
+
+def _nothing() -> None:
+    """Write no round."""
+
+
+add_family(
+    Algorithm("two_shot", "allreduce", two_shot, "size", (two_shot.__doc__ or "").partition("\n")[0], CITE),
+    _two_shot_in_shares,
+)
 
 
 @algorithm("allreduce", name="direct", cite=CITE, most=64)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from . import registry
 from .contract import contract
 from .machine import Machine
+from .network import shares
 
 KIB = 1 << 10
 # Bytes of the messages that slices are made for: a cache line's worth of time more or less does not matter, so that a
@@ -17,6 +18,16 @@ FAR_MESSAGES = (32_000, 64_000, 128_000, 256_000)
 MOST_SLICES = 512
 LEAST_SLICE = 4 * KIB  # bytes of a message, below which slicing is not tried on described machines
 DESCRIBED_SLICES, DESCRIBED_WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128), (2, 8)  # where nobody knows what is good
+# What is tried across hosts, on a network that was measured, with the algorithm that `hierarchical` takes within them.
+ACROSS = {
+    "allreduce": ("bruck", ("doubling", "ring", "two_shot")),
+    "allgather": ("bruck", ("direct", "ring")),
+    "reduce_scatter": ("bruck", ("direct", "ring")),
+    "broadcast": ("binomial", ("double_tree", "ring")),
+    "reduce": ("binomial", ("double_tree", "ring")),
+}
+MOST_SHARED = 64  # hosts, up to which shards follow the hosts' rates, one by one
+PARTS_A_HOST = 8  # parts of the vector, of which slower hosts own fewer: their shares are right to 1/8
 # Slices at once. Other windows were measured to gain 0.3 % in the mean over all collectives and sizes.
 NEAR_WINDOW, FAR_WINDOW = 2, 8
 
@@ -56,7 +67,7 @@ def algorithms(collective: str, machine: Machine, *, uneven: bool = False) -> li
     """
     grouped = len(machine.hosts) > 1 and any(len(ranks) > 1 for ranks in machine.hosts)
     all_know = collective in ("allgather", "reduce_scatter")  # the length of every block
-    return [
+    found = [
         entry.name
         for entry in registry.listing()
         if entry.collective == collective
@@ -65,6 +76,22 @@ def algorithms(collective: str, machine: Machine, *, uneven: bool = False) -> li
         and (grouped or not entry.grouped)
         and (not uneven or entry.uneven or all_know)
     ]
+    return found if uneven else [*found, *_composed(collective, machine, grouped)]
+
+
+def _composed(collective: str, machine: Machine, grouped: bool) -> list[str]:
+    """Return the names of what is made for the network: other algorithms across hosts, shards in unequal shares."""
+    network = machine.network
+    if network is None:
+        return []
+    within, across = ACROSS.get(collective, ("", ()))
+    inner = f"{within}, " * (2 if len(network.sites) > 1 else 1)  # within hosts, and within sites
+    names = [f"hierarchical({inner}{name})" for name in across] if grouped else []
+    if collective == "allreduce" and network.uneven and len(network.sites) == 1 and len(machine.hosts) <= MOST_SHARED:
+        rates = network.rates if grouped else [network.rates[machine.host_of(rank)] for rank in range(machine.size)]
+        owned = f"two_shot({', '.join(map(str, shares(rates, PARTS_A_HOST * len(rates))))})"
+        names.append(f"hierarchical({inner}{owned})" if grouped else owned)
+    return names
 
 
 def candidates(collective: str, nbytes: int, machine: Machine, name: str | None = None) -> list[Choice]:

@@ -76,7 +76,7 @@ class Comm(Handle):
         self.rank: int = lib.pcm_comm_rank(self._handle)
         self.size: int = lib.pcm_comm_size(self._handle)
         self.machine = one_host(self.size) if machine is None else machine
-        self.groups: Groups | None = None if machine is None else [list(host) for host in machine.hosts]
+        self.groups: Groups | None = None if machine is None else machine.groups
         self._selector = selector_of(self.machine)
         self._trials: Trials | None = None
         if knobs.ALGO.value().confirm:
@@ -550,6 +550,13 @@ class Comm(Handle):
         from .explain import explain  # here: few programs ask
 
         return explain(collective, nbytes, self.machine, self._selector, records=self.trace(), settled=self._trials)
+
+    def settle(self, machine: Machine) -> None:
+        """Choose by what is known of the machine, from the next call on; all ranks must know the same."""
+        self.machine, self.groups = machine, machine.groups
+        self._selector = selector_of(machine)
+        if self._trials is not None:
+            self.confirm()
 
     def confirm(self) -> None:
         """From now on, blocking calls of a kind try the best candidates in turn and then keep what was fastest.

@@ -138,6 +138,12 @@ def _level(text: str) -> str:
     return text.upper()
 
 
+def _network(text: str) -> str:
+    if text not in ("auto", "fresh", "off"):
+        raise ValueError("expected auto, fresh or off")
+    return text
+
+
 def _switch(text: str) -> bool:
     if text not in ("0", "1"):
         raise ValueError("expected 0 or 1")
@@ -182,10 +188,16 @@ ALGO = Knob(
     "the algorithm to use, such as `ring` or `allreduce:ring;broadcast:binomial`; `@PATH`: a tuning table; "
     "`confirm`: try the best candidates first",
 )
+NETWORK = Knob(
+    "PYCOMM_NETWORK",
+    _network,
+    "auto",
+    "what is between hosts: `auto` measures it once a day, `fresh` measures it now, `off` takes all links to be alike",
+)
 TORCH_AS_GLOO = Knob("PYCOMM_TORCH_AS_GLOO", _switch, "0", "1: torch's gloo is pycomm, in programs that ask for gloo")
 DEBUG = Knob("PYCOMM_DEBUG", _level, "WARN", "how much to say: NONE, VERSION, WARN, INFO or TRACE")
 
 KNOBS: tuple[Knob[Any], ...] = (
-    RANK, SIZE, JOB, RENDEZVOUS, SECRET_FILE, SECRET, TRANSPORTS, TIMEOUT, SOCKET_IFNAME, ALGO, TORCH_AS_GLOO,
-    DEBUG,
+    RANK, SIZE, JOB, RENDEZVOUS, SECRET_FILE, SECRET, TRANSPORTS, TIMEOUT, SOCKET_IFNAME, ALGO, NETWORK,
+    TORCH_AS_GLOO, DEBUG,
 )  # fmt: skip

@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from .network import Network
+from .registry import Groups
 from .table import Table
 
 
@@ -21,6 +23,7 @@ class Machine:
         shared: whether the ranks of a host reach each other through its memory; if not, through sockets.
         table: what was learnt on such a machine.
         name: of a described machine; "" for one that ranks run on.
+        network: what is between the hosts; None: nobody measured it, or there is one host only.
     """
 
     hosts: tuple[tuple[int, ...], ...]
@@ -28,6 +31,7 @@ class Machine:
     shared: bool = True
     table: Table = field(default_factory=Table)
     name: str = ""
+    network: Network | None = None
 
     @property
     def size(self) -> int:
@@ -44,6 +48,16 @@ class Machine:
         """Whether some ranks reach each other through sockets only."""
         return len(self.hosts) > 1 or not self.shared
 
+    def host_of(self, rank: int) -> int:
+        """Return the number of a rank's host."""
+        return next(number for number, ranks in enumerate(self.hosts) if rank in ranks)
+
+    @property
+    def groups(self) -> Groups:
+        """Ranks that are near each other, nested: those of a host; where there are several sites, those of a site."""
+        sites = self.network.sites if self.network else ()
+        return tuple(tuple(self.hosts[host] for host in site) for site in sites) if len(sites) > 1 else self.hosts
+
     @functools.cached_property
     def transport(self) -> str:
         """How ranks reach each other: "shm", "tcp", or "mixed"."""
@@ -59,10 +73,11 @@ class Machine:
 
     def among(self, places: Mapping[int, int]) -> Machine:
         """Return the machine of those ranks alone that have a place, by their places."""
-        kept = [(tuple(sorted(places[r] for r in ranks if r in places)), count)
-                for ranks, count in zip(self.hosts, self.processors, strict=True)]  # fmt: skip
-        kept = sorted(pair for pair in kept if pair[0])
-        return replace(self, hosts=tuple(ranks for ranks, _ in kept), processors=tuple(count for _, count in kept))
+        kept = [(tuple(sorted(places[r] for r in ranks if r in places)), count, number)
+                for number, (ranks, count) in enumerate(zip(self.hosts, self.processors, strict=True))]  # fmt: skip
+        hosts, processors, numbers = zip(*sorted(one for one in kept if one[0]), strict=True)
+        network = self.network.among(numbers) if self.network and len(hosts) > 1 else None
+        return replace(self, hosts=hosts, processors=processors, network=network)
 
 
 def one_host(size: int, processors: int | None = None, *, shared: bool = True, table: Table | None = None) -> Machine:

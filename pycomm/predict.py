@@ -10,21 +10,26 @@ import numpy as np
 from . import costs, simulate
 from .candidates import Choice
 from .machine import Machine
+from .network import Network
 from .topology import Topology, flat
+from .topology.model import Ids, Links
+from .topology.routing import Tree
 from .traffic import Traffic, traffic
 
 if TYPE_CHECKING:
     from .bound import Bound
 
 
+_SHARING = 1 << 13  # operations at once, up to which it is simulated how they share links; beyond, links are added up
+_ENDLESS = 1e15  # bytes per second of links within a host, where terms of processors are known
 _MANY = 128  # ranks, beyond which hosts are taken to be equal: else pricing would take seconds
 
 
 class _Priced:
     """What the two models have in common: the schedules of all ranks, which are kept."""
 
-    def __init__(self, topology: Topology, terms: costs.Calibration | None) -> None:
-        self._topology, self._terms = topology, terms
+    def __init__(self, topology: Topology, terms: costs.Calibration | None, *, linked: bool = False) -> None:
+        self._topology, self._terms, self._linked = topology, terms, linked
         self._traffic: dict[tuple[str, str], Traffic] = {}
 
     def seconds(self, collective: str, choice: Choice, nbytes: int) -> float:
@@ -44,10 +49,10 @@ class _Priced:
         if key not in self._traffic:
             size, groups = self._topology.size, self._topology.groups
             self._traffic[key] = traffic(choice.algorithm, collective, size=size, groups=groups)
-        contention = self._terms is None  # of links: where terms are known, processors do all the work
-        return simulate.Bound(
-            self._traffic[key], self._topology, nbytes, choice.slices, choice.window, contention=contention
-        )
+        what = self._traffic[key]
+        # Of links: where terms are known and no network, processors do all the work.
+        contention = self._terms is None or (self._linked and len(what.kind) * choice.window <= _SHARING)
+        return simulate.Bound(what, self._topology, nbytes, choice.slices, choice.window, contention=contention)
 
 
 class Described(_Priced):
@@ -77,15 +82,21 @@ class Predictor(_Priced):
     def __init__(self, machine: Machine) -> None:
         machine = _even(machine)
         terms = costs.calibrated(machine.table.calibration, machine.processors, shared=machine.shared)
-        super().__init__(topology_of(machine), terms)
+        far = terms.far
+        super().__init__(
+            topology_of(machine, priced=far.latency + far.send + far.receive), terms, linked=machine.network is not None
+        )
+        self._machine = machine
 
     def bound(self, collective: str, nbytes: int) -> Bound:
         """Return what no schedule can beat, if no rank can take in bytes faster than the best of the terms says."""
         from .bound import bound  # here: a rank that chooses has no use for it
 
         assert self._terms is not None
-        ports = flat(self._topology.size, bandwidth=self._terms.fastest(nbytes, self._topology), latency=0.0)
-        return bound(collective, ports, nbytes)
+        fastest = self._terms.fastest(nbytes, self._topology)
+        if self._linked:
+            return bound(collective, topology_of(self._machine, inside=fastest), nbytes)
+        return bound(collective, flat(self._topology.size, bandwidth=fastest, latency=0.0), nbytes)
 
 
 def machine_of(topology: Topology) -> Machine:
@@ -97,14 +108,52 @@ def machine_of(topology: Topology) -> Machine:
     return Machine(hosts, tuple(map(len, hosts)), name=topology.name)
 
 
-def topology_of(machine: Machine) -> Topology:
-    """Return the ranks' places, without cost: where processors do all the work, links have none left."""
+def topology_of(machine: Machine, *, priced: float = 0.0, inside: float = np.inf) -> Topology:
+    """Return the ranks' places, and the links between their hosts if somebody measured them.
+
+    Args:
+        machine: the machine. Without a network its links cost nothing: processors do all the work.
+        priced: seconds of a message between hosts that are in the costs of processors, and so not in the links'.
+        inside: bytes per second that a rank can send, and receive.
+    """
     host = np.zeros(machine.size, np.int32)
     for number, ranks in enumerate(machine.hosts):
         host[list(ranks)] = number
+    if machine.network is not None:
+        return _linked(machine, machine.network, host, priced, min(inside, _ENDLESS))
     return replace(
-        flat(machine.size, bandwidth=np.inf, latency=0.0, name="this machine"),
+        flat(machine.size, bandwidth=inside, latency=0.0, name="this machine"),
         groups=machine.hosts, host=host, period=_period(machine),
+    )  # fmt: skip
+
+
+def _linked(machine: Machine, network: Network, host: Ids, priced: float, inside: float) -> Topology:
+    """Return a tree: ranks under hosts, hosts under sites, sites under what is between them."""
+    size, nhosts, nsites = machine.size, len(machine.hosts), len(network.sites)
+    sites = size + nhosts  # the number of the first one
+    parent = np.full(sites + nsites + (nsites > 1), -1, np.int32)
+    below = len(parent) - 1  # each vertex but the last has a link to its parent, and one from it
+    parent[:size], parent[sites:below] = size + host, below
+    for number, members in enumerate(network.sites):
+        parent[size + np.array(members)] = sites + number
+    rate, latency = np.full(below, inside), np.zeros(below)
+    rate[size:sites] = network.rates
+    latency[size:sites] = max(0.0, network.latency - priced) / 2
+    if nsites > 1:
+        rate[sites:] = network.far_rates
+        latency[sites:] = max(0.0, network.far_latency - network.latency) / 2
+    period = size if network.uneven or nsites > 1 else _period(machine)
+    kind = np.repeat(np.array([0, 1, 2], np.uint8), [size, nhosts, below - sites])
+    child = np.arange(below, dtype=np.int32)  # and the number of its link up
+    ends = child, parent[:-1]
+    links = Links(*map(np.concatenate, (ends, ends[::-1], *((one, one) for one in (rate, latency, kind)))))
+    labels = [*(f"rank {r}" for r in range(size)), *(f"host {h}" for h in range(nhosts))]
+    labels += [*(f"site {s}" for s in range(nsites)), "wide area"] if nsites > 1 else ["network"]
+    up = np.append(child, np.int32(-1))
+    tree = Tree(size, parent, up, np.where(up < 0, up, up + np.int32(below)))
+    return Topology(
+        "this machine", size, len(parent), links, ("memory", "host", "site"), tree, machine.groups, host,
+        np.full(size, np.inf), period, labels,
     )  # fmt: skip
 
 

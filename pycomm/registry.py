@@ -104,7 +104,7 @@ def add(entry: Algorithm) -> None:
 
 
 def add_family(entry: Algorithm, build: Callable[..., Algorithm]) -> None:
-    """Enter an algorithm that is made of others: `find(collective, "name(a, b)")` returns `build("a", "b")`."""
+    """Enter an algorithm that takes others, or numbers: `find(collective, "name(a, 2)")` returns `build("a", "2")`."""
     add(entry)
     _families[entry.collective, entry.name] = build
 
@@ -127,8 +127,9 @@ def find(collective: str, name: str | Callable[[Any], None]) -> Algorithm:
         return known
     build = _families.get((collective, base))
     if build is None or not rest.endswith(")"):
-        raise InvalidArgument(f"{name!r} names no algorithm: only those made of others take names in brackets")
-    return build(*rest[:-1].split(","))
+        why = "a bracket is not closed" if build else f"{base} takes nothing in brackets"
+        raise InvalidArgument(f"{name!r} names no algorithm: {why}")
+    return build(*_parts(rest[:-1]))
 
 
 def names(collective: str) -> list[str]:
@@ -150,6 +151,18 @@ def _of_function(collective: str, write: Write) -> Algorithm:
     if entered:
         raise InvalidArgument(f"{write.__name__} is entered for {entered[0].collective}, not for {collective}")
     return Algorithm(getattr(write, "__name__", "function"), collective, write, 1, _about(write))
+
+
+def _parts(inner: str) -> list[str]:
+    """Return what stands between the commas that are in no bracket: of "a,b(1,2)" the two parts a and b(1,2)."""
+    parts, depth = [""], 0
+    for char in inner:
+        depth += (char == "(") - (char == ")")
+        if char == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return parts
 
 
 def _origin(entry: Algorithm) -> tuple[str, str]:

@@ -146,7 +146,7 @@ _selectors: dict[object, Selector] = {}  # the latest ones, by what all that mat
 
 def selector_of(machine: Machine) -> Selector:
     """Return the selector of a machine, the same for all communicators on machines that are alike."""
-    key = machine.hosts, machine.processors, machine.shared, machine.name, machine.table.digest
+    key = machine.hosts, machine.processors, machine.shared, machine.name, machine.table.digest, machine.network
     found = _selectors.pop(key, None) or Selector(machine)
     _selectors[key] = found
     while len(_selectors) > _MOST_SELECTORS:

@@ -8,6 +8,7 @@ import socket
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -59,6 +60,7 @@ def init(
     world = joined.world
     comm = Comm(world, WORLD, range(job.size), joined.machine)
     comm.set_timeout(patience)
+    learn_network(comm)
 
     def on_lost(lost: int, why: str) -> None:
         if lost < 0:
@@ -69,6 +71,16 @@ def init(
 
     meeting.watch(on_lost)
     return comm
+
+
+def learn_network(comm: Comm) -> None:
+    """Let a communicator of all ranks choose by what is between their hosts, if there are several; see `discover`."""
+    if len(comm.machine.hosts) > 1:
+        from .discover import discover  # here: on one host there is nothing to find
+
+        network = discover(comm, _host())
+        if network is not None:
+            comm.settle(replace(comm.machine, network=network))
 
 
 class Joined(NamedTuple):

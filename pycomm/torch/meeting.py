@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from ..comm import Comm
 from ..errors import DeadlineExceeded, PycommError
-from ..start import WORLD, Joined, assemble
+from ..start import WORLD, Joined, assemble, learn_network
 
 _PATIENCE = 300.0  # seconds; a group's own timeout may be longer, but to wait so long for a rank to start helps nobody
 
@@ -88,11 +88,13 @@ def meet(store: Any, rank: int, size: int, ranks: Sequence[int], timeout: float,
         token = board.from_first("token", lambda: secrets.token_bytes(40))
         job, secret = int.from_bytes(token[:8], "little"), token[8:]
         joined = assemble(rank, size, job, secret, _endpoint(store), board.exchange)
-        home = _Home(joined)
+        comm = Comm(joined.world, WORLD, range(size), joined.machine)
+        comm.set_timeout(timeout)
+        learn_network(comm)
+        home = _Home(joined._replace(machine=comm.machine))
         founder = default and not ranks
         if founder:
             _default = home
-        comm = Comm(joined.world, WORLD, range(size), joined.machine)
     comm.set_timeout(timeout)
     return Membership(home, comm, founder=founder)
 

@@ -87,8 +87,8 @@ def test_groups_must_name_each_rank_once(groups):
     [
         ("hierarchical(nonsense)", "has no algorithm 'nonsense'"),
         ("hierarchical(hierarchical)", "not made of hierarchies"),
-        ("hierarchical(ring", "names no algorithm"),
-        ("ring(ring)", "only those made of others"),
+        ("hierarchical(ring", "a bracket is not closed"),
+        ("ring(ring)", "ring takes nothing in brackets"),
     ],
 )
 def test_names_that_mean_nothing(name, sentence):

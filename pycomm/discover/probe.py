@@ -1,0 +1,139 @@
+"""Measures the network between hosts, one rank of each: latencies of pairs, then what each can send and receive.
+
+All hosts do the same step at once, each with the host so many places further on. Where they end, the receivers' clocks
+tell; nobody needs to know the others'. A host is judged by the best partner that it had, so that one slow host does not
+make two look slow. Sizes double until a transfer takes long enough to be told from what buckets and buffers swallow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+
+from ..buffer import IN_PLACE
+from ..comm import MAX, SUM, Comm
+
+_ALL_PAIRS = 16  # hosts, up to which every pair is tried for latency; beyond, those 1, 2, 4, ... places apart
+_PINGS = 5
+_FIRST, _LARGEST = 1 << 17, 1 << 28  # bytes
+_LONG = 0.05  # seconds that the last transfer takes at least,
+_ROUND_TRIPS = 12  # and that many round trips: windows grow by doubling
+_REPEATS = 3  # transfers of the longest: what else runs makes some slow and none fast
+_PARTNERS = 3  # that a host's rate is measured with
+
+
+class Lines(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        latency: seconds from host to host, (hosts, hosts), inf where it was not measured.
+        sites: which hosts are near each other.
+        rates: bytes per second of each host.
+        far_rates: of each site, to the others and back; empty if there is one.
+    """
+
+    latency: np.ndarray
+    sites: tuple[tuple[int, ...], ...]
+    rates: np.ndarray
+    far_rates: np.ndarray
+
+
+def measure(leaders: Comm) -> Lines:
+    """Measure; all ranks of the communicator, one a host, must call this, and get the same."""
+    from .network import sites_of  # here: the two need each other
+
+    latency = _latencies(leaders)
+    sites = sites_of(latency)
+    trip = 2 * float(latency[np.isfinite(latency)].min())
+    far_trip = 2 * float(latency[np.isfinite(latency)].max())
+    own = next(site for site in sites if leaders.rank in site)
+    rates = np.zeros(leaders.size)
+    most = max(map(len, sites))
+    for shift in range(1, 1 + min(_PARTNERS, most - 1)):
+        rates = np.maximum(rates, _rates(leaders, _shifted(own, leaders.rank, shift), trip))
+    far_rates = np.zeros(0)
+    if len(sites) > 1:
+        far = _rates(leaders, _across(sites, leaders.rank), far_trip)
+        far_rates = np.array([far[list(site)].sum() for site in sites])
+        rates = np.maximum(rates, far)  # a site's only host has no other partner
+    return Lines(latency, sites, rates, far_rates)
+
+
+def _latencies(leaders: Comm) -> np.ndarray:
+    size, rank = leaders.size, leaders.rank
+    shifts = range(1, size) if size <= _ALL_PAIRS else [1 << k for k in range(size.bit_length()) if 1 << k < size]
+    own = np.full(size, np.inf)
+    token, answer = np.zeros(1, np.uint8), np.zeros(1, np.uint8)
+    for shift in shifts:
+        to, frm = (rank + shift) % size, (rank - shift) % size
+        for ping in range(_PINGS + 1):  # the first one connects
+            leaders.Barrier()
+            before = perf_counter()
+            for there, back in ((to, frm), (frm, to)):
+                request = leaders.Irecv(answer, back)
+                leaders.Send(token, there)
+                request.Wait()
+            if ping:
+                own[to] = min(own[to], (perf_counter() - before) / 2)
+    table = np.empty((size, size))
+    leaders.Allgather(own, table)
+    return table
+
+
+def _shifted(site: Sequence[int], rank: int, shift: int) -> tuple[int, int] | None:
+    """Return whom a host sends to, and from whom it receives, that many places further in its site; None: nobody."""
+    place = site.index(rank)
+    if shift % len(site) == 0:
+        return None
+    return site[(place + shift) % len(site)], site[(place - shift) % len(site)]
+
+
+def _across(sites: Sequence[Sequence[int]], rank: int) -> tuple[int, int] | None:
+    """Return the same for a partner in the next site, and in the one before: as many pairs as all sites have hosts."""
+    number = next(i for i, site in enumerate(sites) if rank in site)
+    place = sites[number].index(rank)
+    if place >= min(map(len, sites)):
+        return None
+    return sites[(number + 1) % len(sites)][place], sites[number - 1][place]
+
+
+def _rates(leaders: Comm, partners: tuple[int, int] | None, trip: float) -> np.ndarray:
+    """Return what each host could both send and receive in a second, while all do; 0 of those without partners."""
+    long = max(_LONG, _ROUND_TRIPS * trip)
+    nbytes = _FIRST
+    while (slowest := _slowest(leaders, _transfer(leaders, partners, nbytes))) < long and nbytes < _LARGEST:
+        nbytes *= 2
+    repeats = range(_REPEATS if slowest < 4 * long else 1)
+    took = min(_transfer(leaders, partners, nbytes) for _ in repeats)
+    received, sent = np.zeros((2, leaders.size))
+    if partners is not None:
+        received[leaders.rank] = sent[partners[1]] = nbytes / (took - trip / 2)
+    leaders.Allreduce(IN_PLACE, received, SUM)
+    leaders.Allreduce(IN_PLACE, sent, SUM)
+    return np.minimum(received, sent)
+
+
+def _slowest(leaders: Comm, seconds: float) -> float:
+    said = np.array([seconds])
+    leaders.Allreduce(IN_PLACE, said, MAX)
+    return float(said[0])
+
+
+def _transfer(leaders: Comm, partners: tuple[int, int] | None, nbytes: int) -> float:
+    """Return the seconds from when all begin until this host has got its bytes."""
+    data = np.zeros(nbytes if partners else 0, np.uint8)
+    room = np.ones_like(data)
+    leaders.Barrier()
+    before = perf_counter()
+    if partners is None:
+        return 0.0
+    to, frm = partners
+    receive: Callable[[], object] = leaders.Irecv(room, frm).Wait
+    send: Callable[[], object] = leaders.Isend(data, to).Wait
+    receive()
+    took = perf_counter() - before
+    send()
+    return took
