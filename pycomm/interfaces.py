@@ -29,16 +29,23 @@ def _ipv6() -> list[tuple[str, str]]:
     return [(f[5], socket.inet_ntop(socket.AF_INET6, bytes.fromhex(f[0]))) for f in lines if f[3] == "00"]
 
 
+def addresses_of() -> dict[str, list[str]]:
+    """Return the addresses of each interface, IPv4 first."""
+    found = {name: [address] if (address := _ipv4(name)) else [] for _, name in socket.if_nameindex()}
+    for name, address in _ipv6():
+        found[name].append(address)
+    return found
+
+
 def addresses(allowed: InterfaceFilter) -> list[str]:
     """Return the addresses of the interfaces that a filter allows, IPv4 first.
 
     Raises:
         LaunchError: it allows none that has an address.
     """
-    names = [name for _, name in socket.if_nameindex() if allowed.allows(name)]
-    found = [address for name in names if (address := _ipv4(name))]
-    found += [address for name, address in _ipv6() if name in names]
+    everything = addresses_of()
+    found = sorted((a for name in everything if allowed.allows(name) for a in everything[name]), key=lambda a: ":" in a)
     if not found:
-        have = ", ".join(name for _, name in socket.if_nameindex())
+        have = ", ".join(everything)
         raise LaunchError(f"PYCOMM_SOCKET_IFNAME allows no interface that has an address; this host has {have}")
     return found

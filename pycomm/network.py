@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,9 +48,25 @@ class Network:
             far if len(far) > 1 else (), self.far_latency,
         )  # fmt: skip
 
+    def lines(self) -> Iterator[str]:
+        """Yield it for people."""
+        yield f"network: {len(self.rates)} hosts, {1e6 * self.latency:.3g} us apart"
+        alike: dict[float, list[int]] = {}
+        for host, rate in enumerate(self.rates):
+            alike.setdefault(rate, []).append(host)
+        for rate, numbers in alike.items():
+            yield f"  {_say_rate(rate)} each way: host{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+        for site, rate in zip(self.sites, self.far_rates, strict=False):
+            hosts = ", ".join(map(str, site))
+            yield f"  {_say_rate(rate)} and {1e3 * self.far_latency:.3g} ms from the site of hosts {hosts} to others"
+
     def dumps(self) -> str:
         """Return it as JSON."""
         return json.dumps(asdict(self))
+
+
+def _say_rate(rate: float) -> str:
+    return f"{8e-9 * rate:.3g} Gbit/s"
 
 
 def loads(text: str | bytes) -> Network:
