@@ -16,6 +16,7 @@ from .table import Override
 
 _STEPS = 4  # an octave; sizes in a step share their choice, so that few are ever priced
 _MOST_SELECTORS = 64
+_MANY, _PROMISING = 16, 3  # candidates, beyond which slicings are tried of so many algorithms only
 _EXACT = 64  # bytes up to which each size is a step of its own
 _UNEVEN = 1 << 16  # bytes a rank: for what is chosen where ranks do not know each other's lengths
 
@@ -126,8 +127,20 @@ class Selector:
             if key not in self._chosen:
                 choices = candidates(collective, nbytes, self._machine, name)
                 alone = len(choices) == 1 or self._machine.size == 1
+                if self._machine.network is not None and len(choices) > _MANY:
+                    choices = self._promising(collective, nbytes, choices)
                 self._chosen[key] = choices[0] if alone else self._priced(collective, nbytes, choices)[0].choice
             return self._chosen[key]
+
+    def _promising(self, collective: str, nbytes: int, choices: list[Choice]) -> list[Choice]:
+        """Return those of the algorithms that are fastest in a middle number of slices.
+
+        What shares links takes ten times as long to price as what does not, and a call waits for it.
+        """
+        counts = sorted({choice.slices for choice in choices})
+        middle = [choice for choice in choices if choice.slices == counts[len(counts) // 2]]
+        best = {one.choice.algorithm for one in self._priced(collective, nbytes, middle)[:_PROMISING]}
+        return [choice for choice in choices if choice.algorithm in best]
 
     def _uneven(self, collective: str) -> str:
         choices = [Choice(name, 1, 1) for name in algorithms(collective, self._machine, uneven=True)]
