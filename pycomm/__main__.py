@@ -1,4 +1,4 @@
-"""The command `pycomm`: run, info, verify, show, topo, simulate, tune, explain, perf."""
+"""The command `pycomm`: run, info, verify, show, topo, simulate, tune, explain, perf, lab."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ _COMMANDS = {
     "perf": "pycomm.perf.cli",
     "tune": "pycomm.tune.cli",
     "explain": "pycomm.explain_cli",
+    "lab": "pycomm.lab.cli",
+    "lab-ssh": "pycomm.lab.cli",
 }
 
 

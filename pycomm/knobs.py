@@ -195,9 +195,10 @@ NETWORK = Knob(
     "what is between hosts: `auto` measures it once a day, `fresh` measures it now, `off` takes all links to be alike",
 )
 TORCH_AS_GLOO = Knob("PYCOMM_TORCH_AS_GLOO", _switch, "0", "1: torch's gloo is pycomm, in programs that ask for gloo")
+LAB = Knob("PYCOMM_LAB", str, "", "the hosts of `pycomm lab`, which sets it; `pycomm run` starts its ranks there")
 DEBUG = Knob("PYCOMM_DEBUG", _level, "WARN", "how much to say: NONE, VERSION, WARN, INFO or TRACE")
 
 KNOBS: tuple[Knob[Any], ...] = (
     RANK, SIZE, JOB, RENDEZVOUS, SECRET_FILE, SECRET, TRANSPORTS, TIMEOUT, SOCKET_IFNAME, ALGO, NETWORK,
-    TORCH_AS_GLOO, DEBUG,
+    TORCH_AS_GLOO, LAB, DEBUG,
 )  # fmt: skip

@@ -12,6 +12,7 @@ import os
 import runpy
 import shutil
 import signal
+import socket
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from pycomm import host, knobs
 from pycomm.errors import InvalidArgument, SystemRefused
+from pycomm.lab.place import Place, enter_as_rank, from_environment, here, spread
 from pycomm.launch import execute
 from pycomm.processes import Team, adopt_orphans, end_orphans, in_terminals_foreground
 
@@ -144,7 +146,8 @@ def _launch(args: argparse.Namespace) -> int | None:
     from pycomm.output import Tagger
     from pycomm.supervisor import Meeting
 
-    endpoint = knobs.RENDEZVOUS.value()
+    places = _places(args.n)
+    endpoint = knobs.RENDEZVOUS.value() or (_endpoint(places) if places else "")
     # Within a rank of another job the variable names that job's hub.
     meeting = Meeting(args.n, "" if endpoint.startswith("hub+") else endpoint)
     tagger = Tagger() if args.tag else None
@@ -163,6 +166,8 @@ def _launch(args: argparse.Namespace) -> int | None:
         if forked:
             signals.close()
             meeting.enter(rank)
+            if places:
+                enter_as_rank(places, args.n, rank)
             if args.pin:
                 processors = sorted(os.sched_getaffinity(0))
                 os.sched_setaffinity(0, {processors[rank % len(processors)]})
@@ -173,6 +178,22 @@ def _launch(args: argparse.Namespace) -> int | None:
         if tagger:
             tagger.in_parent()
     return _supervise(args, team, meeting, tagger, signals)
+
+
+def _places(size: int) -> list[Place]:
+    """Return the hosts of the laboratory in which this runs, if it is one; after it was checked that the job fits."""
+    found = from_environment()
+    if found:
+        spread(found, size)
+    return found
+
+
+def _endpoint(places: list[Place]) -> str:
+    """Return where ranks on several hosts of a laboratory reach this process."""
+    address = here(places).address
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return f"tcp://{address}:{probe.getsockname()[1]}"
 
 
 class _Signals:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ..errors import InvalidArgument
 from . import units
 from .board import Board
 from .check import smallest_period
+from .entries import Table, names
 from .generators import NVLINK, NVLINK_LATENCY, generate
 from .model import Topology
 from .modify import Degrade, degrade, speed_of_ranks
@@ -32,7 +33,7 @@ def read_toml(path: Path) -> Topology:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as why:
         raise InvalidArgument(f"{path}: {why}") from None
     try:
-        return _machine(_Table("the file", content), path.stem)
+        return _machine(Table("the file", content), path.stem)
     except InvalidArgument as why:
         raise InvalidArgument(f"{path}: {why}") from None
 
@@ -49,53 +50,7 @@ class _Host(NamedTuple):
     group: str
 
 
-class _Table:
-    """A table of the file, whose keys are taken one by one."""
-
-    def __init__(self, where: str, content: dict[str, Any]) -> None:
-        self._where, self._content = where, dict(content)
-        self._known: list[str] = []
-
-    def take(self, key: str, kinds: type | tuple[type, ...], default: Any = None) -> Any:
-        """Return the value of a key, which must be there if there is no default."""
-        self._known.append(key)
-        value = self._content.pop(key, default)
-        if value is None:
-            raise InvalidArgument(f"{self._where} needs {key}")
-        if not isinstance(value, kinds) or isinstance(value, bool) != (kinds is bool):
-            raise InvalidArgument(f"{self._where}: {key} = {value!r} is of the wrong type")
-        return value
-
-    def read(self, key: str, reader: Callable[[str], Any], default: Any = None) -> Any:
-        """Return the value of a key that is a number with a unit, or a number."""
-        self._known.append(key)
-        if key not in self._content and default is not None:
-            return default
-        value = self.take(key, (str, int, float))
-        try:
-            return reader(str(value))
-        except InvalidArgument as why:
-            raise InvalidArgument(f"{self._where}: {key}: {why}") from None
-
-    def tables(self, key: str) -> list[_Table]:
-        """Return the tables [[key]]."""
-        entries = self.take(key, (list, dict), [])
-        if isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries):
-            raise InvalidArgument(f"{self._where}: write [[{key}]], once for each")
-        return [_Table(f"[[{key}]] number {number}", entry) for number, entry in enumerate(entries, 1)]
-
-    def has(self, key: str) -> bool:
-        """Tell whether a key is there."""
-        return key in self._content
-
-    def done(self) -> None:
-        """Refuse keys that nobody has taken."""
-        for key in self._content:
-            known = ", ".join(dict.fromkeys(self._known))
-            raise InvalidArgument(f"{self._where}: there is no {key!r} here: it may have {known}")
-
-
-def _machine(table: _Table, stem: str) -> Topology:
+def _machine(table: Table, stem: str) -> Topology:
     name = table.take("name", str, stem)
     if table.has("generator"):
         topology = replace(generate(table.take("generator", str)), name=name)
@@ -108,7 +63,7 @@ def _machine(table: _Table, stem: str) -> Topology:
     return topology
 
 
-def _degrade(table: _Table) -> Degrade:
+def _degrade(table: Table) -> Degrade:
     keeps = table.read("keeps", units.factor)
     if table.has("link"):
         ends = table.take("link", list)
@@ -124,7 +79,7 @@ def _degrade(table: _Table) -> Degrade:
     return change
 
 
-def _wired(table: _Table, name: str) -> Topology:
+def _wired(table: Table, name: str) -> Topology:
     board = Board()
     described = [_host(entry) for entry in table.tables("host")]
     hosts = [(label, host) for host in described for label in host.names]
@@ -136,7 +91,7 @@ def _wired(table: _Table, name: str) -> Topology:
         for k in range(host.ranks):
             board.cable(f"{label}/{k}", label, "inside", host.inside, host.inside_latency / 2)
     for entry in table.tables("switch"):
-        for label in _names(entry, "switch"):
+        for label in names(entry, "switch"):
             board.switch(label)
         entry.done()
     for entry in table.tables("link"):
@@ -149,13 +104,13 @@ def _wired(table: _Table, name: str) -> Topology:
     return smallest_period(speed_of_ranks(replace(topology, reduce_rate=rates), speeds))
 
 
-def _host(table: _Table) -> _Host:
-    names = _names(table, "host")
+def _host(table: Table) -> _Host:
+    labels = names(table, "host")
     ranks = table.read("ranks", units.count)
     cores = table.read("cores", units.count, ranks)
     usual = NVLINK_LATENCY if ranks > 1 else 0.0
     host = _Host(
-        names, ranks, table.read("speed", units.factor, 1.0),
+        labels, ranks, table.read("speed", units.factor, 1.0),
         table.read("reduce", units.rate, np.inf) * min(1.0, cores / ranks),
         table.read("inside", units.rate, NVLINK), table.read("inside_latency", units.seconds, usual),
         table.take("group", str, ""),
@@ -164,17 +119,7 @@ def _host(table: _Table) -> _Host:
     return host
 
 
-def _names(table: _Table, default: str) -> list[str]:
-    """Return what the things of a table are called: its name, with numbers from 0 if `count` is given."""
-    name = table.take("name", str, default)
-    if not name or any(sign in name for sign in "/*?[]"):
-        raise InvalidArgument(f"name = {name!r} must have letters, and none of / * ? [ ]")
-    if not table.has("count"):
-        return [name]
-    return [f"{name}{number}" for number in range(table.read("count", units.count))]
-
-
-def _link(table: _Table, board: Board) -> None:
+def _link(table: Table, board: Board) -> None:
     ones, others = (_matching(board, table.take(end, str)) for end in ("from", "to"))
     kind = table.take("kind", str, "link")
     bandwidth, latency = table.read("bandwidth", units.rate), table.read("latency", units.seconds)
