@@ -31,6 +31,7 @@ class Lab:
     Attributes:
         model: what was asked for.
         places: the hosts.
+        state: the value of PYCOMM_LAB by which processes find them.
     """
 
     def __init__(self, model: Model) -> None:
@@ -58,11 +59,6 @@ class Lab:
     def close(self) -> None:
         """Remove the hosts; their processes live on, without a network."""
         self._stack.close()
-
-    @property
-    def state(self) -> str:
-        """The value of PYCOMM_LAB by which processes find the hosts."""
-        return f"/proc/{os.getpid()}/fd/{self._memory}"
 
     def set_rate(self, host: str | int, nic: int, rate: float) -> None:
         """Change the rate of a card, bytes per second, both ways.
@@ -130,9 +126,10 @@ class Lab:
         for number, trunk in enumerate(model.trunks):
             self._join(number, trunk)
         self.places = self._places()
-        self._memory = os.memfd_create("pycomm-lab")
-        self._stack.callback(os.close, self._memory)
-        os.write(self._memory, place.dumps(self.places).encode())
+        memory = os.memfd_create("pycomm-lab")  # so that no file outlives this process
+        self._stack.callback(os.close, memory)
+        os.write(memory, place.dumps(self.places).encode())
+        self.state = f"/proc/{os.getpid()}/fd/{memory}"
 
     def _keeper(self, name: str, prepare: Callable[[], None]) -> Keeper:
         keeper = Keeper(name, prepare)
