@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Event", "Host", "Lab", "Model", "Trunk", "load", "loads"]
 
-_HOMES = {"Lab": "build", "Event": "model", "Host": "model", "Model": "model", "Trunk": "model", "load": "read", "loads": "read"}
+_HOMES = {"Lab": "build", "load": "read", "loads": "read"}
 
 
 def __getattr__(name: str) -> object:
     """Import what is asked for: ranks load this package, and need only `place`."""
     from importlib import import_module
 
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'model')}"), name)

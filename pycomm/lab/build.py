@@ -20,7 +20,6 @@ from .namespaces import Keeper, own_files
 
 _PORT = 5077  # where ranks meet, if nobody else says
 _FRAME = 1514  # bytes
-_BURST = 200e-6  # seconds: what a link may catch up on when a timer came late
 _LEAST_QUEUE = 64 << 10
 _PATIENCE = 20.0
 
@@ -188,13 +187,12 @@ class Lab:
             with contextlib.suppress(SystemRefused):  # there was no limit
                 _run(keeper, "tc", [f"qdisc delete dev {device} root"])
             return
-        burst = max(2 * _FRAME, round(rate * _BURST))
+        burst = max(2 * _FRAME, round(rate * self.model.burst))
         limit = max(_LEAST_QUEUE, round(rate * (self.model.queue + delay)))
-        # A packet that is cut by the network card, or here, is longer than a frame: it must not be longer than the burst.
-        _ip(keeper, [f"link set {device} gso_max_size {max(_FRAME, min(burst, 65536))}"])
-        _run(keeper, "tc", [
-            f"qdisc replace dev {device} root tbf rate {round(8 * rate)}bit burst {burst} limit {limit}"
-        ])  # fmt: skip
+        # What network cards would cut must fit into the burst with all its headers, or the kernel cuts it here.
+        _ip(keeper, [f"link set {device} gso_max_size {max(_FRAME, min(burst // 2, 65536))}"])
+        shape = f"rate {round(8 * rate)}bit burst {burst} limit {limit}"
+        _run(keeper, "tc", [f"qdisc replace dev {device} root tbf {shape}"])
 
     def _places(self) -> list[place.Place]:
         every = sorted(os.sched_getaffinity(0))
@@ -252,9 +250,10 @@ def _ip(keeper: Keeper, lines: Sequence[str]) -> None:
 
 def _run(keeper: Keeper, tool: str, lines: Sequence[str]) -> None:
     """Give lines to `ip` or `tc` in a network namespace."""
+    text = "\n".join(lines)
     with keeper.network():
         done = subprocess.run(
-            [tool, "-batch", "-"], input="\n".join(lines), capture_output=True, text=True, timeout=_PATIENCE, check=False
+            [tool, "-batch", "-"], input=text, capture_output=True, text=True, timeout=_PATIENCE, check=False
         )
     if done.returncode:
         raise SystemRefused(f"`{tool}` says: {done.stderr.strip()}; it was given: {'; '.join(lines)}")

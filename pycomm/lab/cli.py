@@ -1,4 +1,4 @@
-"""The commands `pycomm lab`, which runs a command in a laboratory, and `pycomm lab-ssh`, which reaches its other hosts."""
+"""The commands `pycomm lab`, which runs a command in a laboratory, and `pycomm lab-ssh`, which reaches all its hosts."""
 
 from __future__ import annotations
 

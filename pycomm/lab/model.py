@@ -81,6 +81,7 @@ class Model:
         events: what happens, at any times.
         congestion: TCP's congestion control, as net.ipv4.tcp_congestion_control takes it.
         queue: seconds that a frame waits, at most, in front of a link before it is dropped.
+        burst: seconds of its rate that a link passes at once after a rest, and may catch up on if a timer came late.
         seed: of the losses; the same seed loses the same frames, counted from the start.
 
     Raises:
@@ -93,6 +94,7 @@ class Model:
     events: tuple[Event, ...] = ()
     congestion: str = "cubic"
     queue: float = 0.02
+    burst: float = 0.5e-3
     seed: int = 0
 
     def __post_init__(self) -> None:

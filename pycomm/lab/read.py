@@ -43,9 +43,10 @@ def loads(text: str, name: str = "lab") -> Model:
         tuple(host for entry in table.tables("host") for host in _hosts(entry)),
         tuple(_trunk(entry) for entry in table.tables("trunk")),
         tuple(sorted((_event(entry) for entry in table.tables("event")), key=lambda event: event.at)),
-        table.take("congestion", str, "cubic"),
-        table.read("queue", units.seconds, 0.02),
-        table.take("seed", int, 0),
+        table.take("congestion", str, Model.congestion),
+        table.read("queue", units.seconds, Model.queue),
+        table.read("burst", units.seconds, Model.burst),
+        table.take("seed", int, Model.seed),
     )
     table.done()
     return model

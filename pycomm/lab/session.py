@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from .. import knobs
-from ..errors import InvalidArgument, PycommError
+from ..errors import PycommError
 from ..processes import in_terminals_foreground
 from .build import Lab, check_machine
 from .model import Model
