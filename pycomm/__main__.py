@@ -22,7 +22,6 @@ _COMMANDS = {
     "tune": "pycomm.tune.cli",
     "explain": "pycomm.explain_cli",
     "lab": "pycomm.lab.cli",
-    "lab-ssh": "pycomm.lab.cli",
 }
 
 

@@ -263,7 +263,7 @@ def check_machine(model: Model) -> None:
     """Say what is missing before anything is made."""
     missing = [] if os.geteuid() == 0 else ["to be root"]
     missing += [f"`{tool}` (of iproute2)" for tool in ("ip", "tc") if not shutil.which(tool)]
-    wired = (*model.hosts, *model.trunks)
+    wired: tuple[Host | Trunk, ...] = (*model.hosts, *model.trunks)
     if any(link.delay or link.loss for link in wired) and not Path("/dev/net/tun").exists():
         missing.append("/dev/net/tun, for delays and losses")
     if missing:

@@ -103,6 +103,8 @@ def _hold(model: Model, body: Callable[[], int], host: int, passed: set[signal.S
 
 def _be_on(lab: Lab, host: int, body: Callable[[], int]) -> int:
     os.environ[knobs.LAB.name] = lab.state
+    # UCX takes processes of one kernel for neighbours that share memory, whatever host they are on.
+    os.environ.setdefault("UCX_TLS", "self,tcp")
     lab.places[host].enter()
     return body()
 
