@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pycomm.environment import Placement, recognise
 from pycomm.errors import InvalidArgument, LaunchError
+from pycomm.lab import Model, load
+from pycomm.lab.machine import topology
+from pycomm.lab.session import session as in_laboratory
 
 from . import machine, plot, report, session
 from .adapters import join
@@ -54,6 +58,7 @@ def register(subparsers: Any) -> None:
     add("-T", "--timeout", type=float, default=120.0, metavar="S", help="seconds to wait for any answer (default 120)")
     add("-J", "--output_file", type=Path, metavar="FILE", help="write everything as JSON")
     add("--vs", default="", metavar="LIBRARIES", help=f"compare with, by commas: {', '.join(RIVALS)}, mpi, or all")
+    add("--lab", type=Path, metavar="FILE", help="launch the ranks on the hosts of this laboratory (docs/lab.md)")
     add("--transport", metavar="NAMES", help="pycomm's transports, such as shm, tcp or shm,tcp")
     add("--algorithm", metavar="NAME", help="pycomm's algorithm, instead of the one that it would choose")
     add("--slices", type=int, metavar="N", help="pycomm's slices, instead of the number that it would choose")
@@ -63,15 +68,28 @@ def register(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure as asked: 0, or 1 if a result was wrong or pycomm failed.
+    """Measure as asked, in a laboratory if one is given: 0, or 1 if a result was wrong or pycomm failed.
 
     Raises:
         InvalidArgument: the request makes no sense.
         LaunchError: this is a rank of a job, but the job's environment is broken.
     """
+    if not arguments.lab:
+        return _measure(arguments, None)
+    place = recognise()
+    if place.launcher != "none":
+        raise InvalidArgument(f"--lab launches ranks, but {place.variable} says that this is one of a job already")
+    model = load(arguments.lab)
+    return in_laboratory(model, lambda: _measure(arguments, model))
+
+
+def _measure(arguments: argparse.Namespace, model: Model | None) -> int:
     place = recognise()
     servers = _join_here(arguments, place) if place.launcher != "none" else None
-    if servers is None:
+    if model is not None:
+        ranks = arguments.ranks or sum(host.ranks or 1 for host in model.hosts)
+        request = replace(_request(arguments, ranks), topology=topology(model, ranks))
+    elif servers is None:
         request = _request(arguments, arguments.ranks or max(2, machine.cores()))
     else:
         library = next(iter(servers.values())).library

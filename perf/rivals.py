@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from pycomm.errors import InvalidArgument
+from pycomm.lab.place import from_environment, spread
 
 _PATIENCE = 20.0
 
@@ -51,6 +54,23 @@ def prefix_of(name: str) -> Path:
     return Path.home() / ".cache" / "pycomm" / "rivals" / name
 
 
+# ---- the hosts of a laboratory, if this runs in one ----
+
+
+def _ssh() -> str:
+    return str(Path(sysconfig.get_path("scripts")) / "pycomm-lab-ssh")
+
+
+def _hosts(ranks: int) -> list[tuple[str, int]]:
+    """The names of the hosts, and how many of the ranks each gets; none outside of a laboratory."""
+    places = from_environment()
+    return [(place.name, count) for place, count in zip(places, spread(places, ranks), strict=True)] if places else []
+
+
+def _slots(ranks: int) -> str:
+    return ",".join(f"{name}:{count}" for name, count in _hosts(ranks) if count)
+
+
 # ---- pycomm, and gloo ----
 
 
@@ -67,8 +87,12 @@ def _find_gloo() -> str | None:
 
 
 def _launch_gloo(place: str, ranks: int, worker: list[str]) -> Launch:
-    common = {"WORLD_SIZE": str(ranks), "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
-    return [(worker, common | {"RANK": str(rank)}) for rank in range(ranks)]
+    hosts = _hosts(ranks)
+    interface = os.environ.get("GLOO_SOCKET_IFNAME", "eth0" if hosts else "lo")
+    common = {"WORLD_SIZE": str(ranks), "GLOO_SOCKET_IFNAME": interface}
+    homes = [name for name, count in hosts for _ in range(count)]
+    commands = [[_ssh(), name, "exec " + shlex.join(worker)] for name in homes] or [worker] * ranks
+    return [(command, common | {"RANK": str(rank)}) for rank, command in enumerate(commands)]
 
 
 # ---- MPI ----
@@ -106,17 +130,26 @@ def _library_of(mpiexec: Path) -> dict[str, str]:
 
 
 def _launch_openmpi(place: str, ranks: int, worker: list[str]) -> Launch:
-    command = [place, "--oversubscribe", "--bind-to", "none", "-n", str(ranks), *worker]
+    spread_out = ["--oversubscribe"]
+    if slots := _slots(ranks):
+        # Each host believes that it has a processor for each of its ranks, and would never yield one.
+        spread_out = ["--host", slots, "--prtemca", "plm_ssh_agent", _ssh(), "--mca", "mpi_yield_when_idle", "1"]
+    command = [place, *spread_out, "--bind-to", "none", "-n", str(ranks), *worker]
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
     return [(command, root | _library_of(Path(place)))]
 
 
 def _launch_mpich(place: str, ranks: int, worker: list[str]) -> Launch:
-    return [([place, "-n", str(ranks), *worker], _library_of(Path(place)))]
+    slots = _slots(ranks)
+    spread_out = ["-hosts", slots, "-launcher", "ssh", "-launcher-exec", _ssh()] if slots else []
+    return [([place, *spread_out, "-n", str(ranks), *worker], _library_of(Path(place)))]
 
 
 def _launch_impi(place: str, ranks: int, worker: list[str]) -> Launch:
-    return [([place, "-n", str(ranks), *worker], {"I_MPI_PIN": "off"} | _library_of(Path(place)))]
+    slots = _slots(ranks)
+    spread_out = ["-hosts", slots, "-launcher", "ssh", "-launcher-exec", _ssh()] if slots else []
+    variables = {"I_MPI_PIN": "off"} | ({"FI_PROVIDER": "tcp"} if slots else {})
+    return [([place, *spread_out, "-n", str(ranks), *worker], variables | _library_of(Path(place)))]
 
 
 def _mpi(name: str, vendor: str, package: str, launch: Callable[[str, int, list[str]], Launch]) -> Rival:

@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pycomm.bound import Bound, bound
+from pycomm.contract import CONTRACTS
 from pycomm.errors import InvalidArgument
+from pycomm.topology import Topology
 
 from . import limit, machine, report, rivals
 from .bench import Cell
@@ -37,6 +40,7 @@ class Request:
         per_call: print nccl-tests' -I columns.
         patience: seconds that starting, or any one round of a cell, may take.
         header: the line of parameters that nccl-tests prints.
+        topology: the machine whose links bound the times; None: what this machine's memory or loopback allows does.
     """
 
     cases: list[Case]
@@ -51,6 +55,7 @@ class Request:
     per_call: bool
     patience: float
     header: str
+    topology: Topology | None = None
 
 
 @dataclass
@@ -140,6 +145,9 @@ class _Session:
 
     def find_limit(self) -> None:
         """Measure what bounds this run, in bytes a second; 0 where nothing can be said (ranks on several hosts)."""
+        if self.request.topology:
+            self.say(f"# Limit: what the links of {self.request.topology.name} allow any schedule (docs/bound.md)")
+            return
         if len({host for _, host in self.jobs[0].hosts}) > 1:
             return
         request = {"do": "socket" if self._over_sockets else "memory"}
@@ -176,6 +184,8 @@ class _Session:
         for refusal in refusals:
             self.say(f"# {refusal}")
         self.results.rows += rows
+        if rows and (best := self._bound(case, largest := max(row.bytes for row in rows), rows[0].root)):
+            self.say(f"# {format_size(largest)}: {best.sentence}")
         for line in report.footer(case.program, rows, self._reference):
             self.say(line)
         for line in report.ratio_lines(rows, self._reference) + report.verdict_lines(rows, self._reference):
@@ -201,6 +211,12 @@ class _Session:
             self._introduced = True
         for line in report.header(self.request.per_call):
             self.say(line)
+
+    def _bound(self, case: Case, nbytes: int, root: int) -> Bound | None:
+        """What no schedule can beat on the described machine; None where that is not known."""
+        if not self.request.topology or case.name not in CONTRACTS:
+            return None
+        return bound(case.name, self.request.topology, nbytes, root)
 
     def _drop(self, job: Job, error: Exception) -> None:
         self.jobs.remove(job)
@@ -228,7 +244,10 @@ class _Session:
     def _row(self, case: Case, library: str, cell: Cell, sample: Sample) -> Row:
         request, itemsize = self.request, dtype_of(cell.dtype).itemsize
         least = None
-        if not cell.in_place and self._rate:
+        if not cell.in_place and request.topology:
+            best = self._bound(case, case.nbytes(cell.count, itemsize, request.ranks), cell.root)
+            least = best.seconds if best else None
+        elif not cell.in_place and self._rate:
             least = limit.least_bytes(case, cell.count, itemsize, request.ranks, self._over_sockets) / self._rate
         ours = library == "pycomm"
         return make_row(

@@ -20,12 +20,13 @@ from .namespaces import Keeper, own_files
 
 _PORT = 5077  # where ranks meet, if nobody else says
 _FRAME = 1514  # bytes
+_LONGEST = 65536  # bytes that are handed to a card at once, to be cut into frames
 _LEAST_QUEUE = 64 << 10
 _PATIENCE = 20.0
 
 
 class Lab:
-    """Hosts that are there until this is closed, or the process that made them dies.
+    """Hosts that are there until this is closed, or the thread that made them ends, however it does.
 
     Attributes:
         model: what was asked for.
@@ -108,18 +109,13 @@ class Lab:
     def _build(self) -> None:
         model = self.model
         _allow(model.congestion)
-        names = "".join(
-            f"{address(number, 0)} {host.name}\n" for number, host in enumerate(model.hosts)
-        )  # of the first cards
-        self._switches = {site: self._keeper("switch", _as_switch) for site in model.sites}
-        self._hosts = [
-            self._keeper(host.name, lambda: _as_host(f"127.0.0.1 localhost\n{names}", model.congestion))
-            for host in model.hosts
-        ]
+        self._switches = {site: self._keeper("switch", _no_ipv6) for site in model.sites}
+        names = _names(model)
+        self._hosts = [self._keeper(host.name, lambda: _as_host(names, model.congestion)) for host in model.hosts]
         for site, switch in self._switches.items():
             rails = max(len(host.nics) for host in model.hosts if host.site == site)
-            _ip(switch, [line for k in range(rails) for line in (
-                f"link add rail{k} type bridge forward_delay 0 mcast_snooping 0", f"link set rail{k} up")])  # fmt: skip
+            for k in range(rails):
+                _ip(switch, [f"link add rail{k} type bridge forward_delay 0 mcast_snooping 0", f"link set rail{k} up"])
         for number, host in enumerate(model.hosts):
             self._connect(number, host)
         for number, trunk in enumerate(model.trunks):
@@ -153,8 +149,7 @@ class Lab:
     def _join(self, number: int, trunk: Trunk) -> None:
         """Join the switches of two sites on each rail that both have."""
         one, other = (self._switches[site] for site in trunk.sites)
-        rails = min(max(len(host.nics) for host in self.model.hosts if host.site == site) for site in trunk.sites)
-        for k in range(rails):
+        for k in range(self.model.rails(trunk)):
             name = f"t{number}n{k}"
             self._wire(one, name, other, name, trunk.delay, trunk.loss)
             for switch in (one, other):
@@ -175,7 +170,7 @@ class Lab:
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                 start_new_session=True,
             )  # fmt: skip
-        self._stack.callback(relay.wait)
+        self._stack.enter_context(relay)
         self._stack.callback(relay.kill)
         assert relay.stdout and relay.stderr
         if relay.stdout.readline() != "ready\n":
@@ -184,13 +179,13 @@ class Lab:
     def _shape(self, keeper: Keeper, device: str, rate: float, delay: float = 0.0) -> None:
         """Limit what leaves by a device; `delay` is what a queue must bridge besides."""
         if math.isinf(rate):
-            with contextlib.suppress(SystemRefused):  # there was no limit
-                _run(keeper, "tc", [f"qdisc delete dev {device} root"])
+            _ip(keeper, [f"link set {device} gso_max_size {_LONGEST}"])
+            _run(keeper, "tc", [f"qdisc replace dev {device} root noqueue"])
             return
         burst = max(2 * _FRAME, round(rate * self.model.burst))
         limit = max(_LEAST_QUEUE, round(rate * (self.model.queue + delay)))
         # What network cards would cut must fit into the burst with all its headers, or the kernel cuts it here.
-        _ip(keeper, [f"link set {device} gso_max_size {max(_FRAME, min(burst // 2, 65536))}"])
+        _ip(keeper, [f"link set {device} gso_max_size {max(_FRAME, min(burst // 2, _LONGEST))}"])
         shape = f"rate {round(8 * rate)}bit burst {burst} limit {limit}"
         _run(keeper, "tc", [f"qdisc replace dev {device} root tbf {shape}"])
 
@@ -198,10 +193,10 @@ class Lab:
         every = sorted(os.sched_getaffinity(0))
         places, begin = [], 0
         for number, (host, keeper) in enumerate(zip(self.model.hosts, self._hosts, strict=True)):
-            count = min(host.processors or len(every), len(every))
-            chosen = tuple(sorted(every[(begin + k) % len(every)] for k in range(count)))
+            count = min(host.processors or max(1, len(every) // len(self._hosts)), len(every))
+            processors = tuple(sorted(every[(begin + k) % len(every)] for k in range(count)))
             begin += count
-            places.append(place.Place(host.name, keeper.pid, address(number, 0), chosen, host.ranks))
+            places.append(place.Place(host.name, keeper.pid, address(number, 0), processors, host.ranks))
         return places
 
 
@@ -216,8 +211,12 @@ def _on_host(
     return function(*args)
 
 
-def _as_switch() -> None:
-    _no_ipv6()
+def _names(model: Model) -> str:
+    """Return the hosts' /etc/hosts: a host's name is its first card, and NAME-ethK another."""
+    lines = ["127.0.0.1 localhost"]
+    for number, host in enumerate(model.hosts):
+        lines += [f"{address(number, k)} {host.name}{f'-eth{k}' if k else ''}" for k in range(len(host.nics))]
+    return "\n".join([*lines, ""])
 
 
 def _as_host(names: str, congestion: str) -> None:

@@ -20,7 +20,8 @@ class Host:
         nics: bytes per second of each of its cards, both ways each; inf: as fast as it goes. Card k, called ethK, is on
             rail k, a network of its own.
         ranks: how many ranks of a job it takes; None: as many as the others.
-        processors: how many of this machine's processors it has; None: all, which the hosts then share.
+        processors: how many of this machine's processors it has; None: an equal part of them, at least one, which it
+            may have to share.
         site: where it is; hosts of one site share a switch for each rail.
         delay: seconds that a frame takes between the host and its switch.
         loss: the part of the frames that is lost there, each way.
@@ -129,6 +130,10 @@ class Model:
     def sites(self) -> tuple[str, ...]:
         """The names of the sites."""
         return tuple(dict.fromkeys(host.site for host in self.hosts))
+
+    def rails(self, trunk: Trunk) -> int:
+        """Return on how many rails a trunk joins its sites: on those that both have."""
+        return min(max(len(host.nics) for host in self.hosts if host.site == site) for site in trunk.sites)
 
     def card(self, host: str | int, nic: int) -> tuple[int, int]:
         """Return the numbers of a host, given by name or number, and of its card.

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from ..errors import SystemRefused
 
-NEWNS, NEWUTS, NEWPID, NEWNET = 0x20000, 0x4000000, 0x20000000, 0x40000000  # CLONE_... of linux/sched.h
+_NEWNS, _NEWUTS, _NEWPID, _NEWNET = 0x20000, 0x4000000, 0x20000000, 0x40000000  # CLONE_... of linux/sched.h
 _BIND, _REC, _PRIVATE, _DETACH = 0x1000, 0x4000, 0x40000, 2  # MS_... of sys/mount.h, and MNT_DETACH
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -25,10 +25,28 @@ def _check(result: int, what: str) -> None:
         raise SystemRefused(number, f"cannot {what}: {os.strerror(number)}")
 
 
-def unshare(kinds: int) -> None:
-    """Leave the namespaces of these kinds for new ones; of process ids, the next child does."""
+def fork_first() -> int:
+    """Fork a child that is the first process of a new namespace of process ids: when it ends, all others there do."""
+    home = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY)
+    try:
+        _check(_libc.unshare(_NEWPID), "make a namespace of process ids")
+        pid = os.fork()
+        if pid:
+            _check(_libc.setns(home, _NEWPID), "have children here again")
+        return pid
+    finally:
+        os.close(home)
+
+
+def own_mounts() -> None:
+    """Have a view of the files that nobody else sees change, with a /proc of this namespace's processes."""
+    _unshare(_NEWNS)
+    _mount("proc", "/proc", "proc", 0)
+
+
+def _unshare(kinds: int) -> None:
     _check(_libc.unshare(kinds), "make namespaces")
-    if kinds & NEWNS:
+    if kinds & _NEWNS:
         _mount("none", "/", "", _REC | _PRIVATE)
 
 
@@ -37,11 +55,6 @@ def die_with_parent(parent: int) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if parent and os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
-
-
-def mount_proc() -> None:
-    """Have /proc show the processes of this namespace."""
-    _mount("proc", "/proc", "proc", 0)
 
 
 class Keeper:
@@ -82,8 +95,8 @@ class Keeper:
             null = os.open(os.devnull, os.O_RDWR)
             for fd in range(3):
                 os.dup2(null, fd)
-            os.closerange(4, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 1 << 20 else 1 << 20)
-            unshare(NEWNET | NEWUTS | NEWNS)
+            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+            _unshare(_NEWNET | _NEWUTS | _NEWNS)
             socket.sethostname(name)
             prepare()
             os.write(3, b"ready")
@@ -96,20 +109,21 @@ class Keeper:
             os._exit(1)
 
     def close(self) -> None:
-        """End it."""
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        """End it, if it has not ended."""
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
     @contextlib.contextmanager
     def network(self) -> Iterator[None]:
         """Have this thread, and what it starts, in the network namespace."""
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         try:
-            _set(self.pid, NEWNET)
+            _set(self.pid, _NEWNET)
             try:
                 yield
             finally:
-                _check(_libc.setns(home, NEWNET), "return to the network namespace")
+                _check(_libc.setns(home, _NEWNET), "return to the network namespace")
         finally:
             os.close(home)
 
@@ -117,7 +131,7 @@ class Keeper:
 def enter(pid: int) -> None:
     """Move this process, which has one thread, to the host that a keeper holds."""
     here = Path.cwd()
-    _set(pid, NEWNET | NEWUTS | NEWNS)
+    _set(pid, _NEWNET | _NEWUTS | _NEWNS)
     os.chdir(here)
 
 

@@ -58,18 +58,27 @@ def from_environment() -> list[Place]:
     return [Place(**{**place, "processors": tuple(place["processors"])}) for place in found]
 
 
-def spread(places: Sequence[Place], size: int) -> list[int]:
+def counts(room: Sequence[int | None], size: int) -> list[int]:
     """Return how many of a job's ranks each host gets; the first host gets the first ranks.
+
+    Args:
+        room: how many ranks each host takes; None for all: as many as the others.
+        size: the job's ranks.
 
     Raises:
         InvalidArgument: the hosts have room for another number of ranks.
     """
-    given = [place.ranks for place in places if place.ranks is not None]
+    given = [ranks for ranks in room if ranks is not None]
     if not given:
-        return [size * (k + 1) // len(places) - size * k // len(places) for k in range(len(places))]
+        return [size * (k + 1) // len(room) - size * k // len(room) for k in range(len(room))]
     if sum(given) != size:
         raise InvalidArgument(f"the hosts of the laboratory take {sum(given)} ranks together, not {size}")
     return given
+
+
+def spread(places: Sequence[Place], size: int) -> list[int]:
+    """Return how many of a job's ranks each host gets, as `counts`."""
+    return counts([place.ranks for place in places], size)
 
 
 def enter_as_rank(places: Sequence[Place], size: int, rank: int) -> None:

@@ -21,7 +21,7 @@ from ..errors import PycommError
 from ..processes import in_terminals_foreground
 from .build import Lab, check_machine
 from .model import Model
-from .namespaces import NEWNS, NEWPID, die_with_parent, mount_proc, unshare
+from .namespaces import die_with_parent, fork_first, own_mounts
 
 _ASKED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
@@ -46,8 +46,7 @@ def session(model: Model, body: Callable[[], int], on: str | None = None) -> int
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_ASKED, signal.SIGCHLD})
     try:
         alive, held = os.pipe()
-        unshare(NEWPID)
-        first = os.fork()
+        first = fork_first()
         if not first:
             os.close(held)
             _exit_with(lambda: _hold(model, body, host, passed, alive))
@@ -75,8 +74,7 @@ def _hold(model: Model, body: Callable[[], int], host: int, passed: set[signal.S
     die_with_parent(0)
     if select.select([alive], [], [], 0)[0]:  # the parent was gone before that
         return 128 + signal.SIGKILL
-    unshare(NEWNS)
-    mount_proc()
+    own_mounts()
     with Lab(model) as lab:
         program = os.fork()
         if not program:

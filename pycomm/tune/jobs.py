@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Sequence
 
 from ..comm import Comm
 from ..errors import InvalidArgument
-from ..knobs import RANK
+from ..lab import Host, Lab, Model
 from ..launch import run_ranks
-from .hosts import Hosts, two_hosts
 from .measure import Case, Measurement, measure
 
 TRANSPORTS = ("shm", "tcp", "mixed")
+
+_TWO_HOSTS = Model("two hosts", (Host("host0", (math.inf,)), Host("host1", (math.inf,))))
 
 
 def measure_job(size: int, transport: str, cases: Sequence[Case], seconds: float) -> list[Measurement]:
@@ -30,27 +32,16 @@ def measure_job(size: int, transport: str, cases: Sequence[Case], seconds: float
     if transport not in TRANSPORTS:
         raise InvalidArgument(f"there is no transport {transport!r} to measure: choose from {', '.join(TRANSPORTS)}")
     with contextlib.ExitStack() as stack:
-        hosts = stack.enter_context(two_hosts()) if transport == "mixed" else None
-        env = {"PYCOMM_TRANSPORTS": "shm,tcp" if hosts else transport, "PYCOMM_ALGO": "", "PYCOMM_TUNING": ""}
-        if hosts:
-            env |= {
-                "PYCOMM_RENDEZVOUS": hosts.rendezvous,
-                "PYCOMM_SECRET": os.urandom(16).hex(),
-                "PYCOMM_SECRET_FILE": "",
-            }
-        found: list[Measurement] = run_ranks(
-            size, _rank, size, hosts, cases, seconds, env=env, timeout=20 * seconds + 60
-        )[0]
+        mixed = transport == "mixed"
+        run = stack.enter_context(Lab(_TWO_HOSTS)).run_ranks if mixed else run_ranks
+        env = {"PYCOMM_TRANSPORTS": "shm,tcp" if mixed else transport, "PYCOMM_ALGO": "", "PYCOMM_TUNING": ""}
+        found: list[Measurement] = run(size, _rank, cases, seconds, env=env, timeout=20 * seconds + 60)[0]
     return found
 
 
-def _rank(size: int, hosts: Hosts | None, cases: Sequence[Case], seconds: float) -> list[Measurement]:
+def _rank(cases: Sequence[Case], seconds: float) -> list[Measurement]:
     from ..start import init
 
-    if hosts:
-        rank = RANK.value()
-        assert rank is not None  # the launcher has set it
-        hosts.enter(rank, size)
     comm = init()
     _pin(comm)
     return measure(comm, cases, seconds)
