@@ -73,7 +73,7 @@ class Lab:
         self._shape(self._switches[self.model.hosts[number].site], f"h{number}n{nic}", rate)
 
     def down(self, host: str | int, nic: int = 0) -> None:
-        """Pull a card's cable: nothing comes through, and nobody is told."""
+        """Pull a card's cable: nothing comes through. The host sees its carrier go, unless it has a delay or losses."""
         self._plug(host, nic, "down")
 
     def up(self, host: str | int, nic: int = 0) -> None:
@@ -90,6 +90,10 @@ class Lab:
             self.set_rate(event.host, event.nic, event.rate)
         if event.up is not None:
             (self.up if event.up else self.down)(event.host, event.nic)
+
+    def network(self, host: str | int) -> contextlib.AbstractContextManager[None]:
+        """Have this thread, and the sockets and processes that it makes, in the network of a host."""
+        return self._hosts[self.model.card(host, 0)[0]].network()
 
     def run_ranks(self, n: int, function: Callable[..., object], *args: object, **options: Any) -> list[Any]:
         """Run `function(*args)` in n ranks on the hosts, as `pycomm.run_ranks` does, with its options."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,4 +31,6 @@ def register(subparsers: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     if not args.after_dashes:
         raise InvalidArgument("nothing to run: give -- COMMAND")
+    if not shutil.which(args.after_dashes[0]):
+        raise InvalidArgument(f"{args.after_dashes[0]}: no such executable")
     return session(load(args.file), lambda: execute(args.after_dashes), args.on)

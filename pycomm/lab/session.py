@@ -122,9 +122,6 @@ def _exit_with(body: Callable[[], int]) -> NoReturn:
     except PycommError as why:
         print(f"pycomm: {why}", file=sys.stderr)
         code = 2
-    except OSError as why:
-        print(f"pycomm lab: {why.strerror}: {why.filename}" if why.filename else f"pycomm lab: {why}", file=sys.stderr)
-        code = 127
     except BaseException:
         traceback.print_exc()
     finally:
