@@ -174,6 +174,14 @@ def test_topologies_know_no_schedule(path: Path):
         assert not room or room in below, f"{path.name} imports {module}"
 
 
+@pytest.mark.parametrize("path", files("pycomm/lab/*.py"), ids=name_of)
+def test_the_laboratory_knows_how_ranks_are_started_but_no_communicator(path: Path):
+    below = {"errors", "knobs", "lab", "launch", "processes", "topology"}
+    for module in modules(path):
+        room = module.split(".")[1] if module.startswith("pycomm.") else ""
+        assert not room or room in below, f"{path.name} imports {module}"
+
+
 @pytest.mark.parametrize("path", files("pycomm/**/*.py"), ids=name_of)
 def test_nobody_loads_moe_but_its_user(path: Path):
     if path.parent.name != "moe":
@@ -196,7 +204,7 @@ def test_no_private_name_of_another_room_is_used(path: Path):
 
 @pytest.mark.parametrize(
     "path",
-    files("pycomm/*.py", "pycomm/topology/*.py", "pycomm/tune/*.py", "algorithms/*.py", "perf/*.py"),
+    files("pycomm/*.py", "pycomm/topology/*.py", "pycomm/tune/*.py", "pycomm/lab/*.py", "algorithms/*.py", "perf/*.py"),
     ids=name_of,
 )
 def test_optional_packages_are_imported_where_they_are_needed(path: Path):
