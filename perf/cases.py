@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pycomm.contract import contract
 from pycomm.errors import InvalidArgument
 
 from .inputs import Inputs
@@ -133,10 +134,6 @@ def _whole(n: int) -> float:
     return 1.0
 
 
-def _but_own(n: int) -> float:
-    return (n - 1) / n
-
-
 # ---- uneven counts: rank r's part is r + 1 units; between r and q it is (r + q) mod n + 1 units ----
 
 
@@ -246,7 +243,7 @@ CASES: dict[str, Case] = {
             parts=_one,
             sends=_count,
             receives=_count,
-            busbw=lambda n: 2 * (n - 1) / n,
+            busbw=contract("allreduce").bus_factor,
             expect=lambda s, inputs: inputs.reduced(s.op, s.size, 0, s.count),
             bind=_allreduce,
             input_at=_none,
@@ -259,7 +256,7 @@ CASES: dict[str, Case] = {
             parts=_one,
             sends=_count,
             receives=lambda s: s.count if s.is_root else 0,
-            busbw=_whole,
+            busbw=contract("reduce").bus_factor,
             expect=lambda s, inputs: inputs.reduced(s.op, s.size, 0, s.count if s.is_root else 0),
             bind=_reduce,
             input_at=_none,
@@ -273,7 +270,7 @@ CASES: dict[str, Case] = {
             parts=_one,
             sends=lambda s: s.count if s.is_root else 0,
             receives=lambda s: 0 if s.is_root else s.count,
-            busbw=_whole,
+            busbw=contract("broadcast").bus_factor,
             expect=lambda s, inputs: inputs.of(s.root, 0, 0 if s.is_root else s.count),
             bind=_broadcast,
             rooted=True,
@@ -284,7 +281,7 @@ CASES: dict[str, Case] = {
             parts=_n,
             sends=_count,
             receives=_all,
-            busbw=_but_own,
+            busbw=contract("allgather").bus_factor,
             expect=lambda s, inputs: np.concatenate([inputs.of(r, 0, s.count) for r in range(s.size)]),
             bind=_allgather,
             input_at=_own_block,
@@ -296,7 +293,7 @@ CASES: dict[str, Case] = {
             parts=_triangle,
             sends=lambda s: gatherv_counts(s)[s.rank],
             receives=lambda s: sum(gatherv_counts(s)),
-            busbw=_but_own,
+            busbw=contract("allgather").bus_factor,
             expect=lambda s, inputs: np.concatenate([inputs.of(r, 0, c) for r, c in enumerate(gatherv_counts(s))]),
             bind=_allgatherv,
             input_at=lambda s: sum(gatherv_counts(s)[: s.rank]),
@@ -308,7 +305,7 @@ CASES: dict[str, Case] = {
             parts=_n,
             sends=_all,
             receives=_count,
-            busbw=_but_own,
+            busbw=contract("reduce_scatter").bus_factor,
             expect=lambda s, inputs: inputs.reduced(s.op, s.size, s.rank * s.count, s.count),
             bind=_reduce_scatter,
             input_at=_none,
@@ -321,7 +318,7 @@ CASES: dict[str, Case] = {
             parts=_n,
             sends=_count,
             receives=lambda s: _all(s) if s.is_root else 0,
-            busbw=_but_own,
+            busbw=contract("gather").bus_factor,
             expect=lambda s, inputs: np.concatenate(
                 [inputs.of(r, 0, s.count if s.is_root else 0) for r in range(s.size)]
             ),
@@ -336,7 +333,7 @@ CASES: dict[str, Case] = {
             parts=_n,
             sends=lambda s: _all(s) if s.is_root else 0,
             receives=_count,
-            busbw=_but_own,
+            busbw=contract("scatter").bus_factor,
             expect=lambda s, inputs: inputs.of(s.root, s.rank * s.count, s.count),
             bind=_scatter,
             input_at=_none,
@@ -349,7 +346,7 @@ CASES: dict[str, Case] = {
             parts=_n,
             sends=_all,
             receives=_all,
-            busbw=_but_own,
+            busbw=contract("alltoall").bus_factor,
             expect=lambda s, inputs: np.concatenate(
                 [inputs.of(peer, s.rank * s.count, s.count) for peer in range(s.size)]
             ),
@@ -363,7 +360,7 @@ CASES: dict[str, Case] = {
             parts=_triangle,
             sends=lambda s: sum(alltoallv_counts(s)),
             receives=lambda s: sum(alltoallv_counts(s)),
-            busbw=_but_own,
+            busbw=contract("alltoall").bus_factor,
             expect=_alltoallv_expected,
             bind=_alltoallv,
         ),
@@ -373,7 +370,7 @@ CASES: dict[str, Case] = {
             parts=_one,
             sends=_count,
             receives=_count,
-            busbw=_whole,
+            busbw=contract("scan").bus_factor,
             expect=lambda s, inputs: inputs.reduced(s.op, s.rank + 1, 0, s.count),
             bind=_scan,
             input_at=_none,
@@ -386,7 +383,7 @@ CASES: dict[str, Case] = {
             parts=_one,
             sends=_count,
             receives=lambda s: s.count if s.rank else 0,
-            busbw=_whole,
+            busbw=contract("exscan").bus_factor,
             expect=lambda s, inputs: inputs.reduced(s.op, s.rank, 0, s.count if s.rank else 0),
             bind=_exscan,
             input_at=_none,
@@ -399,7 +396,7 @@ CASES: dict[str, Case] = {
             parts=lambda n: 0,
             sends=_none,
             receives=_none,
-            busbw=_whole,
+            busbw=contract("barrier").bus_factor,
             expect=lambda s, inputs: inputs.of(s.rank, 0, 0),
             bind=_barrier,
         ),

@@ -52,6 +52,15 @@ class Contract:
         """Return how many blocks there are among `size` ranks."""
         return {"one": 1, "rank": size, "pair": size * size}[self.blocks]
 
+    def bus_factor(self, size: int) -> float:
+        """Return bus over algorithm bandwidth among `size` ranks (nccl-tests, doc/PERFORMANCE.md).
+
+        It is what each rank must at least send, or receive, as a part of its full vector: perf/README.md derives it.
+        """
+        if self.name == "allreduce":
+            return 2 * (size - 1) / size
+        return 1.0 if self.blocks == "one" else (size - 1) / size
+
 
 def _whole(rank: int, size: int, root: int) -> Sequence[int]:
     return (0,)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .contract import contract
 from .core import check, ffi, lib
 from .errors import InvalidArgument
 from .pricing import TERM, Costs, Kinds, Messages, Reals, Terms, kinds, messages, only_ports
@@ -68,9 +69,14 @@ class Result:
         return link_bytes(self.traffic, self.topology, self.nbytes)
 
     @property
-    def busbw(self) -> float:
-        """n / seconds, in bytes per second (what nccl-tests call algbw)."""
+    def algbw(self) -> float:
+        """Algorithm bandwidth: n / seconds, in bytes per second."""
         return self.nbytes / self.seconds if self.seconds else float("inf")
+
+    @property
+    def busbw(self) -> float:
+        """Bus bandwidth, in bytes per second: algorithm bandwidth times the collective's `bus_factor`."""
+        return self.algbw * contract(self.traffic.collective).bus_factor(self.traffic.size)
 
 
 def simulate(

@@ -42,20 +42,13 @@ class Row:
 
     Attributes:
         result: what it takes.
-        factor: from algorithm to bus bandwidth, as nccl-tests define them.
         link: the link that is in use for the longest time; None if nothing is sent.
         possible: the bound's seconds over the result's.
     """
 
     result: Result
-    factor: float
     link: int | None
     possible: float
-
-    @property
-    def algbw(self) -> float:
-        """Bytes of a rank's full vector a second."""
-        return self.result.nbytes / self.result.seconds if self.result.seconds else float("inf")
 
     @property
     def link_bytes(self) -> float:
@@ -74,8 +67,8 @@ class Row:
         result = self.result
         ports = "" if result.contention else " (ports only)"
         return (
-            result.traffic.name + ports, say_seconds(result.seconds), say_rate(self.algbw),
-            say_rate(self.algbw * self.factor), str(result.slices), str(result.window), str(result.messages),
+            result.traffic.name + ports, say_seconds(result.seconds), say_rate(result.algbw),
+            say_rate(result.busbw), str(result.slices), str(result.window), str(result.messages),
             _link(result.topology, self.link), timeline.say_bytes(self.link_bytes), f"{self.in_use:.0%}",
             f"{self.possible:.1%}",
         )  # fmt: skip
@@ -85,7 +78,7 @@ class Row:
         result = self.result
         return {
             "collective": result.traffic.collective, "algorithm": result.traffic.name, "nbytes": result.nbytes,
-            "seconds": result.seconds, "algbw": self.algbw, "busbw": self.algbw * self.factor,
+            "seconds": result.seconds, "algbw": result.algbw, "busbw": result.busbw,
             "slices": result.slices, "window": result.window, "contention": result.contention,
             "messages": result.messages, "link": _link(result.topology, self.link), "link_bytes": self.link_bytes,
             "in_use": self.in_use, "possible": self.possible,
@@ -140,7 +133,7 @@ def _run(args: argparse.Namespace) -> int:
     if not rows:
         return 1
     if args.plot:
-        _plot(rows, args.plot, f"{collective} on {topology.name}", calibrated=args.costs == "here")
+        _plot(rows, args.plot, f"{collective} on {topology.name}", priced=args.costs == "here")
     if args.trace or args.critical_path:
         _tell(args, min((row for row in rows if row.result.nbytes == sizes[-1]), key=lambda row: row.result.seconds))
     return 0
@@ -178,7 +171,7 @@ def _rows(
         used = result.link_bytes / topology.links.bandwidth
         link = int(used.argmax()) if len(used) and used.max() > 0 else None
         possible = limit.seconds / result.seconds if result.seconds else 1.0
-        yield Row(result, _bus_factor(collective, topology.size), link, possible)
+        yield Row(result, link, possible)
 
 
 def _names(asked: str, collective: str, topology: Topology) -> list[str]:
@@ -210,9 +203,7 @@ def _best(args: argparse.Namespace, what: Traffic, topology: Topology, nbytes: i
     if count > _MOST and what.period > 1:
         raise InvalidArgument(f"{count} messages are too many to simulate")
     contention = not args.no_contention and count <= _SHARED
-    terms = None if args.costs == "none" else costs.calibrated(
-        table.find().calibration, _processors(topology), shared=True
-    )  # fmt: skip
+    terms = _terms(args, topology)
     best: tuple[float, Bound] | None = None
     for slices, window in _ways(args, count, nbytes, contention):
         bound_ = Bound(what, topology, nbytes, slices, window, contention=contention)
@@ -238,17 +229,11 @@ def _ways(args: argparse.Namespace, count: int, nbytes: int, contention: bool) -
             yield slices, window
 
 
-def _processors(topology: Topology) -> list[int]:
-    """One processor for each rank."""
-    return [int(count) for count in np.bincount(topology.host)]
-
-
-def _bus_factor(collective: str, size: int) -> float:
-    """Return busbw over algbw (nccl-tests, doc/PERFORMANCE.md)."""
-    if collective == "allreduce":
-        return 2 * (size - 1) / size
-    spread = collective in ("allgather", "reduce_scatter", "alltoall", "gather", "scatter")
-    return (size - 1) / size if spread else 1.0
+def _terms(args: argparse.Namespace, topology: Topology) -> costs.Calibration | None:
+    """Return what messages cost processors, if that is asked for: this machine's, one for each rank."""
+    if args.costs == "none":
+        return None
+    return costs.calibrated(table.find().calibration, np.bincount(topology.host).tolist(), shared=True)
 
 
 def _link(topology: Topology, link: int | None) -> str:
@@ -280,7 +265,7 @@ def _tell(args: argparse.Namespace, fastest: Row) -> None:
     bound_ = Bound(
         chosen.traffic, chosen.topology, chosen.nbytes, chosen.slices, chosen.window, contention=chosen.contention
     )
-    result = bound_.run(record=True)
+    result = bound_.run(_terms(args, chosen.topology), record=True)
     if args.critical_path:
         print(f"the critical path of {chosen.traffic.name}, {timeline.say_bytes(chosen.nbytes)}:", file=sys.stderr)
         print(timeline.path_text(timeline.critical_path(result)))
@@ -291,7 +276,7 @@ def _tell(args: argparse.Namespace, fastest: Row) -> None:
             raise InvalidArgument(f"{why.filename} cannot be written: {why.strerror}") from None
 
 
-def _plot(rows: Sequence[Row], path: Path, title: str, *, calibrated: bool) -> None:
+def _plot(rows: Sequence[Row], path: Path, title: str, *, priced: bool) -> None:
     try:
         import matplotlib
     except ImportError as error:
@@ -315,10 +300,8 @@ def _plot(rows: Sequence[Row], path: Path, title: str, *, calibrated: bool) -> N
     axes.grid(True, color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, fontsize="medium")
-    model = "processors of this machine, links as described" if calibrated else "links as described, processors free"
-    axes.set_xlabel(
-        f"size\nsimulated: {model}; docs/simulator.md: what is left out, and measured errors", fontsize="small"
-    )
+    model = "processors of this machine, links as described" if priced else "links as described, processors free"
+    axes.set_xlabel(f"size\nsimulated: {model}\n{costs.exactness(priced)}", fontsize="small")
     axes.legend(frameon=False, fontsize="small")
     try:
         with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pycomm"}):  # small, and always the same

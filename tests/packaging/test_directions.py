@@ -101,7 +101,7 @@ def test_the_bound_knows_machines_and_contracts_but_no_schedule(path: Path):
 
 
 def test_the_simulator_knows_machines_and_schedules_but_nobody_who_runs_or_chooses_them():
-    below = {"core", "errors", "pricing", "registry", "schedule", "simulate", "topology", "traffic"}
+    below = {"contract", "core", "errors", "pricing", "registry", "schedule", "simulate", "topology", "traffic"}
     for name in ("pricing", "simulate", "costs", "timeline"):
         for module in modules(ROOT / "pycomm" / f"{name}.py"):
             room = module.split(".")[1] if module.startswith("pycomm.") else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pycomm.__main__ import main
+from pycomm.costs import ERRORS, exactness
 from pycomm.simulate import Bound
 from pycomm.topology import generate
 from pycomm.traffic import traffic
@@ -76,7 +77,16 @@ def test_sizes_are_swept_and_drawn(capsys: pytest.CaptureFixture[str], tmp_path:
     words = ["allreduce", "--topology", MACHINE, "--algorithm", "ring,bruck", "--size", "1K..64K"]
     found = rows(capsys, *words, "--slices", "1", "--plot", str(picture))
     assert sorted({row["nbytes"] for row in found}) == [1024, 4096, 16384, 65536]
-    assert "<svg" in picture.read_text()
+    assert exactness(False) in picture.read_text()
+    rows(capsys, *words, "--slices", "1", "--costs", "here", "--plot", str(picture))
+    assert exactness(True) in picture.read_text()
+
+
+def test_measured_errors_are_those_of_the_docs():
+    below, above = (f"{100 * error:.0f} %" for error in ERRORS)
+    docs = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
+    assert f"| shared memory, 2 ranks on 2 processors | {below} | {above} |" in docs
+    assert f"{above} above 64 KiB, {below} below" in exactness(True)
 
 
 def test_the_fastest_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path):
@@ -85,6 +95,19 @@ def test_the_fastest_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert main(["simulate", *words, "--slices", "1"]) == 0
     assert "sends 128 KiB to rank" in capsys.readouterr().out
     assert json.loads(trace.read_text())["traceEvents"]
+
+
+def test_what_is_told_of_the_fastest_has_the_costs_that_were_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    trace = tmp_path / "trace.json"
+    words = ["allreduce", "--topology", MACHINE, "--algorithm", "ring", "--slices", "1", "--costs", "here"]
+    (row,) = rows(capsys, *words)
+    assert main(["simulate", *words, "--critical-path", "--trace", str(trace)]) == 0
+    assert "takes 128 KiB from rank" in capsys.readouterr().out  # which is for nothing where processors are
+    assert max(event.get("ts", 0) + event.get("dur", 0) for event in json.loads(trace.read_text())["traceEvents"]) == (
+        pytest.approx(1e6 * row["seconds"])
+    )
 
 
 @pytest.mark.parametrize(
