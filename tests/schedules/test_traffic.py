@@ -313,6 +313,8 @@ def value(e, rank):
     x = [value(part, rank) for part in parts]
     if op == "bits":
         return x[0].bit_length()
+    if op == "<<" and x[1] >= 99:  # Python would fill the memory
+        return x[0]
     if op == "if":
         return 3 if x[0] else x[0] + 1
     if len(x) == 1:
