@@ -301,7 +301,7 @@ static int prepare(struct pcm_request *r, const struct pcm_call *call, bool keep
                                 .collective = call->collective,
                                 .dtype = call->dtype,
                                 .op = call->op,
-                                .part = plan->mark,
+                                .mark = plan->mark,
                                 .root = call->root,
                                 .count = plan->uneven ? PCM_UNEVEN : call->count};
     return PCM_OK;

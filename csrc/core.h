@@ -92,7 +92,7 @@ struct pcm_plan {
     bool uneven, stream;
     enum pcm_layout layout;
     pcm_reduce_fn *reduce; /* of the collective, also where this rank combines nothing itself; NULL: it moves only */
-    uint8_t mark;          /* of algorithm and slices: what two ranks must have in common to understand each other */
+    uint16_t mark;         /* of algorithm and slices: what two ranks must have in common to understand each other */
 };
 
 struct pcm_plan *pcm_plan_find(pcm_comm *comm, const struct pcm_call *call);

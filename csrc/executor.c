@@ -135,7 +135,7 @@ void pcm_comm_differ(pcm_comm *comm, int peer, const struct pcm_head *theirs, co
                       "the ranks disagree: rank %d calls %s as operation %u of the communicator while rank %d calls %s "
                       "as operation %u",
                       peer, their_call, theirs->seq, comm->rank, our_call, ours->seq);
-    else if (theirs->part != ours->part)
+    else if (theirs->mark != ours->mark)
         pcm_comm_fail(
             comm, PCM_ERR_MISMATCH, peer,
             "the ranks disagree: in operation %u, %s, rank %d runs another algorithm than rank %d, or the same "

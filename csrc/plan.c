@@ -219,14 +219,14 @@ static bool reduces(int collective)
     }
 }
 
-/* Folds what decides which messages a rank sends, but for the call itself, into a byte (FNV-1a). */
-static uint8_t mark_of(const struct pcm_schedule *schedule, uint32_t slices, uint32_t window)
+/* Folds what decides which messages a rank sends, but for the call itself, into 16 bits (FNV-1a). */
+static uint16_t mark_of(const struct pcm_schedule *schedule, uint32_t slices, uint32_t window)
 {
     uint32_t hash = 2166136261u;
     for (const char *c = schedule->name; *c; c++) hash = (hash ^ (unsigned char)*c) * 16777619u;
     hash = (hash ^ slices) * 16777619u;
     hash = (hash ^ window) * 16777619u;
-    return (uint8_t)(hash ^ hash >> 8 ^ hash >> 16 ^ hash >> 24);
+    return (uint16_t)(hash ^ hash >> 16);
 }
 
 /* An output longer than this will not be in a second-level cache when it is read, and is written past the caches. */

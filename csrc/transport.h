@@ -33,11 +33,12 @@ enum {
 #define PCM_UNEVEN UINT64_MAX
 struct pcm_head {
     uint32_t seq;                        /* number of the operation on its communicator */
-    uint8_t collective, dtype, op, part; /* part: see p2p.c; of a collective the mark of its plan */
+    uint8_t collective, dtype, op, part; /* part: of point-to-point messages, see p2p.c */
     int32_t root;                        /* or the tag */
     uint32_t slice;                      /* which piece of the buffer */
     uint64_t count;                      /* elements of the call; PCM_UNEVEN */
-    uint64_t bytes;                      /* of the whole message, of which this fragment carries the next piece */
+    uint64_t bytes : 48; /* of the whole message, of which this fragment carries the next piece; no memory has more */
+    uint64_t mark : 16;  /* of a collective's plan: which algorithm, in which slices */
 };
 _Static_assert(sizeof(struct pcm_head) == 32, "the header is part of the wire format");
 

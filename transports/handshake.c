@@ -18,7 +18,7 @@
 #error "the wire format is little-endian and written as it lies in memory"
 #endif
 
-enum { VERSION = 1, NONCE = 32, MAC = 32, ACCEPTS_AT_ONCE = 16, PAUSE_MS = 100, SLOW_MS = 250 };
+enum { VERSION = 2, NONCE = 32, MAC = 32, ACCEPTS_AT_ONCE = 16, PAUSE_MS = 100, SLOW_MS = 250 };
 
 static const char MAGIC[8] = {'p', 'y', 'c', 'o', 'm', 'm', '\r', '\n'};
 

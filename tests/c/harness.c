@@ -179,7 +179,8 @@ bool harness_send(struct pcm_channel *channel, unsigned lane, uint32_t mark, siz
                             .root = -5,
                             .slice = lane,
                             .count = bytes,
-                            .bytes = (uint64_t)mark << 20};
+                            .bytes = (uint64_t)mark << 16,
+                            .mark = 0x8006};
     size_t room = 0;
     if (channel->state != PCM_CHANNEL_UP) return false;
     unsigned char *to = ops->reserve(channel, lane, bytes, &room);
@@ -201,7 +202,7 @@ bool harness_receive(struct pcm_channel *channel, unsigned lane, uint32_t mark, 
     if (!head) return false;
     expect(head->seq == mark, "another one has come: lanes are first in, first out", mark);
     expect(head->collective == 1 && head->dtype == 2 && head->op == 3 && head->part == 4 && head->root == -5 &&
-               head->slice == lane && head->count == got && head->bytes == (uint64_t)mark << 20,
+               head->slice == lane && head->count == got && head->bytes == (uint64_t)mark << 16 && head->mark == 0x8006,
            "its head has changed on the way", mark);
     expect(bytes == SIZE_MAX || bytes == got, "its size has changed on the way", mark);
     fill(wanted, got, mark);
