@@ -18,6 +18,9 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from math import lcm
 
+import numpy as np
+import numpy.typing as npt
+
 from pycomm.errors import InvalidArgument
 from pycomm.registry import Algorithm, Groups, add_family, find
 from pycomm.view import View, leaves
@@ -25,6 +28,7 @@ from pycomm.view import View, leaves
 CITE = "Cho et al., BlueConnect, IBM J. Res. Dev. 63 (2019)"
 
 Parts = Sequence[str]  # names of algorithms, innermost level first
+Chunks = Sequence[int] | npt.NDArray[np.integer]
 Load = Callable[[int, int], list[tuple[int, int]]]
 
 
@@ -47,18 +51,15 @@ def allreduce(v: View, parts: Parts) -> None:
         return _call(v, part, groups, [range(v.chunks)])
     children = [leaves(child) for child in groups]
     _, near = v.within(groups)
-    place = v.place(leaves(near))
+    ranks = leaves(near)
     nrails = max(map(len, children))
-    owned: list[list[int]] = [[] for _ in leaves(near)]
-    rails: dict[tuple[int, ...], list[int]] = {}
-    for k in range(nrails):
-        chunks = range(k * v.chunks // nrails, (k + 1) * v.chunks // nrails)
-        owner = k * len(owned) // nrails
-        owned[owner] += chunks
-        if owner == place:
-            rails.setdefault(tuple(_at(child, k, nrails) for child in children), []).extend(chunks)
+    shares = np.arange(v.chunks).reshape(nrails, -1)
+    owned = [np.concatenate(shares[_served(place, nrails, len(ranks))]) for place in range(len(ranks))]
+    rails = _served(v.place(ranks), nrails, len(ranks))
     v.backwards(lambda: _spread(v, near, owned, parts))
-    v.together(*[partial(_call, v, part, rail, [chunks]) for rail, chunks in rails.items()])
+    v.together(*[
+        partial(_call, v, part, [_on_rail(v, child, k, nrails) for child in children], [v.at(shares, k)]) for k in rails
+    ])  # fmt: skip
     _spread(v, near, owned, parts)
 
 
@@ -95,32 +96,61 @@ def alltoall(v: View, parts: Parts) -> None:
     _exchange(v, _groups(v), lambda source, target: [(source, target)], parts)
 
 
-def _spread(v: View, group: Groups, owned: list[list[int]], parts: Parts) -> None:
+def _spread(v: View, group: Groups, owned: Sequence[Chunks], parts: Parts) -> None:
     """All-gather in one group, where `owned` says which chunks each of its ranks, in their order, has."""
     part = _part("allgather", parts, group)
     if _flat(group):
         return _call(v, part, group, owned)
     children = [leaves(child) for child in group]
+    starts = np.cumsum([0, *map(len, children)]).tolist()
     _, near = v.within(group)
-    place = v.place(leaves(near))
-    received: list[list[int]] = [[] for _ in leaves(near)]
-    rails: dict[tuple[int, ...], list[list[int]]] = {}
-
-    @cache
-    def rail(k: int, n: int) -> list[list[int]]:
-        places = tuple(k * len(child) // n for child in children)
-        return rails.setdefault(places, [[] for _ in children])
-
-    rest = iter(owned)
-    for number, child in enumerate(children):
-        for k, chunks in zip(range(len(child)), rest, strict=False):
-            here = k * len(received) // len(child)
-            received[here] += chunks
-            if here == place:
-                rail(k, len(child))[number] += chunks
-    ranks = [tuple(child[k] for child, k in zip(children, places, strict=True)) for places in rails]
-    v.together(*[partial(_call, v, part, *each) for each in sorted(zip(ranks, rails.values(), strict=True))])
+    ranks = leaves(near)
+    received = [
+        np.concatenate([
+            owned[start + k]
+            for start, child in zip(starts, children, strict=False)
+            for k in _served(place, len(child), len(ranks))
+        ])
+        for place in range(len(ranks))
+    ]  # fmt: skip
+    calls = []
+    for rail in _rails(v.place(ranks), sorted(set(map(len, children))), len(ranks)):
+        n, k = next(iter(rail.items()))
+        along = [_on_rail(v, child, k, n) for child in children]
+        blocks = [
+            v.at(owned, start + rail[len(child)]) if len(child) in rail else ()
+            for start, child in zip(starts, children, strict=False)
+        ]
+        calls.append(partial(_call, v, part, along, blocks))
+    v.together(*calls)
     _spread(v, near, received, parts)
+
+
+def _rails(place: int, sizes: Sequence[int], near: int) -> list[dict[int, int]]:
+    """Return the rails that the rank at a place of `near` ranks serves, in an order that is the same on all of them.
+
+    Each is a mapping from the size of groups to the number of that rank of theirs whose chunks go along it.
+    """
+    if len(sizes) == 1:
+        return [{near: place}]
+    rails: dict[tuple[int, ...], dict[int, int]] = {}
+    place = int(place)  # from here on ranks at different places go different ways
+    for n in sizes:
+        for k in _served(place, n, near):
+            rails.setdefault(tuple(k * m // n for m in sizes), {})[n] = k
+    return [rails[places] for places in sorted(rails)]
+
+
+def _served(place: int, n: int, near: int) -> list[int]:
+    """Return which of n rails, or ranks of another group, the rank at a place of `near` ranks serves."""
+    first, end = (-(-at * n // near) for at in (place, place + 1))
+    return [first + k for k in range(int(end - first))]
+
+
+def _on_rail(v: View, child: Sequence[int], k: int, n: int) -> int:
+    """The rank of a group that serves the k-th of n rails."""
+    rank: int = v.at(child, k * len(child) // n)
+    return rank
 
 
 def _down(v: View, group: Groups, root: int, parts: Parts) -> None:
@@ -165,7 +195,7 @@ def _exchange(v: View, group: Groups, load: Load, parts: Parts) -> None:
             v.recv([chunk for source in before for chunk in load(source, v.rank)], frm=relay)
 
 
-def _call(v: View, part: Algorithm, ranks: Sequence[int], blocks: Sequence[Sequence[int]], root: int = 0) -> None:
+def _call(v: View, part: Algorithm, ranks: Sequence[int], blocks: Sequence[Chunks], root: int = 0) -> None:
     """Let an algorithm write on some ranks, each block in as many pieces as it wants."""
     cut = part.cut(len(ranks), None)
     pieces = [block[len(block) * j // cut : len(block) * (j + 1) // cut] for block in blocks for j in range(cut)]

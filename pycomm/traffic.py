@@ -21,6 +21,8 @@ from .view import Chunk, Group, Pen, Task, Temp, View, leaves, task_of
 
 Offsets = npt.NDArray[np.int64]
 
+_GLANCE = 64  # ranks
+
 
 @dataclass(frozen=True, eq=False)
 class Traffic:
@@ -129,6 +131,11 @@ class _Part(NamedTuple):
     far: npt.NDArray[np.int32]  # (ranks, operations), or one row for all
     chunks: npt.NDArray[np.int32]  # (ranks, operations), or one row for all
 
+    def of(self, n: int) -> _Part:
+        """Return the same of the first n of its ranks alone."""
+        far, chunks = (table[:n] if len(table) == len(self.ranks) else table for table in (self.far, self.chunks))
+        return self._replace(ranks=self.ranks[:n], far=far, chunks=chunks)
+
 
 class _Together(View):
     """The view of all ranks of a path; of chunks only their number matters.
@@ -147,7 +154,7 @@ class _Together(View):
         count = self._count(like)
         return Temp(np.broadcast_to(np.uint32(0), count if isinstance(count, int) else self._path.agree(count)))
 
-    def sub(self, ranks: Sequence[int], chunks: Sequence[Sequence[int]] | None = None, root: int = 0) -> View:
+    def sub(self, ranks: Sequence[int], chunks: Sequence[Any] | None = None, root: int = 0) -> View:
         members = _columns(ranks) % self.size
         ordered = np.sort(members, axis=1)
         if (ordered[:, 1:] == ordered[:, :-1]).any():
@@ -176,7 +183,17 @@ class _Together(View):
         return number, _shaped(like, iter(self._path.numbers(near)))
 
     def place(self, ranks: Sequence[int]) -> int:
-        return self._path.agree(_places(_columns(ranks), self._own(), self.size))
+        place: int = self._path.number(_places(_columns(ranks), self._own(), self.size))
+        return place
+
+    def at(self, values: Sequence[Any] | npt.NDArray[np.integer], place: int) -> Any:
+        if not isinstance(place, Ranks):
+            return values[place]
+        if isinstance(values[0], Ranks | int | np.integer):
+            rows = _columns(values)
+            return self._path.number(rows[np.arange(len(rows)) if len(rows) > 1 else 0, place.values])
+        count = self._path.agree(np.array([len(each) for each in values])[place.values])
+        return Ranks(self._path, lambda: np.array([values[i] for i in place.values]), self.chunks, (count,))
 
     def _own(self) -> Vector:
         if isinstance(self.rank, Ranks):
@@ -367,18 +384,28 @@ def _alone(schedule: Schedule) -> _Part:
 
 
 def _period(parts: list[_Part], size: int) -> int:
-    """Return the smallest period of which there is a proof: each rank took the way of the rank so many before it."""
-    if any(len(part.far) > 1 or len(part.chunks) > 1 for part in parts):
-        return size
-    way = np.empty(size, np.int64)
+    """Return the smallest period that is seen: each rank took the way of the rank so many before it, to the same."""
+    way, place = np.empty(size, np.int64), np.empty(size, np.int64)
     for number, part in enumerate(parts):
-        way[part.ranks] = number
-    return next(p for p in range(1, size + 1) if size % p == 0 and np.array_equal(way[p:], way[:-p]))
+        way[part.ranks], place[part.ranks] = number, np.arange(len(part.ranks))
+    tables = [(part.ranks, table) for part in parts for table in (part.far, part.chunks) if len(table) > 1]
+
+    def holds(p: int) -> bool:
+        if not np.array_equal(way[p:], way[:-p]):
+            return False
+        for ranks, table in tables:
+            ranks = ranks[np.searchsorted(ranks, p) :]
+            for some in (ranks[:_GLANCE], ranks):  # most periods that are none are so soon
+                if not np.array_equal(table[place[some]], table[place[some - p]]):
+                    return False
+        return True
+
+    return next(p for p in range(1, size + 1) if size % p == 0 and (p == size or holds(p)))
 
 
 def _assembled(parts: list[_Part], size: int, period: int) -> tuple[Offsets, Offsets, Any, Any, Any]:
     """Return rounds, ops, kind, peer and chunks of a Traffic."""
-    parts = [part._replace(ranks=part.ranks[part.ranks < period]) for part in parts]
+    parts = [part.of(int(np.searchsorted(part.ranks, period))) for part in parts]
     nrounds, nops = np.empty(period, np.int64), np.empty(period, np.int64)
     for part in parts:
         nrounds[part.ranks], nops[part.ranks] = len(part.lengths), len(part.kind)

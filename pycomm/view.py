@@ -194,7 +194,12 @@ class View:
         """Return a temporary as long as `like`; it holds nothing yet."""
         return Temp(self._pen.temporaries(self._ids(like)))
 
-    def sub(self, ranks: Sequence[int], chunks: Sequence[Sequence[int]] | None = None, root: int = 0) -> View:
+    def sub(
+        self,
+        ranks: Sequence[int],
+        chunks: Sequence[Sequence[int] | npt.NDArray[np.integer]] | None = None,
+        root: int = 0,
+    ) -> View:
         """Return a view of some of the ranks (this one among them), renumbered 0, 1, ...
 
         Args:
@@ -241,6 +246,13 @@ class View:
     def place(self, ranks: Sequence[int]) -> int:
         """Return at which place in `ranks` this rank stands."""
         return ranks.index(self.rank)
+
+    def at(self, values: Sequence[Any] | npt.NDArray[np.integer], place: int) -> Any:
+        """Return what stands at a place in `values`, which are ranks, or chunks for each place.
+
+        It is `values[place]`, but that ranks at different places go on together where all ranks are run at once.
+        """
+        return values[place]
 
     def _local(self, kind: int, src: Chunk, dst: Chunk) -> None:
         self._pen.write(_Message(kind, NONE, self._ids(dst), self._ids(src), self.rank, self.rank))
