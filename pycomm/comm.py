@@ -499,10 +499,9 @@ class Comm(Handle):
 
     def Free(self) -> None:
         """Leave the communicator: connected ranks see a goodbye. Not collective; outstanding requests fail."""
-        if self._handle:
+        if self._world.not_at_close(self._forget):  # else another thread, or the end of the world, frees it
             handle, self._handle, self._address = self._handle, None, 0
             lib.pcm_comm_free(handle)
-            self._world.not_at_close(self._forget)
             self._forget()
 
     def Abort(self, why: str = "Abort was called") -> None:

@@ -105,16 +105,24 @@ class World:
         """Have a function called before the world goes away."""
         self._before_close.append(function)
 
-    def not_at_close(self, function: Callable[[], None]) -> None:
-        """Take back an `at_close`."""
-        self._before_close.remove(function)
+    def not_at_close(self, function: Callable[[], None]) -> bool:
+        """Take back an `at_close`; return whether it was there. Of several threads one alone is told so."""
+        try:
+            self._before_close.remove(function)
+        except ValueError:  # it has been called, or taken back
+            return False
+        return True
 
     def close(self) -> None:
         """Say goodbye to all peers and free everything. May be called twice."""
         if not self.handle:
             return
         while self._before_close:
-            self._before_close.pop()()
+            try:
+                function = self._before_close.pop()
+            except IndexError:  # another thread has just taken the last one back
+                break
+            function()
         handle, self.handle = self.handle, None
         lib.pcm_world_destroy(handle)
 

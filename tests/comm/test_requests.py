@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -203,12 +205,36 @@ def test_a_call_ends_when_another_thread_frees_the_communicator(transport: str) 
         own = comm.Split(0)
         assert own is not None
         if comm.rank == 0:
-            threading.Timer(0.1, own.Free).start()
+            timer = threading.Timer(0.1, own.Free)
+            timer.start()
             with pytest.raises(pycomm.Aborted):
                 own.Barrier()
+            timer.join()
         comm.Barrier()
 
     on_ranks(transport, 2, rank)
+
+
+def test_many_threads_may_free_one_communicator(transport: str) -> None:
+    def rank(comm: pycomm.Comm) -> None:
+        together = threading.Barrier(8)
+        for _ in range(20):
+            own = comm.Split(0)
+            assert own is not None
+            with ThreadPoolExecutor(8) as pool:
+                freed = [pool.submit(lambda own=own: (together.wait(PATIENCE), own.Free())) for _ in range(8)]
+            for each in freed:
+                each.result()
+            with pytest.raises(pycomm.InvalidArgument, match="freed"):
+                own.Barrier()
+        comm.Barrier()
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads meet between any two lines
+    try:
+        on_ranks(transport, 2, rank)
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def test_waitall_waits_for_the_others_when_one_fails(transport: str) -> None:
