@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from math import lcm
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -118,16 +119,17 @@ def _spread(v: View, group: Groups, owned: Sequence[Chunks], parts: Parts) -> No
         n, k = next(iter(rail.items()))
         along = [_on_rail(v, child, k, n) for child in children]
         blocks = [
-            v.at(owned, start + rail[len(child)]) if len(child) in rail else ()
+            v.at(owned[start : start + len(child)], rail[len(child)]) if len(child) in rail else ()
             for start, child in zip(starts, children, strict=False)
         ]
-        calls.append(partial(_call, v, part, along, blocks))
-    v.together(*calls)
+        calls.append((along, blocks))
+    calls.sort(key=itemgetter(0))  # the same order on all ranks of a rail
+    v.together(*[partial(_call, v, part, *each) for each in calls])
     _spread(v, near, received, parts)
 
 
 def _rails(place: int, sizes: Sequence[int], near: int) -> list[dict[int, int]]:
-    """Return the rails that the rank at a place of `near` ranks serves, in an order that is the same on all of them.
+    """Return the rails that the rank at a place of `near` ranks serves.
 
     Each is a mapping from the size of groups to the number of that rank of theirs whose chunks go along it.
     """
@@ -138,7 +140,7 @@ def _rails(place: int, sizes: Sequence[int], near: int) -> list[dict[int, int]]:
     for n in sizes:
         for k in _served(place, n, near):
             rails.setdefault(tuple(k * m // n for m in sizes), {})[n] = k
-    return [rails[places] for places in sorted(rails)]
+    return list(rails.values())
 
 
 def _served(place: int, n: int, near: int) -> list[int]:

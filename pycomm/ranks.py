@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from functools import partial
 from heapq import heappop, heappush
 from typing import Any, TypeVar
 
@@ -54,16 +53,6 @@ class Path:
         if (values == values[0]).all():
             return int(values[0])
         return Ranks(self, lambda: values, int(np.abs(values).max()))
-
-    def numbers(self, rows: Vector) -> list[Any]:
-        """Return the columns of rows, one row a rank, as numbers (see `number`)."""
-        alike = (rows == rows[0]).all(axis=0).tolist()
-        bound = int(np.abs(rows).max(initial=0))
-        columns = rows.T
-        return [
-            int(rows[0, k]) if same else Ranks(self, partial(columns.__getitem__, k), bound)
-            for k, same in enumerate(alike)
-        ]
 
     def agree(self, values: npt.NDArray[Any]) -> int:
         """Return the value that all ranks have; where they differ, split the path."""

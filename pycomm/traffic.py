@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import chain
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -159,7 +159,7 @@ class _Together(View):
         ordered = np.sort(members, axis=1)
         if (ordered[:, 1:] == ordered[:, :-1]).any():
             raise ScheduleError
-        place = self._path.number(_places(members, self._own(), self.size))
+        place = self._path.number(_Table(members, None).places(self._own(), self.size))
         view = _Together.__new__(_Together)
         View.__init__(view, self._pen, place, members.shape[1], root, self.chunks, self._paired)
         view._path, view._lengths = self._path, self._lengths
@@ -170,28 +170,25 @@ class _Together(View):
         return view
 
     def within(self, groups: Groups) -> tuple[int, Any]:
-        rows, column, kinds = (_kept_grid if groups is self.groups else _grid)(groups)
-        numbers = column[_places(rows, self._own(), self.size)]
+        table, column, kinds = (_kept_grid if groups is self.groups else _grid)(groups)
+        numbers = column[table.places(self._own(), self.size)]
         number = self._path.number(numbers)
         if isinstance(number, int):
             return number, groups[number]
         kind = self._path.agree(kinds[numbers])  # groups of one shape are one group of vectors
         alike = np.flatnonzero(kinds == kind)
-        like = groups[alike[0]]
-        rows = rows[:, kinds[column] == kind].reshape(len(rows), len(alike), -1)
-        near = rows[np.arange(len(rows)) if len(rows) > 1 else 0, np.searchsorted(alike, numbers)]
-        return number, _shaped(like, iter(self._path.numbers(near)))
+        near = table.part(kinds[column] == kind, len(alike), np.searchsorted(alike, numbers))
+        return number, near.shaped(groups[alike[0]], self._path)
 
     def place(self, ranks: Sequence[int]) -> int:
-        place: int = self._path.number(_places(_columns(ranks), self._own(), self.size))
+        place: int = self._path.number(_table(ranks).places(self._own(), self.size))
         return place
 
     def at(self, values: Sequence[Any] | npt.NDArray[np.integer], place: int) -> Any:
         if not isinstance(place, Ranks):
             return values[place]
         if isinstance(values[0], Ranks | int | np.integer):
-            rows = _columns(values)
-            return self._path.number(rows[np.arange(len(rows)) if len(rows) > 1 else 0, place.values])
+            return self._path.number(_table(values).at(place.values))
         count = self._path.agree(np.array([len(each) for each in values])[place.values])
         return Ranks(self._path, lambda: np.array([values[i] for i in place.values]), self.chunks, (count,))
 
@@ -254,18 +251,79 @@ def _plain(values: Vector) -> int | Vector:
     return int(values[0]) if (values == values[0]).all() else values
 
 
-def _places(rows: Vector, own: Vector, size: int) -> Vector:
-    """Return at which place of a row (of the only one, or of its own one) each rank stands."""
-    if len(rows) == 1:
-        at = np.full(size, -1)
-        at[rows[0]] = np.arange(rows.shape[1])
-        places = at[own]
-    else:
-        here = rows == own[:, None]
-        places = np.where(here.any(axis=1), here.argmax(axis=1), -1)
-    if (places < 0).any():
-        raise ScheduleError
-    return places
+class _Table(NamedTuple):
+    """What each rank of a path calls a group: rows of ranks, and which of them is whose."""
+
+    rows: Vector
+    which: Vector | None  # None: there is one row for all, or one for each
+
+    def part(self, columns: npt.NDArray[np.bool_], groups: int, number: Vector) -> _Table:
+        """Return some columns, which are as many groups of one size, but for each rank the one group alone."""
+        parts = self.rows[:, columns].reshape(len(self.rows), groups, -1)
+        if self.which is None and len(self.rows) > 1:
+            return _Table(parts[np.arange(len(parts)), number], None)
+        first = 0 if self.which is None else self.which * groups
+        return _Table(parts.reshape(-1, parts.shape[2]), first + number)
+
+    def at(self, place: int | Vector) -> Vector:
+        """Return which rank stands at a place, for each rank."""
+        which = self.which
+        if which is None:
+            which = np.arange(len(self.rows)) if len(self.rows) > 1 else np.zeros(1, np.int64)
+        ranks: Vector = self.rows[which, place]
+        return ranks
+
+    def whole(self) -> Vector:
+        """Return one row for all ranks, or one for each."""
+        return self.rows if self.which is None else self.rows[self.which]
+
+    def places(self, own: Vector, size: int) -> Vector:
+        """Return at which place of its row each rank stands."""
+        if self.which is None and len(self.rows) > 1:
+            here = self.rows == own[:, None]
+            places = np.where(here.any(axis=1), here.argmax(axis=1), -1)
+            good = places >= 0
+        else:
+            at = np.full(size, -1)
+            at[self.rows[:, ::-1]] = np.arange(self.rows.shape[1])[::-1]  # what is there twice is at the first
+            places = at[own]
+            good = self.at(places) == own
+        if not good.all():
+            raise ScheduleError
+        return places
+
+    def shaped(self, like: Groups, path: Path) -> Groups:
+        """Return a group like another, of numbers that are these ranks."""
+        bound = int(np.abs(self.rows).max(initial=0))
+        numbers = [Ranks(path, partial(self.at, k), bound) for k in range(self.rows.shape[1])]
+
+        def build(like: Groups | int, at: int) -> Any:
+            if not isinstance(like, tuple):
+                return numbers[at]
+            ends = np.cumsum([at, *(len(leaves(each)) for each in like)]).tolist()
+            group = _Rows(map(build, like, ends))
+            group.table = self._replace(rows=self.rows[:, at : ends[-1]])
+            return group
+
+        return cast(Groups, build(like, 0))
+
+
+class _Rows(Group):
+    """A group of numbers with many values, that knows them all."""
+
+    table: _Table
+
+    @cached_property
+    def leaves(self) -> Groups:
+        if not isinstance(self[0], tuple):
+            return self
+        flat = _Rows(super().leaves)
+        flat.table = self.table
+        return flat
+
+
+def _table(ranks: Any) -> _Table:
+    return ranks.table if isinstance(ranks, _Rows) else _Table(_columns(ranks), None)
 
 
 def _shape(group: Groups | int) -> Any:
@@ -274,18 +332,13 @@ def _shape(group: Groups | int) -> Any:
     return tuple(map(_shape, group)) if isinstance(group[0], tuple) else len(group)
 
 
-def _shaped(like: Groups | int, ranks: Iterator[Any]) -> Any:
-    """Return a group like another, of other ranks."""
-    return Group(_shaped(each, ranks) for each in like) if isinstance(like, tuple) else next(ranks)
-
-
-def _grid(groups: Groups) -> tuple[Vector, Vector, Vector]:
-    """Return the ranks of groups as rows, which group each column is of, and numbers that tell their shapes apart."""
+def _grid(groups: Groups) -> tuple[_Table, Vector, Vector]:
+    """Return the ranks of groups, which group each column is of, and numbers that tell their shapes apart."""
     members = [leaves(group) for group in groups]
     column = np.repeat(np.arange(len(members)), [len(ranks) for ranks in members])
     shapes: dict[Any, int] = {}
     kinds = np.array([shapes.setdefault(_shape(group), len(shapes)) for group in groups])
-    return _columns(list(chain.from_iterable(members))), column, kinds
+    return _table(leaves(groups) if isinstance(groups, _Rows) else list(chain.from_iterable(members))), column, kinds
 
 
 _kept_grid = lru_cache(maxsize=2)(_grid)  # for the groups of a whole collective, which each path asks for
@@ -316,6 +369,8 @@ def _columns(numbers: Any) -> Vector:
     """Return numbers, or arrays or sequences of them, as rows: one for all ranks, or one for each of a path."""
     if isinstance(numbers, Ranks):
         return numbers.values.reshape(len(numbers.values), -1)
+    if isinstance(numbers, _Rows):
+        return numbers.table.whole()
     if isinstance(numbers, list | tuple) and not all(type(each) is int for each in numbers):
         parts = [_columns(each) for each in numbers]
         ends = np.cumsum([part.shape[1] for part in parts]).tolist()

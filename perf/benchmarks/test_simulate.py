@@ -53,6 +53,14 @@ def test_large_machines(benchmark: Any, algorithm: str, size: int) -> None:
     benchmark.pedantic(price, arguments, {"contention": False}, rounds=1)
 
 
+@pytest.mark.parametrize("size", LARGE)
+@pytest.mark.parametrize("collective", ["allreduce", "allgather", "broadcast", "barrier"])
+def test_traffic_of_nested_groups(benchmark: Any, collective: str, size: int) -> None:
+    """Emit for all ranks of three or four levels of groups."""
+    groups = generate(f"fat-tree:{size},hosts=8").groups
+    benchmark.pedantic(traffic, ("hierarchical", collective), {"size": size, "groups": groups}, rounds=1)
+
+
 @pytest.mark.parametrize(("collective", "algorithm"), [("allreduce", "ring"), ("alltoall", "pairwise")])
 def test_ranks_that_do_the_same(benchmark: Any, collective: str, algorithm: str) -> None:
     """Simulate 10,240 ranks of which one stands for all: 2e8 messages."""
