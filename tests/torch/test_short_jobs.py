@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_short_jobs_end_well(size):
+@pytest.mark.parametrize(("size", "jobs"), [(2, 5), (4, 2)])
+def test_short_jobs_end_well(size, jobs):
     script = Path(__file__).with_name("short_jobs.py")
-    command = [sys.executable, script, "--jobs", "5", "--ranks", str(size), "--backends", "pycomm"]
+    command = [sys.executable, script, "--jobs", str(jobs), "--ranks", str(size), "--backends", "pycomm"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0 and "5 well" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and f"{jobs} well" in done.stdout, done.stdout + done.stderr
