@@ -70,6 +70,13 @@ def _drain(stream: socket.socket) -> None:
         pass
 
 
+def binds(rate: float, over_sockets: bool) -> str:
+    """Say what `least_bytes` are held against: the sum of the `memory_rate`, or the mean of the `socket_rate`."""
+    if over_sockets:
+        return f"sockets bind: each rank sends {rate / 1e9:.1f} GB/s while all send and receive over loopback"
+    return f"memory binds: all ranks copying at once read and write {rate / 1e9:.1f} GB/s"
+
+
 def least_bytes(case: Case, count: int, itemsize: int, ranks: int, over_sockets: bool) -> float:
     """The least bytes that a call must move, out of place; derived in perf/README.md.
 

@@ -82,6 +82,16 @@ def footer(program: str, rows: Sequence[Row], reference: str) -> list[str]:
     ]
 
 
+def possible_line(rows: Sequence[Row], reference: str, binds: str) -> str:
+    """How near the reference comes to the limit at the largest size, out of place, and what binds there."""
+    known = [row for row in rows if row.library == reference and row.limit_fraction is not None]
+    if not known:
+        return f"# % of what is possible here: N/A; {binds}"
+    largest = max(known, key=lambda row: row.bytes)
+    assert largest.limit_fraction is not None
+    return f"# % of what is possible here: {100 * largest.limit_fraction:.0f} at {format_size(largest.bytes)}; {binds}"
+
+
 # ---- against the others ----
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pycomm import knobs
 from pycomm.bound import Bound, bound
 from pycomm.contract import CONTRACTS
 from pycomm.errors import InvalidArgument
@@ -112,8 +113,9 @@ class _Session:
         self.jobs: list[Job] = []
         self.results = Results()
         self._reference = request.libraries[0]
-        self._over_sockets = request.join.get("transport") == "tcp"
+        self._over_sockets = (request.join.get("transport") or ",".join(knobs.TRANSPORTS.value())) == "tcp"
         self._rate = 0.0
+        self._binds = "ranks are on several hosts, and what binds between them is not measured"
         self._introduced = False
 
     def launch(self, board: Switchboard) -> None:
@@ -152,12 +154,11 @@ class _Session:
             return
         request = {"do": "socket" if self._over_sockets else "memory"}
         self._rate = max(sum(reply["rate"] for reply in self.jobs[0].ask(request)) for _ in range(_LIMIT_TRIES))
-        meaning = "read and written by all ranks copying at once"
         if self._over_sockets:
             self._rate /= self.request.ranks
-            meaning = "sent by each rank, while all send and receive over loopback sockets"
-        self.say(f"# Limit: {self._rate / 1e9:.1f} GB/s {meaning}")
-        self.results.machine["limit_gbs"] = self._rate / 1e9
+        self._binds = limit.binds(self._rate, self._over_sockets)
+        self.say(f"# Limit: {self._binds}")
+        self.results.machine["limit"], self.results.machine["limit_gbs"] = self._binds, self._rate / 1e9
 
     def measure(self, case: Case) -> None:
         """One collective's table, from its header to its ratios."""
@@ -184,10 +185,12 @@ class _Session:
         for refusal in refusals:
             self.say(f"# {refusal}")
         self.results.rows += rows
-        if rows and (best := self._bound(case, largest := max(row.bytes for row in rows), rows[0].root)):
-            self.say(f"# {format_size(largest)}: {best.sentence}")
         for line in report.footer(case.program, rows, self._reference):
             self.say(line)
+        binds = self._binds if case.moves_data else "latency binds, which has no measured limit"
+        if rows and (best := self._bound(case, max(row.bytes for row in rows), rows[0].root)):
+            binds = best.sentence
+        self.say(report.possible_line(rows, self._reference, binds))
         for line in report.ratio_lines(rows, self._reference) + report.verdict_lines(rows, self._reference):
             self.say(line)
         self.say("#")

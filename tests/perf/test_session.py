@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from fake import on_ranks
@@ -60,6 +61,17 @@ def test_every_collective_in_a_running_job():
     assert "# Collective test starting: all_reduce_perf" in lines
     assert sum(line.startswith("#  Rank ") for line in lines) == 3
     assert results.machine["libraries"] == {"fake": "fake 1"}
+
+
+@pytest.mark.parametrize(("transport", "what"), [(None, "memory"), ("shm", "memory"), ("tcp", "sockets")])
+def test_what_is_possible_is_said_and_what_binds(transport, what):
+    results, lines = _run(_request("allreduce", "barrier", join={"transport": transport}))
+    (limit,) = (line for line in lines if line.startswith("# Limit: "))
+    sentence = limit.removeprefix("# Limit: ")
+    assert sentence == results.machine["limit"] and f"{what} bind" in sentence
+    moving, barrier = (line for line in lines if line.startswith("# % of what is possible here: "))
+    assert re.fullmatch(rf"# % of what is possible here: \d+ at 4K; {re.escape(sentence)}", moving)
+    assert "N/A; latency binds" in barrier
 
 
 def test_wrong_results_say_failed():
