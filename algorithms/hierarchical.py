@@ -161,9 +161,9 @@ def _down(v: View, group: Groups, root: int, parts: Parts) -> None:
     if _flat(group):
         return _call(v, part, group, [range(v.chunks)], group.index(root))
     children = [leaves(child) for child in group]
-    _, near = v.within(group)
+    mine, near = v.within(group)
     first = next(k for k, child in enumerate(children) if root in child)
-    leader = root if root in leaves(near) else leaves(near)[0]
+    leader = root if mine == first else leaves(near)[0]
     if v.rank == leader:
         leaders = [root if k == first else child[0] for k, child in enumerate(children)]
         _call(v, part, leaders, [range(v.chunks)], first)
