@@ -163,26 +163,25 @@ def test_without_a_launcher_the_signal_is_named_while_the_dead_process_can_be_re
 
 
 def test_a_rank_that_falls_silent_is_lost_over_tcp_but_only_stopped_on_one_host() -> None:
-    def told_while_stopped(hub: str) -> list[int]:
-        make = job_maker(hub, 2)
+    hubs = [hub_in_rank_0(2, f"tcp://127.0.0.1:{free_port()}"), hub_in_rank_0(2, None)]
 
-        def rank() -> list[int]:
-            rendezvous = Rendezvous(make())
-            losses = Losses(rendezvous)
-            stopped = int(rendezvous.exchange(b"%d" % os.getpid())[1])
-            if my_rank() == 1:
-                os.kill(os.getpid(), signal.SIGSTOP)
-                return []
-            with contextlib.suppress(queue.Empty):
-                losses.told.put(losses.told.get(timeout=SOON if "tcp" in hub else 7.0))
-            told = [number for number, _ in losses.told.queue]
-            os.kill(stopped, signal.SIGCONT)
-            return told
+    def rank() -> list[int]:
+        which, number = divmod(my_rank(), 2)  # two jobs at once, for both take their time
+        rendezvous = Rendezvous(as_rank(hubs[which], number))
+        losses = Losses(rendezvous)
+        stopped = int(rendezvous.exchange(b"%d" % os.getpid())[1])
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return []
+        with contextlib.suppress(queue.Empty):
+            losses.told.put(losses.told.get(timeout=(SOON, 7.0)[which]))
+        told = [lost for lost, _ in losses.told.queue]
+        os.kill(stopped, signal.SIGCONT)
+        return told
 
-        return list(spawn(2, rank)[0].value)
-
-    assert told_while_stopped("rank 0, tcp") == [1]
-    assert told_while_stopped("rank 0") == []
+    over_tcp, _, on_one_host, _ = spawn(4, rank)
+    assert over_tcp.value == [1]
+    assert on_one_host.value == []
 
 
 @pytest.mark.parametrize("hub", HUBS)
