@@ -8,6 +8,7 @@ from reference import roots
 from test_hierarchical import GROUPS, PARTS, members
 
 from pycomm.errors import InvalidArgument, ScheduleError
+from pycomm.ranks import each_path
 from pycomm.registry import listing
 from pycomm.schedule import COPY
 from pycomm.traffic import traffic
@@ -348,3 +349,16 @@ def test_computes_as_python_does(e, size):
         with pytest.raises(failed[0]) as got:
             traffic(write, "allgather", size=size)
         assert str(got.value) == failed[1]
+
+
+@pytest.mark.parametrize("collective", ["allreduce", "allgather", "reduce_scatter"])
+def test_ranks_of_equal_groups_are_run_once_and_repeat(collective, monkeypatch):
+    runs = []
+
+    def counted(size, run):
+        return each_path(size, lambda path: runs.append(len(path.ranks)) or run(path))
+
+    monkeypatch.setattr("pycomm.traffic.each_path", counted)
+    groups = np.arange(3 * 5 * 2 * 7).reshape(3, 5, 2, 7).tolist()
+    assert traffic("hierarchical", collective, size=210, groups=groups).period == 5 * 2 * 7
+    assert runs == [210]
