@@ -47,7 +47,7 @@ const struct pcm_kernels *pcm_kernels_at(int i)
 }
 
 /* Threads that come here first at once find the same answer, so whose store lasts does not matter. */
-static const struct pcm_kernels *kernels(void)
+const struct pcm_kernels *pcm_kernels_chosen(void)
 {
     static _Atomic(const struct pcm_kernels *) chosen;
     const struct pcm_kernels *k = atomic_load_explicit(&chosen, memory_order_relaxed);
@@ -61,19 +61,19 @@ static const struct pcm_kernels *kernels(void)
 pcm_reduce_fn *pcm_reduce_kernel(int dtype, int op)
 {
     if (dtype < 0 || dtype >= PCM_NDTYPES || op < 0 || op >= PCM_NOPS) return NULL;
-    return kernels()->reduce[dtype][op];
+    return pcm_kernels_chosen()->reduce[dtype][op];
 }
 
 void pcm_copy(void *dst, void *fwd, const void *src, size_t bytes, int stream)
 {
-    kernels()->copy(dst, fwd, src, bytes, stream);
+    pcm_kernels_chosen()->copy(dst, fwd, src, bytes, stream);
 }
 
 int pcm_divide(int dtype, void *dst, const void *src, size_t n, unsigned divisor)
 {
-    if (dtype < 0 || dtype >= PCM_NDTYPES || !kernels()->divide[dtype] || divisor == 0) return 0;
-    kernels()->divide[dtype](dst, src, n, divisor);
+    if (dtype < 0 || dtype >= PCM_NDTYPES || !pcm_kernels_chosen()->divide[dtype] || divisor == 0) return 0;
+    pcm_kernels_chosen()->divide[dtype](dst, src, n, divisor);
     return 1;
 }
 
-const char *pcm_kernels_name(void) { return kernels()->name; }
+const char *pcm_kernels_name(void) { return pcm_kernels_chosen()->name; }

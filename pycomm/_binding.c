@@ -1,6 +1,7 @@
 /* _binding.c: see _binding.h. */
 #include "pycomm.h"
 #include "simulate.h"
+#include "squeeze.h"
 #include "_binding.h"
 
 int pycomm_wait(pcm_request **request, double seconds, struct pcm_status_info *status)

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "codec.h"
 #include "kernels.h"
 #include "small_float.h"
 #if defined(HALF_LANES)
@@ -316,6 +317,7 @@ HALF_KERNEL(e5m2_PROD, e5m2, uint8_t, *)
     {                                                                                                                  \
         .name = NAME,                                                                                                  \
         .copy = copy,                                                                                                  \
+        .codecs = CODECS,                                                                                              \
         .reduce =                                                                                                      \
             {                                                                                                          \
                 [PCM_BOOL] = BOOL_ROW,                                                                                 \
