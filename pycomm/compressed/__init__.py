@@ -1,0 +1,6 @@
+"""Allreduce that compresses what crosses slow links, such as those between sites (docs/compression.md)."""
+
+from .compressor import Compressor
+from .feedback import Feedback
+
+__all__ = ["Compressor", "Feedback"]
