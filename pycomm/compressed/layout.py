@@ -5,7 +5,8 @@
     cells      |     a      |  b  |  c   |     d     |     b is carried by ranks 0 and 3
 
 A shard is what a rank gets of its group's sum. Where groups differ in size their shards do not coincide, so they are
-cut into cells, in each of which every group has one carrier. All ranks carry, and all groups send and receive equally much.
+cut into cells, in each of which every group has one carrier. All ranks carry, and all groups send and receive equally
+much.
 """
 
 from __future__ import annotations
