@@ -67,7 +67,7 @@ def test_the_core_knows_no_transport(path: Path):
 @pytest.mark.parametrize("path", files("csrc/kernels/*.[ch]", "csrc/reduce.[ch]"), ids=name_of)
 def test_kernels_know_only_kernels(path: Path):
     own = {Path(name).name for name in OWN.findall(path.read_text())}
-    local = {file.name for file in files("csrc/kernels/*.h")} | {"reduce.h", "pycomm.h"}
+    local = {file.name for file in files("csrc/kernels/*.h")} | {"reduce.h", "pycomm.h", "squeeze.h"}
     assert own <= local
 
 
@@ -166,6 +166,14 @@ def test_the_moe_room_knows_what_the_torch_room_knows_and_it(path: Path):
         assert not room or room in below, f"{path.name} imports {module}"
 
 
+@pytest.mark.parametrize("path", files("pycomm/compressed/*.py"), ids=name_of)
+def test_compression_is_a_user_of_communicators(path: Path):
+    below = {"errors", "core", "buffer", "comm", "request", "compressed"}
+    for module in modules(path):
+        room = module.split(".")[1] if module.startswith("pycomm.") else ""
+        assert not room or room in below, f"{path.name} imports {module}"
+
+
 @pytest.mark.parametrize("path", files("pycomm/topology/*.py"), ids=name_of)
 def test_topologies_know_no_schedule(path: Path):
     below = {"errors", "registry", "topology"} | ({"show"} if path.name in ("draw.py", "scene.py") else set())
@@ -188,7 +196,9 @@ def test_nobody_loads_moe_but_its_user(path: Path):
         assert not any(module.startswith("pycomm.moe") for module in modules(path))
 
 
-@pytest.mark.parametrize("path", files("pycomm/*.py", "pycomm/torch/*.py", "pycomm/moe/*.py"), ids=name_of)
+@pytest.mark.parametrize(
+    "path", files("pycomm/*.py", "pycomm/compressed/*.py", "pycomm/torch/*.py", "pycomm/moe/*.py"), ids=name_of
+)
 def test_only_core_speaks_to_cffi(path: Path):
     speaks = {module for module in modules(path) if module.partition(".")[0] == "cffi" or "_pycomm" in module}
     assert not speaks or path.name == "core.py"
