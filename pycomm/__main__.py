@@ -1,4 +1,4 @@
-"""The command `pycomm`: run, info, verify, show, topo, simulate, tune, explain, perf, lab."""
+"""The command `pycomm`: run, info, verify, show, topo, simulate, tune, explain, plan, perf, lab."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _COMMANDS = {
     "tune": "pycomm.tune.cli",
     "explain": "pycomm.explain_cli",
     "lab": "pycomm.lab.cli",
+    "plan": "pycomm.plan.cli",
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InvalidArgument
 from ..topology import units
-from ..topology.entries import Table, names
+from ..topology.tables import Table, names
 from .model import Event, Host, Model, Trunk
 
 

@@ -239,7 +239,7 @@ class Hosts:
     """
 
     def __init__(self, inside: Routing, across: Routing, host: Ids, relay: bool = False) -> None:
-        self._inside, self._across, self._host = inside, across, host
+        self._inside, self._across, self._host, self.relay = inside, across, host, relay
         self._first = np.searchsorted(host, host).astype(np.int32) if relay else None  # rank of each rank's host
 
     def paths(self, source: Ids, target: Ids) -> Paths:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -16,10 +15,10 @@ from ..errors import InvalidArgument
 from . import units
 from .board import Board
 from .check import smallest_period
-from .entries import Table, names
 from .generators import NVLINK, NVLINK_LATENCY, generate
 from .model import Topology
 from .modify import Degrade, degrade, speed_of_ranks
+from .tables import Table, names, read
 
 
 def read_toml(path: Path) -> Topology:
@@ -28,14 +27,7 @@ def read_toml(path: Path) -> Topology:
     Raises:
         InvalidArgument: the file cannot be read, or something in it is wrong; the message says where.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as why:
-        raise InvalidArgument(f"{path}: {why}") from None
-    try:
-        return _machine(Table("the file", content), path.stem)
-    except InvalidArgument as why:
-        raise InvalidArgument(f"{path}: {why}") from None
+    return read(path, lambda table: _machine(table, path.stem))
 
 
 class _Host(NamedTuple):

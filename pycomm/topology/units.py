@@ -14,6 +14,8 @@ Seconds = NewType("Seconds", float)
 _PREFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _RATES = {f"{prefix}{unit}": factor * size for prefix, factor in _PREFIXES.items() for unit, size in
           (("B", 1.0), ("bit", 0.125))}  # fmt: skip
+_SIZES = {f"{prefix}B": float(factor) for prefix, factor in _PREFIXES.items()}
+_FLOPS = {f"{prefix}FLOPS": float(factor) for prefix, factor in (_PREFIXES | {"P": 10**15}).items()}
 _TIMES = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -27,6 +29,16 @@ def rate(text: str) -> Rate:
 def seconds(text: str) -> Seconds:
     """Read a time, such as 1.5us."""
     return Seconds(_number_with_unit(text.strip(), _TIMES, "a time", "1.5us, 300ns or 10ms", least=0.0))
+
+
+def size(text: str) -> float:
+    """Read bytes, such as 80GB; K is 1000."""
+    return _number_with_unit(text.strip(), _SIZES, "a size", "80GB")
+
+
+def flops(text: str) -> float:
+    """Read operations of floating point numbers a second, such as 989TFLOPS."""
+    return _number_with_unit(text.strip(), _FLOPS, "a speed", "989TFLOPS")
 
 
 def count(text: str) -> int:

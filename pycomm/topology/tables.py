@@ -1,16 +1,45 @@
-"""Tables of a TOML file, read key by key, so that what is wrong is said with its place."""
+"""Tables of TOML files, whose keys are taken one by one, so that an error names the key that is wrong or unknown."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from ..errors import InvalidArgument
 from . import units
 
+Made = TypeVar("Made")
+
+
+def read(path: Path, make: Callable[[Table], Made]) -> Made:
+    """Return what is made of a file.
+
+    Args:
+        path: the file.
+        make: takes the keys of its top table.
+
+    Raises:
+        InvalidArgument: the file cannot be read, or something in it is wrong; the message begins with the path.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as why:
+        raise InvalidArgument(f"{path}: {why}") from None
+    try:
+        return make(Table("the file", content))
+    except InvalidArgument as why:
+        raise InvalidArgument(f"{path}: {why}") from None
+
 
 class Table:
-    """A table of the file, whose keys are taken one by one."""
+    """A table of a file.
+
+    Args:
+        where: what it is called, "[model]".
+        content: its keys.
+    """
 
     def __init__(self, where: str, content: dict[str, Any]) -> None:
         self._where, self._content = where, dict(content)
@@ -43,6 +72,11 @@ class Table:
         if isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries):
             raise InvalidArgument(f"{self._where}: write [[{key}]], once for each")
         return [Table(f"[[{key}]] number {number}", entry) for number, entry in enumerate(entries, 1)]
+
+    def table(self, key: str) -> Table:
+        """Return the table [key], an empty one if it is not there."""
+        content = self.take(key, dict, {})
+        return Table(f"[{key}]", content)
 
     def has(self, key: str) -> bool:
         """Tell whether a key is there."""
