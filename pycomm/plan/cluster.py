@@ -84,4 +84,5 @@ def groups(training: Training, layout: tuple[str, ...], degree: str) -> Ranks:
     size["replica"], strides["replica"] = training.data // training.expert, strides["data"] * training.expert
     ranks = np.arange(training.cards, dtype=np.int32)
     firsts = ranks[ranks // strides[degree] % size[degree] == 0]
-    return firsts[:, None] + np.arange(size[degree], dtype=np.int32) * np.int32(strides[degree])
+    members: Ranks = firsts[:, None] + np.arange(size[degree], dtype=np.int32) * np.int32(strides[degree])
+    return members

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from ..topology.check import smallest_period
 from ..topology.routing import Hosts, Tree
 from .cluster import Ranks, Reals
 
-_PAIRS = 1 << 18  # of ranks whose ways are looked at
+_PAIRS = 1 << 17  # of ranks whose ways are looked at
 _ALL_PAIRS = 256  # ranks of a group, up to which all ways of its messages are made beforehand
 
 
@@ -33,6 +34,12 @@ class Share:
     topology: Topology
     ranks: Ranks
     crossed: npt.NDArray[np.int64]
+
+    @cached_property
+    def mark(self) -> bytes:
+        """What tells it from other parts of the same machine, or of one that has other links."""
+        arrays = (self.ranks, self.crossed, *self.topology.links, self.topology.reduce_rate)
+        return sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).digest()
 
 
 def share(topology: Topology, groups: Ranks) -> Share:
@@ -87,11 +94,16 @@ def _restricted(whole: Topology, ranks: Ranks) -> tuple[Topology, npt.NDArray[np
     place[others] = np.arange(len(ranks), len(ranks) + len(others), dtype=np.int32)
     number = np.full(len(links.source), -1, np.int32)
     number[kept] = np.arange(len(kept), dtype=np.int32)
-    own = Links(place[links.source[kept]], place[links.target[kept]], *(part[kept] for part in links[2:]))
+    own = Links(
+        place[links.source[kept]], place[links.target[kept]], links.bandwidth[kept], links.latency[kept],
+        links.kind[kept],
+    )  # fmt: skip
     near = [partition[ranks] for partition in _partitions(whole)]
+    near.append(np.arange(len(ranks), dtype=np.int32))
+    host = np.unique(whole.host[ranks], return_inverse=True)[1].astype(np.int32)
     part = Topology(
         whole.name, len(ranks), len(ranks) + len(others), own, whole.kinds, _Some(whole, ranks, number),
-        nest([*near, np.arange(len(ranks))]), np.unique(whole.host[ranks], return_inverse=True)[1].astype(np.int32),
+        nest(near), host,
         whole.reduce_rate[ranks], len(ranks), [whole.label(int(v)) for v in [*ranks, *others]],
     )  # fmt: skip
     return part, kept
@@ -170,4 +182,5 @@ def widths(share: Share) -> Reals:
     """Return how fast each rank of a group can send, in bytes a second: over all links that leave it."""
     links, size = share.topology.links, share.topology.size
     own = links.source < size
-    return np.bincount(links.source[own], links.bandwidth[own], minlength=size)
+    found: Reals = np.bincount(links.source[own], links.bandwidth[own], minlength=size).astype(np.float64)
+    return found

@@ -58,7 +58,9 @@ def save(step: Step, changes: Sequence[Change], path: Path, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, fontsize="medium")
     axes.set_xlabel("one step of training, simulated; docs/plan.md: what is left out", fontsize="small")
-    figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize="small", loc="outside lower center", ncols=3)
+    figure.legend(
+        *axes.get_legend_handles_labels(), frameon=False, fontsize="small", loc="outside lower center", ncols=3
+    )
     try:
         with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pycomm"}):  # small, and always the same
             figure.savefig(path, dpi=140)

@@ -1,4 +1,4 @@
-"""What a collective takes in one of many groups that run it at once: the cheapest way by the simulator, and what binds."""
+"""What a collective takes in one of many groups that run it at once, the cheapest way; and what binds it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from .. import registry
 from ..bound import Bound, bound
-from ..candidates import Choice, candidates
+from ..candidates import Choice
 from ..errors import InvalidArgument
-from ..predict import machine_of
+from ..registry import Groups
 from ..simulate import Bound as Simulation
 from ..simulate import link_bytes
 from ..topology import Topology
 from ..topology.units import say_rate
-from ..traffic import traffic
+from ..traffic import Traffic, traffic
 from .cluster import Ranks
 from .group import Share, share
 
@@ -24,8 +24,12 @@ from .group import Share, share
 # take a second or two.
 _SHARED, _PORTS, _ONCE = 3_000, 300_000, 2_000_000
 _STEADY = 24  # slices, beyond which the simulator reckons that each takes as long as the one before
-_UNEVEN, _EVEN = 1_000, 4_000  # ranks, up to which hierarchies are made of groups of any size, and of equal size
-_TRIES = 2  # algorithms of which several slicings are tried
+_UNEVEN, _EVEN = 600, 2_000  # ranks, up to which hierarchies are made of groups of any size, and of equal size
+_TRIES = 2  # algorithms of which these slicings are tried,
+_SLICES, _WINDOW = (4, 16, 64), 8
+_GOOD = 1.01  # times the bound: who is as near to it is taken without a look at others
+
+_Known = dict[tuple[str, str, int, Groups | None], Traffic]  # what all ranks do, by algorithm, size and groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,13 @@ class Pricer:
         self._topology = topology
         self._shares: dict[tuple[int, ...], Share] = {}
         self._prices: dict[tuple[object, ...], Price] = {}
+        self._traffic: _Known = {}
+
+    def on(self, topology: Topology) -> Pricer:
+        """Return a pricer for the same machine with other links, which knows what is known where links are the same."""
+        other = Pricer(topology)
+        other._prices, other._traffic = self._prices, self._traffic
+        return other
 
     def call(self, collective: str, groups: Ranks, nbytes: float) -> Price:
         """Return what a call takes in the worst off of some groups, all of which make it at once.
@@ -77,12 +88,12 @@ class Pricer:
             groups: shape (groups, ranks of each), at least two of each.
             nbytes: n, see `Transfer`.
         """
-        key = (collective, nbytes, *_name(groups))
+        if collective == "send":
+            return self._send(groups, nbytes)
+        part = self.share(groups)
+        key = (collective, nbytes, part.mark)
         if key not in self._prices:
-            if collective == "send":
-                self._prices[key] = self._send(groups, nbytes)
-            else:
-                self._prices[key] = _cheapest(collective, self.share(groups), nbytes)
+            self._prices[key] = _cheapest(collective, part, nbytes, self._traffic)
         return self._prices[key]
 
     def share(self, groups: Ranks) -> Share:
@@ -117,32 +128,44 @@ def _name(groups: Ranks) -> tuple[int, ...]:
     return (*groups.shape, int(groups[0, 1] - groups[0, 0]), int(groups[-1, -1]), int(groups[len(groups) // 2, 0]))
 
 
-def _cheapest(collective: str, part: Share, nbytes: float) -> Price:
+def _cheapest(collective: str, part: Share, nbytes: float, known: _Known) -> Price:
     topology = part.topology
-    each = [_Way(collective, name, part, nbytes) for name in _algorithms(collective, topology)]
-    plain = sorted((way.seconds(Choice(way.name, 1, 1)), way.name, way) for way in each if way.affordable(1))
-    if not plain:
+    limit = bound(collective, topology, nbytes)
+    tried: list[tuple[float, Choice, _Way]] = []
+    for name in _algorithms(collective, topology):
+        if not tried or min(tried, key=_order)[0] > limit.seconds * _GOOD:
+            way = _Way(collective, name, part, nbytes, known)
+            if way.affordable(1):
+                tried.append((way.seconds(Choice(name, 1, 1)), Choice(name, 1, 1), way))
+    tried.sort(key=_order)
+    if not tried:
         raise InvalidArgument(f"no {collective} among {topology.size} ranks of {topology.name} can be simulated")
-    tried = [(seconds, Choice(name, 1, 1), way) for seconds, name, way in plain]
-    for _, name, way in plain[:_TRIES]:
-        slicings = [choice for choice in candidates(collective, int(nbytes), machine_of(topology), name)
-                    if choice.slices > 1 and way.affordable(choice.slices)]  # fmt: skip
-        tried += [(way.seconds(choice), choice, way) for choice in slicings]
-    seconds, choice, way = min(tried, key=lambda one: (float(f"{one[0]:.4e}"), one[1]))
-    found = bound(collective, topology, nbytes)
+    for _, first, way in tried[:_TRIES]:
+        for slices in _SLICES:
+            if min(tried, key=_order)[0] > limit.seconds * _GOOD and way.affordable(slices):
+                choice = Choice(first.algorithm, slices, min(slices, _WINDOW))
+                tried.append((way.seconds(choice), choice, way))
+    seconds, choice, way = min(tried, key=_order)
     used = link_bytes(way.traffic, topology, nbytes) / topology.links.bandwidth
     link = int(used.argmax())
     kind, text = topology.kinds[topology.links.kind[link]], _link(topology, link, int(part.crossed[link]))
-    return Price(choice, max(seconds, found.seconds), not way.shared, kind, text, found, part)
+    return Price(choice, max(seconds, limit.seconds), not way.shared, kind, text, limit, part)
+
+
+def _order(one: tuple[float, Choice, _Way]) -> tuple[float, Choice]:
+    return float(f"{one[0]:.4e}"), one[1]
 
 
 class _Way:
     """One algorithm for a call."""
 
-    def __init__(self, collective: str, name: str, part: Share, nbytes: float) -> None:
+    def __init__(self, collective: str, name: str, part: Share, nbytes: float, known: _Known) -> None:
         self.name, self._topology, self._nbytes = name, part.topology, nbytes
         groups = part.topology.groups if _hierarchies(part.topology) else None
-        self.traffic = traffic(name, collective, size=part.topology.size, groups=groups)
+        key = collective, name, part.topology.size, groups
+        if key not in known:
+            known[key] = traffic(name, collective, size=part.topology.size, groups=groups)
+        self.traffic = known[key]
         steps = len(self.traffic.kind) // self.traffic.period
         self.shared = steps * part.topology.size <= _SHARED
         period = part.topology.size if self.shared else lcm(self.traffic.period, part.topology.period)
@@ -162,14 +185,16 @@ class _Way:
 
 
 def _algorithms(collective: str, topology: Topology) -> list[str]:
-    return [
-        entry.name
+    """Return the algorithms that can do it, those that take longest to write down last."""
+    found = [
+        (entry.grouped, entry.name)
         for entry in registry.listing()
         if entry.collective == collective
         and entry.shipped
         and topology.size <= (entry.most or topology.size)
         and (not entry.grouped or _hierarchies(topology))
     ]
+    return [name for _, name in sorted(found)]
 
 
 def _hierarchies(topology: Topology) -> bool:

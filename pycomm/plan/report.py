@@ -11,7 +11,19 @@ from .step import Row, Step
 from .volumes import state
 from .whatif import Change
 
-_COLUMNS = ("transfer", "ranks", "groups", "calls", "size", "algorithm", "each", "all", "exposed", "of bound", "busiest link")
+_COLUMNS = (
+    "transfer",
+    "ranks",
+    "groups",
+    "calls",
+    "size",
+    "algorithm",
+    "each",
+    "all",
+    "exposed",
+    "of bound",
+    "busiest link",
+)
 _LEFT = (0, 5, 10)  # columns that begin at the left
 
 
@@ -58,7 +70,7 @@ def _row(row: Row) -> dict[str, Any]:
     what, price = row.transfer, row.price
     return {
         "transfer": what.name, "degree": what.degree, "collective": what.collective, "ranks": row.ranks,
-        "groups": row.groups, "calls": what.count, "nbytes": what.nbytes, "sent": what.sent(row.ranks),
+        "groups": row.groups, "calls": what.calls, "nbytes": what.nbytes, "sent": what.sent(row.ranks),
         "algorithm": str(price.choice) if price.choice else None, "seconds": row.seconds, "total": row.total,
         "exposed": row.exposed, "possible": price.possible, "kind": price.kind, "link": price.link,
         "ports_only": price.ports_only, "bound": price.bound.sentence if price.bound else None,
@@ -89,7 +101,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     algorithm = str(price.choice) if price.choice else "message"
     possible = f"{price.possible:.0%}" if price.bound else "-"
     return (
-        f"{what.name} ({what.collective})", str(row.ranks), str(row.groups), str(what.count), say_bytes(what.nbytes),
+        f"{what.name} ({what.collective})", str(row.ranks), str(row.groups), str(what.calls), say_bytes(what.nbytes),
         algorithm + (" *" if price.ports_only else ""), say_seconds(row.seconds), say_seconds(row.total),
         say_seconds(row.exposed), possible, price.link,
     )  # fmt: skip

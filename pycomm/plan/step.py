@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .cluster import Cluster, Ranks, Reals, groups
+from .cluster import Cluster, Reals, groups
 from .group import widths
 from .model import Model, Training
 from .price import Price, Pricer
@@ -39,7 +39,7 @@ class Row:
     @property
     def total(self) -> float:
         """Seconds of all calls of a step together."""
-        return self.transfer.count * self.seconds
+        return self.transfer.calls * self.seconds
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def step(model: Model, training: Training, cluster: Cluster, pricer: Pricer) -> 
     rows = [_row(transfer, training, cluster, pricer) for transfer in transfers(model, training)]
     passes = (1.0, _BACKWARD + training.recompute)
     work = model.flops * training.micro * model.sequence / (training.tensor * training.pipeline)
-    speed = _replicas(training, cluster) * training.utilisation  # of the slowest card of each replica
+    speed = replicas(training, cluster) * training.utilisation  # of the slowest card of each replica
     forward, backward = (work * times / float(speed.min()) for times in passes)
     inner = sum(row.total for row in rows if not row.transfer.hides) / training.micro_batches
     each = work * sum(passes) / speed + inner  # seconds of a micro-batch
@@ -146,7 +146,7 @@ def unequal_shards(transfer: Transfer, price: Price) -> float:
     return max(float(seconds), price.bound.seconds)
 
 
-def _replicas(training: Training, cluster: Cluster) -> Reals:
+def replicas(training: Training, cluster: Cluster) -> Reals:
     """Return the speed of the slowest card of each replica, operations a second."""
     by_replica = groups(training, cluster.layout, "data").T  # [replica, its cards]
     speed: Reals = cluster.flops[by_replica].min(axis=1)
@@ -195,11 +195,6 @@ def _exposed(
         else:
             beside = sum(other.seconds for other in rows if other.transfer.hides == hides)
             left = max(beside - windows[hides], beside / layers)  # what the last layer has to send hides nowhere
-            exposed = row.transfer.count * left * row.seconds / beside
+            exposed = row.transfer.calls * left * row.seconds / beside
         found.append(replace(row, exposed=exposed))
     return found
-
-
-def cards_of(training: Training, cluster: Cluster) -> Ranks:
-    """Return the cards of the first replica."""
-    return groups(training, cluster.layout, "data")[:, 0]

@@ -21,7 +21,7 @@ class Transfer(NamedTuple):
         degree: of parallelism, whose groups do it, all at once (see `pycomm.plan.cluster.groups`).
         collective: its name, or "send" to the next rank of the group.
         nbytes: n, the bytes of a rank's full vector (see `Schedule.share`); of a send, those of the message.
-        count: how often in a step.
+        calls: how many in a step.
         hides: behind which part of computing: "forward", "backward", "pipeline" (other micro-batches), "" (none).
     """
 
@@ -29,13 +29,13 @@ class Transfer(NamedTuple):
     degree: str
     collective: str
     nbytes: float
-    count: int
+    calls: int
     hides: str
 
     def sent(self, ranks: int) -> float:
         """Return what each rank at least sends in a step, in bytes, in a group of so many ranks."""
         part = {"allreduce": 2 * (ranks - 1) / ranks, "send": 1.0}.get(self.collective, (ranks - 1) / ranks)
-        return self.count * self.nbytes * part
+        return self.calls * self.nbytes * part
 
 
 class State(NamedTuple):

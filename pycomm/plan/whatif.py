@@ -16,7 +16,7 @@ from .group import widths
 from .model import Model, Training
 from .price import Pricer
 from .read import Plan, check
-from .step import Step, step
+from .step import Step, replicas, step
 from .volumes import state
 
 _KINDS = 3  # kinds of links that are tried at twice their bandwidth
@@ -49,7 +49,7 @@ def changes(before: Step, pricer: Pricer) -> list[Change]:
     plan = Plan(before.model, before.training, before.cluster)
     found = []
     for words, edit, (model, training, cluster) in _candidates(before, plan):
-        own = pricer if cluster.topology is plan.cluster.topology else Pricer(cluster.topology)
+        own = pricer if cluster.topology is plan.cluster.topology else pricer.on(cluster.topology)
         after = step(model, training, cluster, own)
         found.append(Change(words, edit, after, 1 - after.seconds / before.seconds))
     return sorted(found, key=lambda change: (-round(change.gain, 6), change.words))
@@ -69,11 +69,16 @@ def _wider_links(before: Step, plan: Plan) -> Iterator[tuple[str, str, Plan]]:
         topology = degrade(plan.cluster.topology, Degrade(kind, 1.0, True, float(_FACTOR)))
         topology = replace(topology, name=f"{plan.cluster.topology.name} with {kind} x {_FACTOR}")
         cluster = replace(plan.cluster, topology=topology)
-        yield f"twice the bandwidth of {kind} links", f"topology: degrade={kind}@{_FACTOR}", plan._replace(cluster=cluster)
+        yield (
+            f"twice the bandwidth of {kind} links",
+            f"topology: degrade={kind}@{_FACTOR}",
+            plan._replace(cluster=cluster),
+        )
 
 
 def _layouts(plan: Plan) -> Iterator[tuple[str, str, Plan]]:
     """Yield the other orders of the degrees; where one of them is 1, its place does not matter."""
+
     def key(layout: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in layout if getattr(plan.training, name) > 1)
 
@@ -82,19 +87,26 @@ def _layouts(plan: Plan) -> Iterator[tuple[str, str, Plan]]:
         if key(layout) not in known:
             known.add(key(layout))
             text = ", ".join(key(layout))
-            quoted = ", ".join(f'"{name}"' for name in layout)
             cluster = replace(plan.cluster, layout=layout)
-            yield f"ranks in the order {text}", f"layout = [{quoted}]", plan._replace(cluster=cluster)
+            yield f"ranks in the order {text}", _layout(layout), plan._replace(cluster=cluster)
+
+
+def _layout(layout: tuple[str, ...]) -> str:
+    quoted = ", ".join(f'"{name}"' for name in layout)
+    return f"layout = [{quoted}]"
 
 
 def _unequal(before: Step, plan: Plan) -> Iterator[tuple[str, str, Plan]]:
     """Yield what makes use of cards or links of different speed."""
     training = plan.training
     if not training.unequal_batch and np.ptp(plan.cluster.flops):
-        yield (
-            "micro-batches in proportion to speed", "[batch] unequal = true",
-            plan._replace(training=replace(training, unequal_batch=True)),
-        )  # fmt: skip
+        edit, cluster = "[batch] unequal = true", plan.cluster
+        if not np.ptp(replicas(training, cluster)):  # each has slow cards: lay their ranks side by side
+            layout = (*(name for name in cluster.layout if name != "data"), "data")
+            edit, cluster = f"{edit}; {_layout(layout)}", replace(cluster, layout=layout)
+        if np.ptp(replicas(training, cluster)):
+            changed = plan._replace(training=replace(training, unequal_batch=True), cluster=cluster)
+            yield "micro-batches in proportion to speed", edit, changed
     shares = [row.price.share for row in before.rows if row.transfer.degree in ("data", "replica") and row.price.share]
     if not training.unequal_shards and any(np.ptp(widths(share)) > 0 for share in shares):
         yield (
