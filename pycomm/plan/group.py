@@ -98,7 +98,7 @@ def _restricted(whole: Topology, ranks: Ranks) -> tuple[Topology, npt.NDArray[np
         place[links.source[kept]], place[links.target[kept]], links.bandwidth[kept], links.latency[kept],
         links.kind[kept],
     )  # fmt: skip
-    near = [partition[ranks] for partition in _partitions(whole)]
+    near = [partition[ranks] for partition in _partitions(whole.groups, whole.size)]
     near.append(np.arange(len(ranks), dtype=np.int32))
     host = np.unique(whole.host[ranks], return_inverse=True)[1].astype(np.int32)
     part = Topology(
@@ -161,12 +161,12 @@ def _relays(topology: Topology) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _partitions(topology: Topology) -> list[Ranks]:
+def _partitions(groups: Groups, size: int) -> list[Ranks]:
     """Return a number for each rank, equal for those of a group of near ranks, the widest groups first."""
     found: list[Ranks] = []
-    level: list[Groups] = [group for group in topology.groups if isinstance(group, tuple)]
+    level: list[Groups] = [group for group in groups if isinstance(group, tuple)]
     while level:
-        numbers = np.zeros(topology.size, np.int32)
+        numbers = np.zeros(size, np.int32)
         for number, group in enumerate(level):
             numbers[_members(group)] = number
         found.append(numbers)

@@ -12,7 +12,14 @@ from .whatif import Change
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _COMPUTE, _BUBBLE = "#56B4E9", "#BBBBBB"
-_TRANSFERS = ("#D55E00", "#E69F00", "#CC79A7", "#F0E442", "#009E73", "#0072B2", "#000000")
+_DEGREES = {
+    "tensor": ("activations", "#D55E00"),
+    "expert": ("tokens to experts", "#CC79A7"),
+    "pipeline": ("stage to stage", "#009E73"),
+    "data": ("gradients and weights", "#E69F00"),
+    "replica": ("gradients and weights of experts", "#F0E442"),
+}
+_MOST = 1.5  # times the step as it is, where longer bars are cut off
 
 
 def save(step: Step, changes: Sequence[Change], path: Path, title: str) -> None:
@@ -37,12 +44,10 @@ def save(step: Step, changes: Sequence[Change], path: Path, title: str) -> None:
 
     steps = [step, *(change.step for change in changes)]
     labels = ["as it is", *(f"{change.words} ({change.gain:+.1%})" for change in changes)]
-    names = list(dict.fromkeys(row.transfer.name for one in steps for row in one.rows if row.exposed > 0))
     parts = [("computing", _COMPUTE, [one.compute for one in steps])]
-    for number, name in enumerate(names):
-        colour = _TRANSFERS[number % len(_TRANSFERS)]
-        exposed = [sum(row.exposed for row in one.rows if row.transfer.name == name) for one in steps]
-        parts.append((f"{name}, exposed", colour, exposed))
+    for degree, (name, colour) in _DEGREES.items():
+        exposed = [sum(row.exposed for row in one.rows if row.transfer.degree == degree) for one in steps]
+        parts.append((f"exposed: {name}", colour, exposed))
     parts.append(("pipeline's bubble", _BUBBLE, [one.bubble for one in steps]))
     figure, axes = pyplot.subplots(figsize=(9, 1.6 + 0.36 * len(steps)), layout="constrained")
     left = [0.0] * len(steps)
@@ -51,10 +56,15 @@ def save(step: Step, changes: Sequence[Change], path: Path, title: str) -> None:
         if any(widths):
             axes.barh(places, widths, left=left, color=colour, label=name, height=0.7)
         left = [a + b for a, b in zip(left, widths, strict=True)]
-    axes.axvline(step.seconds, color="#444444", linestyle=":", linewidth=1)
+    edge = min(max(left), _MOST * step.seconds)
+    for place, seconds in zip(places, left, strict=True):
+        axes.text(min(seconds, edge), place, f" {say_seconds(seconds)}", va="center", fontsize="small")
+    axes.set_xlim(0, edge)
+    axes.axvline(step.seconds, color="#444444", linestyle=":", linewidth=1, zorder=0)
     axes.set_yticks(places, labels, fontsize="small")
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: say_seconds(value) if value else "0"))
+    axes.tick_params(axis="x", labelsize="small")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, fontsize="medium")
     axes.set_xlabel("one step of training, simulated; docs/plan.md: what is left out", fontsize="small")

@@ -190,6 +190,14 @@ def test_the_laboratory_knows_how_ranks_are_started_but_no_communicator(path: Pa
         assert not room or room in below, f"{path.name} imports {module}"
 
 
+@pytest.mark.parametrize("path", files("pycomm/plan/*.py"), ids=name_of)
+def test_plans_know_machines_and_prices_but_no_communicator(path: Path):
+    below = {"bound", "candidates", "errors", "plan", "registry", "simulate", "timeline", "topology", "traffic"}
+    for module in modules(path):
+        room = module.split(".")[1] if module.startswith("pycomm.") else ""
+        assert not room or room in below, f"{path.name} imports {module}"
+
+
 @pytest.mark.parametrize("path", files("pycomm/**/*.py"), ids=name_of)
 def test_nobody_loads_moe_but_its_user(path: Path):
     if path.parent.name != "moe":
@@ -214,7 +222,10 @@ def test_no_private_name_of_another_room_is_used(path: Path):
 
 @pytest.mark.parametrize(
     "path",
-    files("pycomm/*.py", "pycomm/topology/*.py", "pycomm/tune/*.py", "pycomm/lab/*.py", "algorithms/*.py", "perf/*.py"),
+    files(
+        "pycomm/*.py", "pycomm/lab/*.py", "pycomm/plan/*.py", "pycomm/topology/*.py", "pycomm/tune/*.py",
+        "algorithms/*.py", "perf/*.py",
+    ),  # fmt: skip
     ids=name_of,
 )
 def test_optional_packages_are_imported_where_they_are_needed(path: Path):

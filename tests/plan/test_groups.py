@@ -67,7 +67,9 @@ def all_at_once(topology: Topology, members: np.ndarray, algorithm: str, nbytes:
 
 
 @pytest.mark.parametrize("algorithm", ["ring", "bruck"])
-@pytest.mark.parametrize("machine", ["fat-tree:64,hosts=4,nics=4,taper=2,down=8", "boxes:8x8,nics=4", "rails:8x8,pod=4"])
+@pytest.mark.parametrize(
+    "machine", ["fat-tree:64,hosts=4,nics=4,taper=2,down=8", "boxes:8x8,nics=4", "rails:8x8,pod=4"]
+)
 def test_one_group_with_its_share_takes_what_all_groups_take_together(machine: str, algorithm: str):
     topology = generate(machine)
     members = groups(Training(64, 1, data=8, tensor=8), DEGREES, "data")

@@ -174,7 +174,7 @@ def test_the_command_prints_writes_and_draws(tmp_path: Path, capsys: pytest.Capt
     [
         ("dense-400b", "two-speeds-10k", ("fat-tree:10000", "fat-tree:160")),
         ("dense-400b", "two-speeds-100k", ("fat-tree:100000", "fat-tree:160")),
-        ("moe-8x7b", "two-sites", ("sites:2x512", "sites:2x32")),
+        ("moe-8x7b", "two-sites", ("sites:2x256", "sites:2x32")),
         ("llama-7b", "supercomputer-512", ("fat-tree:512", "fat-tree:32")),
     ],
 )
