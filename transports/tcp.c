@@ -13,7 +13,10 @@
 enum {
     LINGER_MS = 5000, /* what a closed channel may take to deliver its last fragments */
     SHUT_MS = 1000,   /* ... when the world ends */
-    HEALTH_MS = 5000, /* between looks at the connections, while something is under way */
+    HEALTH_MS = 5000, /* between looks at a channel's connection, while something is under way, */
+    SEVERAL_MS = 250, /* ... at its connections, */
+    UNLIKE_MS = 50,   /* ... over several rails */
+    PART_MS = 5,      /* between attempts to say goodbye */
 };
 
 /* ---- time ------------------------------------------------------------------------------------------------------ */
@@ -26,32 +29,38 @@ void tcp_arm_timer(struct tcp_endpoint *endpoint, int64_t when)
     endpoint->armed = when;
 }
 
-/* Looks after a channel that has had traffic: is the peer's host alive, and has it all credit that it is due? True if
- * anything is still under way. */
-static bool look_after(struct tcp_channel *channel)
+/* ms between looks at a channel's streams, while something is under way. */
+static int64_t pace(const struct tcp_channel *channel)
 {
-    bool busy = false;
-    for (int i = 0; i < TCP_MOST_STREAMS; i++) {
-        if (!channel->streams[i] || !channel->streams[i]->watched) continue;
-        enum tcp_health health = tcp_stream_health(channel->streams[i]);
-        busy |= health != TCP_IDLE;
-        if (health == TCP_SILENT) {
-            tcp_lost(channel, "its host has not answered for 15 s");
-            return true;
-        }
-    }
-    for (unsigned lane = 0; lane < PCM_LANES; lane++) /* so that the peer can free what it keeps until then */
-        if (channel->lanes[lane].released != channel->lanes[lane].announced) channel->due |= 1u << lane;
-    if (channel->due) tcp_pump(channel);
-    return busy;
+    if (channel->unlike) return UNLIKE_MS;
+    for (int i = 1; i < TCP_MOST_STREAMS; i++)
+        if (channel->streams[i] && channel->streams[i]->watched) return SEVERAL_MS;
+    return HEALTH_MS;
+}
+
+void tcp_look_soon(struct tcp_channel *channel)
+{
+    struct tcp_endpoint *endpoint = tcp_endpoint_of(channel);
+    int64_t when = pcm_clock_ms() + pace(channel);
+    if (!channel->look || when < channel->look) channel->look = when;
+    if (endpoint->health && endpoint->health <= when) return;
+    endpoint->health = when;
+    tcp_arm_timer(endpoint, when);
 }
 
 /* There is traffic: look after it from time to time. */
-static void stir(struct tcp_endpoint *endpoint)
+static void stir(struct tcp_channel *channel)
 {
-    if (endpoint->health) return;
-    endpoint->health = pcm_clock_ms() + HEALTH_MS;
-    tcp_arm_timer(endpoint, endpoint->health);
+    if (!channel->look) tcp_look_soon(channel);
+}
+
+/* A channel that is closing says goodbye on a stream only once the others have delivered what they had. */
+static bool unparted(const struct tcp_channel *channel)
+{
+    bool left = false;
+    for (int i = 0; i < TCP_MOST_STREAMS; i++)
+        left |= channel->streams[i] && tcp_alive(channel->streams[i]) && !channel->streams[i]->parted;
+    return left;
 }
 
 static void on_timer(struct pcm_watch *watch, uint32_t events)
@@ -62,7 +71,7 @@ static void on_timer(struct pcm_watch *watch, uint32_t events)
     while (read(watch->fd, &expirations, sizeof expirations) < 0 && errno == EINTR) {
     }
     int64_t now = pcm_clock_ms();
-    bool look = endpoint->health && endpoint->health <= now, busy = false;
+    endpoint->health = endpoint->armed = 0;
     struct tcp_channel *channel, *next;
     for (channel = LIST_FIRST(&endpoint->channels); channel; channel = next) {
         tcp_hold(channel);
@@ -70,19 +79,26 @@ static void on_timer(struct pcm_watch *watch, uint32_t events)
             channel->retry = 0;
             if (channel->base.state == PCM_CHANNEL_CONNECTING && !channel->streams[0]->visit) tcp_try_next(channel);
         }
-        if (look) busy |= look_after(channel);
+        if (channel->look && channel->look <= now) {
+            channel->look = 0;
+            if (tcp_look_after(channel, now)) stir(channel);
+        }
+        tcp_redial(channel, now);
+        if (channel->closing) tcp_pump(channel);
         if (channel->closing && channel->linger <= now) tcp_free_channel(channel);
         next = LIST_NEXT(channel, link);
         tcp_let_go(channel);
     }
-    endpoint->armed = 0;
-    if (look) endpoint->health = busy ? now + HEALTH_MS : 0;
-    if (endpoint->health) tcp_arm_timer(endpoint, endpoint->health);
     LIST_FOREACH(channel, &endpoint->channels, link)
     {
         if (channel->retry) tcp_arm_timer(endpoint, channel->retry);
-        if (channel->closing) tcp_arm_timer(endpoint, channel->linger);
+        if (channel->closing) tcp_arm_timer(endpoint, unparted(channel) ? now + PART_MS : channel->linger);
+        if (channel->look && (!endpoint->health || channel->look < endpoint->health)) endpoint->health = channel->look;
+        for (int i = 0; i < TCP_MOST_STREAMS; i++)
+            if (channel->streams[i] && channel->streams[i]->redial)
+                tcp_arm_timer(endpoint, channel->streams[i]->redial);
     }
+    if (endpoint->health) tcp_arm_timer(endpoint, endpoint->health);
 }
 
 /* ---- the slots of the transport -------------------------------------------------------------------------------- */
@@ -100,7 +116,7 @@ static int tcp_open(pcm_world *world, const char *argument, struct pcm_endpoint 
     struct tcp_endpoint *endpoint = calloc(1, sizeof *endpoint);
     if (!endpoint) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for the transport tcp");
     endpoint->base = (struct pcm_endpoint){.ops = &pcm_tcp, .world = world};
-    endpoint->streams = config->streams ? config->streams : TCP_STREAMS;
+    endpoint->streams = config->streams;
     endpoint->timer = (struct pcm_watch){timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC), on_timer};
     LIST_INIT(&endpoint->channels);
     tcp_open_buffers(endpoint);
@@ -134,8 +150,10 @@ static void *tcp_reserve(struct pcm_channel *base, unsigned number, size_t want,
 {
     struct tcp_channel *channel = (struct tcp_channel *)base;
     struct tcp_lane *lane = &channel->lanes[number];
-    if (base->state != PCM_CHANNEL_UP || lane->committed - lane->credited == TCP_SLOTS) return NULL;
-    struct tcp_slot *slot = &lane->out[lane->committed % TCP_SLOTS];
+    uint32_t out = lane->committed - lane->credited;
+    if (base->state != PCM_CHANNEL_UP || out >= lane->room) return NULL;
+    if (out > lane->out.mask && !tcp_widen_out(lane)) return NULL;
+    struct tcp_slot *slot = tcp_slot_of(&lane->out, lane->committed);
     if (!tcp_take_buffer(tcp_endpoint_of(channel), slot)) {
         tcp_lost(channel, "no memory is left for what to send to it");
         return NULL;
@@ -148,21 +166,21 @@ static void tcp_commit(struct pcm_channel *base, unsigned number, const struct p
 {
     struct tcp_channel *channel = (struct tcp_channel *)base;
     struct tcp_lane *lane = &channel->lanes[number];
-    struct tcp_slot *slot = &lane->out[lane->committed % TCP_SLOTS];
+    struct tcp_slot *slot = tcp_slot_of(&lane->out, lane->committed);
     if (base->state != PCM_CHANNEL_UP) return; /* it went down after the reservation */
     slot->buffer->body->wire.head = *head;
     slot->bytes = (uint32_t)bytes;
     lane->committed++;
-    channel->queue[channel->queue_tail++] = (uint8_t)number;
+    channel->queue[channel->queue_tail++ % TCP_QUEUE] = (uint8_t)number;
     if (bytes >= TCP_BULK) tcp_bulk(channel);
     tcp_pump(channel);
-    stir(tcp_endpoint_of(channel));
+    stir(channel);
 }
 
 static const struct pcm_head *tcp_peek(struct pcm_channel *base, unsigned number, const void **payload, size_t *bytes)
 {
     struct tcp_lane *lane = &((struct tcp_channel *)base)->lanes[number];
-    struct tcp_slot *slot = &lane->in[lane->released % TCP_SLOTS];
+    struct tcp_slot *slot = tcp_slot_of(&lane->in, lane->released);
     if (!slot->done) return NULL;
     *payload = slot->buffer ? (void *)slot->buffer->body->payload : slot;
     *bytes = slot->bytes;
@@ -173,10 +191,11 @@ static void tcp_release(struct pcm_channel *base, unsigned number)
 {
     struct tcp_channel *channel = (struct tcp_channel *)base;
     struct tcp_lane *lane = &channel->lanes[number];
-    tcp_give_back(tcp_endpoint_of(channel), &lane->in[lane->released % TCP_SLOTS]);
+    tcp_give_back(tcp_endpoint_of(channel), tcp_slot_of(&lane->in, lane->released));
     lane->released++;
-    stir(tcp_endpoint_of(channel));
+    stir(channel);
     if (lane->released - lane->announced < TCP_SLOTS / 4) return;
+    tcp_released(channel, number);
     channel->due |= 1u << number;
     tcp_pump(channel);
 }
@@ -186,7 +205,7 @@ static bool tcp_notice(struct pcm_channel *base, const void *bytes, size_t lengt
     struct tcp_channel *channel = (struct tcp_channel *)base;
     if (base->state != PCM_CHANNEL_UP || channel->notice_bytes || !length || length > PCM_NOTICE) return false;
     memcpy(channel->notice, bytes, length);
-    channel->notice_bytes = (uint32_t)length;
+    channel->notice_bytes = channel->notice_kept = (uint32_t)length;
     channel->notice_posted = false;
     tcp_pump(channel);
     return true;
@@ -209,11 +228,13 @@ static void tcp_close(struct pcm_channel *base)
             channel->streams[i]->visit = NULL;
         }
     tcp_pump(channel);
+    if (unparted(channel)) tcp_arm_timer(tcp_endpoint_of(channel), pcm_clock_ms() + PART_MS);
 }
 
 /* All that a closed channel had to say lies in the peer's kernel: no need to wait until the peer has read it. */
 static bool delivered(const struct tcp_channel *channel)
 {
+    if (channel->again) return false;
     for (int i = 0; i < TCP_MOST_STREAMS; i++) {
         const struct tcp_stream *stream = channel->streams[i];
         int left = 0;

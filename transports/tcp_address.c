@@ -1,4 +1,4 @@
-/* tcp_address.c: where a rank listens, which addresses it publishes, and how they are dialled. */
+/* tcp_address.c: where a rank listens, which addresses it publishes, how they are dialled, and by which rails. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <ifaddrs.h>
@@ -11,7 +11,7 @@
 
 #include "tcp.h"
 
-static const char MARK[4] = {'t', 'c', 'p', 1}; /* before the places in a published address */
+static const char MARK[4] = {'t', 'c', 'p', 2}; /* before the places in a published address */
 
 static bool place_from(const struct sockaddr *address, struct tcp_place *place)
 {
@@ -177,17 +177,166 @@ int tcp_read_address(const void *address, size_t bytes, struct tcp_place *places
     return (int)count;
 }
 
-int tcp_dial(const struct tcp_place *place)
+int tcp_dial(const struct tcp_rail *rail)
 {
     struct sockaddr_storage address;
-    socklen_t length = place_to(place, &address);
-    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    socklen_t length = place_to(&rail->peer, &address);
+    int on = 1, fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return -1;
-    if (connect(fd, (void *)&address, length) && errno != EINPROGRESS && errno != EINTR) {
+    bool bound = true;
+    if (rail->own.family) {
+        struct tcp_place own = rail->own;
+        struct sockaddr_storage from;
+        own.port = 0;
+        socklen_t bytes = place_to(&own, &from);
+        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on,
+                   sizeof on); /* as many as there are with connect alone */
+        bound = !bind(fd, (void *)&from, bytes);
+    }
+    if (!bound || (connect(fd, (void *)&address, length) && errno != EINPROGRESS && errno != EINTR)) {
         int error = errno;
         close(fd);
         errno = error;
         return -1;
     }
     return fd;
+}
+
+/* ---- rails ------------------------------------------------------------------------------------------------------- */
+
+bool tcp_same_host(const struct tcp_place *a, const struct tcp_place *b)
+{
+    return a->family == b->family && !memcmp(a->bytes, b->bytes, sizeof a->bytes);
+}
+
+/* A place without what a socket for both families puts around an IPv4 address. */
+static bool place_of(const struct sockaddr_storage *address, struct tcp_place *place)
+{
+    static const uint8_t MAPPED[12] = {[10] = 0xff, [11] = 0xff};
+    place_from((const void *)address, place);
+    place->port =
+        ntohs(address->ss_family == AF_INET ? ((const struct sockaddr_in *)(const void *)address)->sin_port
+                                            : ((const struct sockaddr_in6 *)(const void *)address)->sin6_port);
+    if (place->family == 6 && !memcmp(place->bytes, MAPPED, sizeof MAPPED)) {
+        memmove(place->bytes, place->bytes + sizeof MAPPED, 4);
+        memset(place->bytes + 4, 0, sizeof MAPPED);
+        place->family = 4;
+    }
+    return place->family;
+}
+
+bool tcp_ends(int fd, struct tcp_place *own, struct tcp_place *peer)
+{
+    struct sockaddr_storage here, there;
+    socklen_t length = sizeof here, bytes = sizeof there;
+    return !getsockname(fd, (void *)&here, &length) && !getpeername(fd, (void *)&there, &bytes) &&
+           place_of(&here, own) && place_of(&there, peer);
+}
+
+static bool has(const struct tcp_place *places, int count, const struct tcp_place *place)
+{
+    for (int i = 0; i < count; i++)
+        if (tcp_same_host(&places[i], place)) return true;
+    return false;
+}
+
+int tcp_foreign(const struct tcp_endpoint *endpoint, struct tcp_place *places, int count)
+{
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        if (has(endpoint->places, endpoint->nplaces, &places[i])) continue;
+        struct tcp_place place = places[i];
+        places[kept++] = place;
+    }
+    return kept ? kept : count; /* the lists are moved only where something else stays */
+}
+
+/* The network that an address of this host lies in. */
+struct net {
+    unsigned index; /* of the interface; 0: none has it */
+    bool loopback;
+    uint8_t mask[16];
+};
+
+static bool within(const uint8_t *mask, const struct tcp_place *a, const struct tcp_place *b)
+{
+    uint8_t differ = 0;
+    for (size_t i = 0; i < sizeof a->bytes; i++) differ |= (uint8_t)((a->bytes[i] ^ b->bytes[i]) & mask[i]);
+    return a->family == b->family && !differ;
+}
+
+static struct net net_of(const struct ifaddrs *all, const struct tcp_place *place)
+{
+    for (; all; all = all->ifa_next) {
+        struct tcp_place address, mask;
+        if (!all->ifa_netmask || !place_from(all->ifa_addr, &address)) continue;
+        place_from(all->ifa_netmask, &mask);
+        struct net net = {.index = if_nametoindex(all->ifa_name), .loopback = all->ifa_flags & IFF_LOOPBACK};
+        memcpy(net.mask, mask.bytes, sizeof net.mask);
+        /* Any address of loopback's network is one's own. */
+        if (net.loopback ? within(net.mask, &address, place) : tcp_same_host(&address, place)) return net;
+    }
+    return (struct net){0};
+}
+
+/* The address that the kernel would send from to a place. */
+static bool source_for(const struct tcp_place *place, struct tcp_place *own)
+{
+    struct sockaddr_storage address;
+    struct tcp_place peer;
+    socklen_t length = place_to(place, &address);
+    int fd = socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return false;
+    bool known = !connect(fd, (void *)&address, length) && tcp_ends(fd, own, &peer); /* sends nothing */
+    close(fd);
+    return known;
+}
+
+struct finding { /* of rails, under way */
+    const struct tcp_endpoint *endpoint;
+    struct net nets[TCP_PLACES]; /* of the endpoint's places */
+    struct tcp_rail *rails;
+    int count;
+};
+
+/* Each address is an end of one rail at most, and so is each interface of this host: its addresses share what it carries. */
+static bool is_free(const struct finding *finding, int own, const struct tcp_place *peer)
+{
+    const struct tcp_place *places = finding->endpoint->places;
+    for (int i = 0; i < finding->count; i++) {
+        const struct tcp_rail *rail = &finding->rails[i];
+        if (tcp_same_host(&rail->own, &places[own]) || tcp_same_host(&rail->peer, peer)) return false;
+        if (finding->nets[own].loopback) continue;
+        for (int k = 0; k < finding->endpoint->nplaces; k++)
+            if (tcp_same_host(&rail->own, &places[k]) && finding->nets[k].index == finding->nets[own].index)
+                return false;
+    }
+    return finding->count < TCP_MOST_STREAMS;
+}
+
+static void consider(struct finding *finding, int own, const struct tcp_place *peer)
+{
+    if (!finding->nets[own].index || !is_free(finding, own, peer)) return;
+    finding->rails[finding->count++] = (struct tcp_rail){finding->endpoint->places[own], *peer};
+}
+
+int tcp_find_rails(const struct tcp_endpoint *endpoint, const struct tcp_place *places, int count,
+                   struct tcp_rail *rails)
+{
+    struct finding finding = {.endpoint = endpoint, .rails = rails, .count = 1};
+    struct ifaddrs *all = NULL;
+    if (endpoint->nplaces < 2 || count < 2 || has(endpoint->places, endpoint->nplaces, &rails[0].peer)) return 1;
+    if (getifaddrs(&all)) return 1;
+    for (int i = 0; i < endpoint->nplaces; i++) finding.nets[i] = net_of(all, &endpoint->places[i]);
+    freeifaddrs(all);
+    for (int i = 0; i < endpoint->nplaces; i++) /* first those on one network, then those that a router joins */
+        for (int k = 0; k < count; k++)
+            if (within(finding.nets[i].mask, &endpoint->places[i], &places[k])) consider(&finding, i, &places[k]);
+    for (int k = 0; k < count; k++) {
+        struct tcp_place own;
+        if (!source_for(&places[k], &own)) continue;
+        for (int i = 0; i < endpoint->nplaces; i++)
+            if (tcp_same_host(&endpoint->places[i], &own)) consider(&finding, i, &places[k]);
+    }
+    return finding.count;
 }

@@ -85,7 +85,7 @@ bool tcp_take_buffer(struct tcp_endpoint *endpoint, struct tcp_slot *slot)
 static void clear(struct tcp_slot *slot)
 {
     slot->buffer = NULL;
-    slot->done = slot->taken = false;
+    slot->done = slot->taken = slot->again = false;
 }
 
 void tcp_give_back(struct tcp_endpoint *endpoint, struct tcp_slot *slot)

@@ -13,6 +13,9 @@ enum {
     ANSWER_MS = 5000,      /* likewise, for the answer of who is there, if there are other addresses */
     REFUSED_MS = 2000,     /* a rank listens before it publishes its address: refused for this long, it is gone */
     GIVE_UP_MS = 30000,    /* for all other trouble */
+    REDIAL_MS = 250,       /* before a stream other than the first is called again; doubles each time, up to */
+    BACK_MS = 2000,        /* this for one that was there before, */
+    NEVER_MS = 60000,      /* and this for one that never was: nobody may live there */
     MOST_UNCLAIMED = 1024, /* channels that peers opened and this side has not asked for yet */
     SWEEP = 64,            /* among so many of them, some may be stale */
 };
@@ -27,6 +30,7 @@ static struct tcp_channel *new_channel(struct tcp_endpoint *endpoint, int peer, 
         return NULL;
     }
     channel->base = (struct pcm_channel){.ops = &pcm_tcp, .endpoint = &endpoint->base, .peer = peer, .id = id};
+    tcp_open_windows(channel);
     LIST_INSERT_HEAD(&endpoint->channels, channel, link);
     return channel;
 }
@@ -59,12 +63,11 @@ void tcp_free_channel(struct tcp_channel *channel)
     end_streams(channel);
     channel->freed = true;
     if (channel->busy) return;
-    for (unsigned lane = 0; lane < PCM_LANES; lane++)
-        for (unsigned i = 0; i < TCP_SLOTS; i++) {
-            tcp_discard(tcp_endpoint_of(channel), &channel->lanes[lane].out[i]);
-            tcp_give_back(tcp_endpoint_of(channel), &channel->lanes[lane].in[i]);
-        }
-    for (int i = 0; i < TCP_MOST_STREAMS; i++) free(channel->streams[i]);
+    tcp_close_windows(channel);
+    for (int i = 0; i < TCP_MOST_STREAMS; i++) {
+        if (channel->streams[i]) tcp_give_back(tcp_endpoint_of(channel), &channel->streams[i]->junk);
+        free(channel->streams[i]);
+    }
     if (!channel->claimed) tcp_endpoint_of(channel)->unclaimed--;
     LIST_REMOVE(channel, link);
     free(channel);
@@ -111,6 +114,15 @@ void tcp_farewell_done(struct tcp_channel *channel)
 void tcp_stream_ended(struct tcp_stream *stream, const char *why)
 {
     struct tcp_channel *channel = stream->channel;
+    bool more = false;
+    for (int i = 0; i < TCP_MOST_STREAMS; i++)
+        more |= channel->streams[i] && channel->streams[i] != stream && tcp_alive(channel->streams[i]);
+    if (more && !stream->bye &&
+        !channel->ended) { /* one rail, or one connection, has failed; if it is the peer, all will */
+        tcp_drop(stream, true);
+        tcp_pump(channel);
+        return;
+    }
     tcp_stream_close(stream);
     /* A stream that joined and never spoke was called off by a peer that is about to say goodbye on the first one. */
     bool in_order = stream->bye || (stream->number && !stream->heard);
@@ -130,18 +142,18 @@ void tcp_stream_ended(struct tcp_stream *stream, const char *why)
 
 /* ---- connecting ------------------------------------------------------------------------------------------------ */
 
-static struct pcm_visit *dial(struct tcp_channel *channel, uint32_t number, pcm_called_fn *called, void *user)
+static struct pcm_visit *dial(struct tcp_channel *channel, const struct tcp_rail *rail, struct tcp_greeting greeting,
+                              pcm_called_fn *called, void *user)
 {
     struct tcp_endpoint *endpoint = tcp_endpoint_of(channel);
     const struct pcm_world_config *config = pcm_world_get_config(endpoint->base.world);
-    struct tcp_greeting greeting = {.token = channel->token, .number = number};
     struct pcm_hello hello = {.job = config->job,
                               .channel = channel->base.id,
                               .from = (uint32_t)config->rank,
                               .to = (uint32_t)channel->base.peer,
                               .bytes = sizeof greeting};
     memcpy(hello.payload, &greeting, sizeof greeting);
-    int fd = tcp_dial(&channel->places[channel->place]);
+    int fd = tcp_dial(rail);
     int longer = channel->pass < 5 ? channel->pass : 5;
     if (fd < 0) return NULL;
     return pcm_door_call(endpoint->door, fd, &hello, CONNECT_MS << longer,
@@ -189,7 +201,9 @@ static void on_first_called(void *user, int status, int fd, const char *why)
 void tcp_try_next(struct tcp_channel *channel)
 {
     for (; channel->place < channel->nplaces; channel->place++) {
-        channel->streams[0]->visit = dial(channel, 0, on_first_called, channel);
+        struct tcp_rail rail = {.peer = channel->places[channel->place]};
+        struct tcp_greeting greeting = {.token = channel->token};
+        channel->streams[0]->visit = dial(channel, &rail, greeting, on_first_called, channel);
         if (channel->streams[0]->visit) return;
         if (errno != ECONNREFUSED) channel->hopeful = true;
         note_trouble(channel, strerror(errno));
@@ -206,26 +220,79 @@ void tcp_try_next(struct tcp_channel *channel)
     tcp_arm_timer(tcp_endpoint_of(channel), channel->retry);
 }
 
+/* A stream is there, again or for the first time, beside others. */
+static void join(struct tcp_stream *stream, int fd)
+{
+    struct tcp_channel *channel = stream->channel;
+    tcp_stream_attach(stream, fd);
+    if (channel->claimed && tcp_stream_watch(stream)) tcp_stream_close(stream);
+    for (int i = 0; i < TCP_MOST_STREAMS; i++) { /* what was dropped before is said here before anything else */
+        struct tcp_stream *other = channel->streams[i];
+        if (other && other != stream && other->worked && other->watch.fd < 0) stream->drops |= 1u << other->number;
+        if (other) other->drops &= ~(1u << stream->number);
+    }
+    tcp_pump(channel);
+}
+
+void tcp_call_later(struct tcp_stream *stream)
+{
+    int64_t pause = REDIAL_MS << (stream->failures < 16 ? stream->failures : 16);
+    int64_t most = stream->worked ? BACK_MS : NEVER_MS;
+    stream->redial = pcm_clock_ms() + (pause < most ? pause : most);
+    stream->failures++;
+    tcp_arm_timer(tcp_endpoint_of(stream->channel), stream->redial);
+}
+
 static void on_more_called(void *user, int status, int fd, const char *why)
 {
     (void)why; /* the channel does without */
     struct tcp_stream *stream = user;
     stream->visit = NULL;
-    if (status != PCM_OK) return;
-    tcp_stream_attach(stream, fd);
-    if (tcp_stream_watch(stream))
-        tcp_stream_close(stream);
+    if (status != PCM_OK)
+        tcp_call_later(stream);
     else
-        tcp_pump(stream->channel);
+        join(stream, fd);
+}
+
+/* Calls for a stream other than the first, or for one that was dropped. */
+static void call(struct tcp_stream *stream)
+{
+    struct tcp_channel *channel = stream->channel;
+    const struct tcp_rail *rail = &channel->rails[stream->number % (uint32_t)channel->nrails];
+    if (stream->worked || stream->failures) stream->life++; /* the peer may have taken a call that failed here */
+    struct tcp_greeting greeting = {.token = channel->token, .number = stream->number, .life = stream->life};
+    stream->redial = 0;
+    stream->visit = dial(channel, rail, greeting, on_more_called, stream);
+    if (!stream->visit) tcp_call_later(stream);
+}
+
+void tcp_redial(struct tcp_channel *channel, int64_t now)
+{
+    if (channel->closing || channel->ended) return;
+    for (int i = 0; i < TCP_MOST_STREAMS; i++) {
+        struct tcp_stream *stream = channel->streams[i];
+        if (!stream || !stream->redial || stream->redial > now || stream->visit) continue;
+        bool untold = false; /* that the last one was dropped: else its end might be taken for the next one's */
+        for (int k = 0; k < TCP_MOST_STREAMS; k++)
+            untold |= channel->streams[k] && channel->streams[k]->drops & 1u << i;
+        if (untold)
+            stream->redial = now + REDIAL_MS;
+        else
+            call(stream);
+    }
 }
 
 void tcp_bulk(struct tcp_channel *channel)
 {
     if (!channel->caller || channel->grown || channel->closing || channel->base.state != PCM_CHANNEL_UP) return;
+    struct tcp_endpoint *endpoint = tcp_endpoint_of(channel);
     channel->grown = true;
-    for (uint32_t number = 1; number < (uint32_t)tcp_endpoint_of(channel)->streams; number++) {
-        struct tcp_stream *stream = new_stream(channel, number);
-        if (stream) stream->visit = dial(channel, number, on_more_called, stream);
+    channel->rails[0] = (struct tcp_rail){channel->streams[0]->own, channel->streams[0]->peer};
+    channel->nrails = tcp_find_rails(endpoint, channel->places, channel->nplaces, channel->rails);
+    int streams = endpoint->streams ? endpoint->streams : TCP_STREAMS * channel->nrails;
+    for (int number = 1; number < streams && number < TCP_MOST_STREAMS; number++) {
+        struct tcp_stream *stream = new_stream(channel, (uint32_t)number);
+        if (stream) call(stream);
     }
 }
 
@@ -281,9 +348,11 @@ int tcp_admit(void *user, const struct pcm_hello *hello)
     struct tcp_greeting greeting;
     if (hello->bytes != sizeof greeting) return PCM_YIELD;
     memcpy(&greeting, hello->payload, sizeof greeting);
-    if (greeting.number) {
+    if (greeting.number || greeting.life) {
         struct tcp_channel *channel = find_token(endpoint, hello, greeting.token);
-        bool joins = channel && greeting.number < TCP_MOST_STREAMS && !channel->streams[greeting.number];
+        struct tcp_stream *before =
+            channel && greeting.number < TCP_MOST_STREAMS ? channel->streams[greeting.number] : NULL;
+        bool joins = channel && greeting.number < TCP_MOST_STREAMS && (!before || greeting.life > before->life);
         return joins ? PCM_WELCOME : PCM_YIELD;
     }
     struct tcp_channel *channel = find_claimed(endpoint, (int)hello->from, hello->channel);
@@ -300,16 +369,17 @@ void tcp_welcome(void *user, int fd, const struct pcm_hello *hello)
     struct tcp_endpoint *endpoint = user;
     struct tcp_greeting greeting;
     memcpy(&greeting, hello->payload, sizeof greeting);
-    if (greeting.number) {
+    if (greeting.number || greeting.life) {
         struct tcp_channel *channel = find_token(endpoint, hello, greeting.token);
-        struct tcp_stream *stream = new_stream(channel, greeting.number);
+        struct tcp_stream *stream = channel->streams[greeting.number];
+        if (stream) tcp_drop(stream, false); /* the caller has dropped it */
+        if (!stream) stream = new_stream(channel, greeting.number);
         if (!stream) {
             close(fd);
             return;
         }
-        tcp_stream_attach(stream, fd);
-        if (channel->claimed && tcp_stream_watch(stream)) tcp_stream_close(stream);
-        tcp_pump(channel);
+        stream->life = greeting.life;
+        join(stream, fd);
         return;
     }
     struct tcp_channel *channel = find_claimed(endpoint, (int)hello->from, hello->channel);
@@ -357,8 +427,8 @@ struct pcm_channel *tcp_connect(struct pcm_endpoint *base, int peer, uint64_t id
     if (!channel) return NULL;
     channel->claimed = true;
     channel->began = pcm_clock_ms();
-    memcpy(channel->places, places, sizeof places[0] * (size_t)count);
-    channel->nplaces = count;
+    channel->nplaces = tcp_foreign(endpoint, places, count);
+    memcpy(channel->places, places, sizeof places[0] * (size_t)channel->nplaces);
     if (!new_stream(channel, 0) || getrandom(&channel->token, sizeof channel->token, 0) != sizeof channel->token) {
         pcm_fail(PCM_ERR_SYSTEM, peer, "out of memory, or of random numbers, for a connection to rank %d", peer);
         tcp_free_channel(channel);

@@ -1,9 +1,11 @@
 /* tcp_stream.c: frames, out of the lanes into the streams that take them, and from the streams back into the lanes. */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "tcp.h"
@@ -17,7 +19,6 @@ enum {
     IDLE_S = 10,              /* seconds of silence before the kernel asks whether the peer's host is alive, */
     ASK_S = 3,                /* how often it asks then, */
     ASK_TIMES = 4,            /* and how many times */
-    SILENT_MS = 15000,        /* unanswered for that long and that often: the host is gone */
 };
 
 /* ---- connections ----------------------------------------------------------------------------------------------- */
@@ -34,6 +35,11 @@ void tcp_stream_attach(struct tcp_stream *stream, int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof times);
     setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
     stream->watch = (struct pcm_watch){fd, on_ready};
+    stream->gauge = (struct tcp_gauge){0};
+    stream->failures = 0;
+    stream->worked = true;
+    if (!tcp_ends(fd, &stream->own, &stream->peer)) stream->own.family = stream->peer.family = 0;
+    tcp_compare(stream->channel);
 }
 
 int tcp_stream_watch(struct tcp_stream *stream)
@@ -53,16 +59,18 @@ void tcp_stream_close(struct tcp_stream *stream)
     stream->watch.fd = -1;
 }
 
-enum tcp_health tcp_stream_health(const struct tcp_stream *stream)
+void tcp_stream_forget(struct tcp_stream *stream)
 {
-    /* TCP_USER_TIMEOUT would also end a connection whose peer lives but is stopped or busy: it counts the time that a
-     * full receive window is probed, though the probes are answered. So look at what is unanswered. */
-    struct tcp_info info;
-    socklen_t length = sizeof info;
-    if (getsockopt(stream->watch.fd, IPPROTO_TCP, TCP_INFO, &info, &length)) return TCP_IDLE;
-    bool asked = info.tcpi_retransmits >= ASK_TIMES || info.tcpi_probes >= ASK_TIMES;
-    if (asked && info.tcpi_last_ack_recv >= SILENT_MS) return TCP_SILENT;
-    return info.tcpi_unacked || info.tcpi_notsent_bytes || stream->count ? TCP_BUSY : TCP_IDLE;
+    struct tcp_endpoint *endpoint = tcp_endpoint_of(stream->channel);
+    const struct tcp_frame *frame = &stream->wire.frame;
+    if (stream->have == sizeof stream->wire && !stream->repeated) /* it comes again from its beginning */
+        tcp_slot_of(&stream->channel->lanes[frame->lane].in, frame->number)->taken = false;
+    tcp_give_back(endpoint, &stream->junk);
+    stream->repeated = stream->heard = stream->bye = stream->parted = stream->mute = stream->bulk = false;
+    stream->have = stream->left = 0;
+    stream->count = stream->at = 0;
+    stream->drops = 0;
+    stream->probe = false;
 }
 
 /* ---- out ------------------------------------------------------------------------------------------------------- */
@@ -73,7 +81,12 @@ static struct tcp_frame *compose(struct tcp_stream *stream, int kind, unsigned l
     struct tcp_frame *frame = &stream->batch[stream->count];
     struct tcp_lane *about = &stream->channel->lanes[lane];
     *frame = (struct tcp_frame){
-        .kind = (uint8_t)kind, .lane = (uint8_t)lane, .bytes = (uint32_t)bytes, .credit = about->released};
+        .kind = (uint8_t)kind,
+        .lane = (uint8_t)lane,
+        .window = (uint16_t)about->window,
+        .bytes = (uint32_t)bytes,
+        .credit = about->released,
+    };
     about->announced = about->released;
     stream->channel->due &= ~(1u << lane);
     stream->bulky[stream->count++] = kind == TCP_FRAGMENT && bytes >= COPIED;
@@ -90,15 +103,60 @@ static void compose_control(struct tcp_stream *stream, int kind, unsigned lane, 
 /* Frame, head and payload of a fragment lie in one piece, and stay there until it is credited. */
 static size_t compose_fragment(struct tcp_stream *stream, unsigned lane, uint32_t number)
 {
-    const struct tcp_slot *slot = &stream->channel->lanes[lane].out[number % TCP_SLOTS];
+    struct tcp_slot *slot = tcp_slot_of(&stream->channel->lanes[lane].out, number);
     struct iovec *pieces = &stream->pieces[2 * stream->count];
     struct tcp_wire *wire = &slot->buffer->body->wire;
     struct tcp_frame *frame = compose(stream, TCP_FRAGMENT, lane, slot->bytes);
     frame->number = number;
     wire->frame = *frame;
+    slot->via = (uint8_t)stream->number;
+    stream->gauge.held += sizeof *wire + slot->bytes;
     pieces[0] = (struct iovec){wire, sizeof *wire + slot->bytes};
     pieces[1] = (struct iovec){0};
     return pieces->iov_len;
+}
+
+/* What has to be known before anything else that comes this way: streams that were dropped. */
+static void gather_drops(struct tcp_stream *stream)
+{
+    while (stream->drops && stream->count < TCP_BATCH) {
+        uint32_t number = (uint32_t)__builtin_ctz(stream->drops);
+        uint32_t life = stream->channel->streams[number]->life;
+        compose_control(stream, TCP_DROP, 0, NULL, 0);
+        stream->batch[stream->count - 1].number = number | life << 8;
+        stream->drops &= stream->drops - 1;
+    }
+}
+
+/* Fragments whose stream was dropped, oldest first in each lane. Returns their bytes. */
+static size_t gather_again(struct tcp_stream *stream)
+{
+    struct tcp_channel *channel = stream->channel;
+    size_t bytes = 0;
+    for (unsigned lane = 0; lane < PCM_LANES && channel->again; lane++) {
+        struct tcp_lane *each = &channel->lanes[lane];
+        for (uint32_t number = each->credited; number != each->posted && channel->again; number++) {
+            struct tcp_slot *slot = tcp_slot_of(&each->out, number);
+            if (!slot->again) continue;
+            if (stream->count == TCP_BATCH || bytes >= BATCH_BYTES || !tcp_may_take(stream)) return bytes;
+            slot->again = false;
+            channel->again--;
+            bytes += compose_fragment(stream, lane, number);
+        }
+    }
+    return bytes;
+}
+
+/* The other streams have delivered what they had: if one fails now, nothing needs to be sent again after the goodbye. */
+static bool settled(const struct tcp_stream *stream)
+{
+    for (int i = 0; stream->channel->unlike && i < TCP_MOST_STREAMS; i++) {
+        const struct tcp_stream *other = stream->channel->streams[i];
+        int left = 0;
+        if (!other || other == stream || !tcp_alive(other) || other->parted) continue;
+        if (other->count || ioctl(other->watch.fd, SIOCOUTQ, &left) || left) return false;
+    }
+    return true;
 }
 
 /* Fills the batch of a stream that has none with what waits longest; false: nothing waits. */
@@ -107,29 +165,54 @@ static bool gather(struct tcp_stream *stream)
     struct tcp_channel *channel = stream->channel;
     if (channel->base.state != PCM_CHANNEL_UP || stream->parted) return false;
     stream->count = stream->at = 0;
-    size_t bytes = 0;
-    if (channel->notice_bytes && !channel->notice_posted) {
+    if (stream->drops) gather_drops(stream);
+    if (channel->notice_bytes && !channel->notice_posted && stream->count < TCP_BATCH) {
         compose_control(stream, TCP_NOTICE, 0, channel->notice, channel->notice_bytes);
         channel->notice_posted = true;
+        channel->notice_via = (uint8_t)stream->number;
     }
-    while (channel->queue_head != channel->queue_tail && stream->count < TCP_BATCH && bytes < BATCH_BYTES) {
-        unsigned lane = channel->queue[channel->queue_head++];
+    size_t bytes = channel->again ? gather_again(stream) : 0;
+    while (!channel->again && channel->queue_head != channel->queue_tail && stream->count < TCP_BATCH &&
+           bytes < BATCH_BYTES && (!channel->unlike || tcp_may_take(stream))) {
+        unsigned lane = channel->queue[channel->queue_head++ % TCP_QUEUE];
         bytes += compose_fragment(stream, lane, channel->lanes[lane].posted++);
     }
     while (channel->due && stream->count < TCP_BATCH)
         compose_control(stream, TCP_CREDIT, (unsigned)__builtin_ctz(channel->due), NULL, 0);
-    if (channel->closing && channel->queue_head == channel->queue_tail && stream->count < TCP_BATCH) {
+    if (stream->probe && stream->count < TCP_BATCH) compose_control(stream, TCP_CREDIT, 0, NULL, 0);
+    stream->probe = false;
+    bool last = channel->closing && !channel->again && channel->queue_head == channel->queue_tail;
+    if (last && stream->count < TCP_BATCH && settled(stream)) {
         compose_control(stream, TCP_BYE, 0, &channel->goodbye, sizeof channel->goodbye);
         stream->parted = true;
     }
     return stream->count;
 }
 
+/* Gives back the oldest fragments of a lane, as far as the peer has credited them; false: one was never sent. */
+static bool give_back_granted(struct tcp_channel *channel, unsigned number)
+{
+    struct tcp_lane *lane = &channel->lanes[number];
+    while (lane->credited != lane->granted) {
+        struct tcp_slot *slot = tcp_slot_of(&lane->out, lane->credited);
+        if (slot->again) /* needless: it had arrived before its stream was dropped */
+            channel->again--;
+        else if (!slot->done)
+            return channel->dropped; /* it is just being sent again, needlessly */
+        tcp_give_back(tcp_endpoint_of(channel), slot);
+        lane->credited++;
+    }
+    return true;
+}
+
 /* A frame has been sent in full. */
 static void sent(struct tcp_stream *stream, const struct tcp_frame *frame)
 {
     struct tcp_channel *channel = stream->channel;
-    if (frame->kind == TCP_FRAGMENT) channel->lanes[frame->lane].out[frame->number % TCP_SLOTS].done = true;
+    if (frame->kind == TCP_FRAGMENT) {
+        tcp_slot_of(&channel->lanes[frame->lane].out, frame->number)->done = true;
+        if (channel->dropped) give_back_granted(channel, frame->lane); /* it may have arrived over the stream before */
+    }
     if (frame->kind == TCP_NOTICE) channel->notice_bytes = 0;
     if (frame->kind == TCP_BYE) shutdown(stream->watch.fd, SHUT_WR);
 }
@@ -173,7 +256,19 @@ static void flush(struct tcp_stream *stream)
 
 void tcp_pump(struct tcp_channel *channel)
 {
-    bool waiting = false;
+    bool waiting = false, more = channel->unlike;
+    if (more) tcp_measure(channel, pcm_clock_ms());
+    while (more) { /* each takes what it is the best for, until that is blocked */
+        more = false;
+        for (int i = 0; i < TCP_MOST_STREAMS; i++) {
+            struct tcp_stream *stream = channel->streams[i];
+            if (!stream || !stream->watched || stream->mute) continue;
+            flush(stream);
+            if (stream->count || !gather(stream)) continue;
+            flush(stream);
+            more = true;
+        }
+    }
     for (int i = 0; i < TCP_MOST_STREAMS; i++) {
         struct tcp_stream *stream = channel->streams[i];
         if (!stream || !stream->watched || stream->mute) continue;
@@ -186,24 +281,21 @@ void tcp_pump(struct tcp_channel *channel)
         pcm_reactor_change(pcm_world_reactor(channel->base.endpoint->world), &stream->watch, wanted);
         stream->events = wanted;
     }
+    waiting |= channel->again || channel->queue_head != channel->queue_tail;
     tcp_set_unsent(channel, waiting);
 }
 
 /* ---- in -------------------------------------------------------------------------------------------------------- */
 
 /* The peer has released fragments; false: more than it was sent. Counts may come out of order over several streams. */
-static bool credit(struct tcp_channel *channel, unsigned number, uint32_t count)
+static bool credit(struct tcp_channel *channel, const struct tcp_frame *frame)
 {
-    struct tcp_lane *lane = &channel->lanes[number];
-    if ((int32_t)(count - lane->credited) <= 0) return true;
-    if (count - lane->credited > lane->posted - lane->credited) return false;
-    while (lane->credited != count) {
-        struct tcp_slot *slot = &lane->out[lane->credited % TCP_SLOTS];
-        if (!slot->done) return false;
-        tcp_give_back(tcp_endpoint_of(channel), slot);
-        lane->credited++;
-    }
-    return true;
+    struct tcp_lane *lane = &channel->lanes[frame->lane];
+    if (frame->window > lane->room) lane->room = frame->window < TCP_MOST_SLOTS ? frame->window : TCP_MOST_SLOTS;
+    if ((int32_t)(frame->credit - lane->granted) <= 0) return true;
+    if (frame->credit - lane->credited > lane->posted - lane->credited) return false;
+    lane->granted = frame->credit;
+    return give_back_granted(channel, frame->lane);
 }
 
 /* A frame's header is there: where does its payload go? Returns what is wrong with it, or NULL. */
@@ -213,13 +305,19 @@ static const char *begin(struct tcp_stream *stream)
     const struct tcp_frame *frame = &stream->wire.frame;
     if (frame->lane >= PCM_LANES) return "it sent a malformed frame";
     struct tcp_lane *lane = &channel->lanes[frame->lane];
-    if (!credit(channel, frame->lane, frame->credit)) return "it released what it was not sent";
+    if (!credit(channel, frame)) return "it released what it was not sent";
     stream->left = frame->bytes;
     switch (frame->kind) {
     case TCP_FRAGMENT: {
-        struct tcp_slot *slot = &lane->in[frame->number % TCP_SLOTS];
-        if (frame->bytes > PCM_FRAGMENT || frame->number - lane->released >= TCP_SLOTS || slot->taken)
+        struct tcp_slot *slot = tcp_slot_of(&lane->in, frame->number);
+        uint32_t ahead = frame->number - lane->released, behind = lane->released - frame->number;
+        bool new = ahead < lane->window, here = !new || (slot->taken && slot->done);
+        /* Only what was sent again because a stream was dropped may come twice. */
+        if (frame->bytes > PCM_FRAGMENT || (here && !channel->dropped) || (!new && behind > TCP_MOST_SLOTS) ||
+            (!here && slot->taken))
             return "it sent more than there was room for";
+        stream->repeated = here;
+        if (here) slot = &stream->junk;
         if (frame->bytes && !tcp_take_buffer(tcp_endpoint_of(channel), slot))
             return "no memory is left for what it sent";
         slot->head = stream->wire.head;
@@ -229,7 +327,8 @@ static const char *begin(struct tcp_stream *stream)
         stream->into = slot->buffer ? slot->buffer->body->payload : NULL;
         return NULL;
     }
-    case TCP_CREDIT: return frame->bytes ? "it sent a malformed frame" : NULL;
+    case TCP_CREDIT:
+    case TCP_DROP: return frame->bytes ? "it sent a malformed frame" : NULL;
     case TCP_NOTICE:
         stream->into = stream->in.notice;
         return frame->bytes > PCM_NOTICE ? "it sent a malformed frame" : NULL;
@@ -249,8 +348,8 @@ static bool complete(const struct tcp_channel *channel)
     return true;
 }
 
-/* A frame is there in full. */
-static void finish(struct tcp_stream *stream)
+/* A frame is there in full. Returns what is wrong with it, or NULL. */
+static const char *finish(struct tcp_stream *stream)
 {
     struct tcp_channel *channel = stream->channel;
     const struct tcp_frame *frame = &stream->wire.frame;
@@ -258,20 +357,27 @@ static void finish(struct tcp_stream *stream)
     stream->have = 0;
     switch (frame->kind) {
     case TCP_FRAGMENT:
-        lane->in[frame->number % TCP_SLOTS].done = true;
+        if (stream->repeated) {
+            tcp_give_back(tcp_endpoint_of(channel), &stream->junk);
+            return NULL;
+        }
+        tcp_slot_of(&lane->in, frame->number)->done = true;
         lane->arrived++;
+        tcp_arrived(channel, frame->lane, frame->number);
         if (frame->bytes >= TCP_BULK) tcp_bulk(channel);
         break;
     case TCP_NOTICE:
         if (!channel->closing)
             pcm_world_on_notice(channel->base.endpoint->world, channel->base.peer, stream->in.notice, frame->bytes);
-        return;
+        return NULL;
+    case TCP_DROP: return tcp_heed_drop(stream, frame->number) ? NULL : "it dropped a stream that it cannot drop";
     case TCP_BYE:
         stream->bye = channel->bye_heard = true;
         channel->farewell = stream->in.farewell;
         break;
     }
     if (complete(channel)) tcp_farewell_done(channel);
+    return NULL;
 }
 
 /* Takes `bytes` bytes that a stream has brought, of which those of the payload under way lie in place already. */
@@ -298,7 +404,10 @@ static const char *take(struct tcp_stream *stream, const uint8_t *bytes, size_t 
             bytes += part;
             count -= part;
         }
-        if (!stream->left) finish(stream);
+        if (!stream->left) {
+            const char *wrong = finish(stream);
+            if (wrong) return wrong;
+        }
     }
     return NULL;
 }
@@ -324,8 +433,8 @@ void tcp_stream_receive(struct tcp_stream *stream)
         size_t placed = (size_t)got < direct ? (size_t)got : direct;
         stream->into += placed;
         stream->left -= (uint32_t)placed;
-        if (placed && !stream->left) finish(stream);
-        const char *wrong = take(stream, scratch, (size_t)got - placed);
+        const char *wrong = placed && !stream->left ? finish(stream) : NULL;
+        if (!wrong) wrong = take(stream, scratch, (size_t)got - placed);
         if (wrong) {
             tcp_lost(stream->channel, wrong);
             return;
@@ -340,6 +449,6 @@ static void on_ready(struct pcm_watch *watch, uint32_t events)
     struct tcp_channel *channel = stream->channel;
     tcp_hold(channel);
     if (events & ~(uint32_t)EPOLLOUT) tcp_stream_receive(stream);
-    if (events & EPOLLOUT) tcp_pump(channel);
+    if ((events & EPOLLOUT || channel->unlike || channel->again) && !channel->ended) tcp_pump(channel);
     tcp_let_go(channel);
 }

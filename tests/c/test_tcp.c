@@ -57,7 +57,8 @@ static int dial(const pcm_world *world)
 {
     struct tcp_place places[TCP_PLACES];
     CHECK(tcp_read_address(world->address, world->address_bytes, places) > 0, "the address is a list of places");
-    int fd = tcp_dial(places);
+    struct tcp_rail rail = {.peer = places[0]};
+    int fd = tcp_dial(&rail);
     CHECK(fd >= 0, "dials: %s", strerror(errno));
     struct pollfd writable = {.fd = fd, .events = POLLOUT};
     poll(&writable, 1, 1000);
