@@ -169,11 +169,14 @@ def _host() -> bytes:
 
 
 def _addresses(endpoint: str) -> tuple[str | None, str | None]:
-    """Return where tcp listens and what it tells the peers: loopback only, unless the endpoint is elsewhere."""
+    """Return where tcp listens and what it tells the peers.
+
+    Loopback only, unless the endpoint is elsewhere. Then first the address that faces it, and those of the other
+    interfaces: peers find out which of them they reach.
+    """
     allowed = knobs.SOCKET_IFNAME.value()
     if allowed.names:
-        found = interfaces.addresses(allowed)
-        return ("::" if any(":" in a for a in found) else "0.0.0.0"), ",".join(found)
+        return _everywhere(interfaces.addresses(allowed))
     where = urlsplit(endpoint)
     if where.scheme != "tcp" or not where.hostname:
         return None, None
@@ -181,4 +184,9 @@ def _addresses(endpoint: str) -> tuple[str | None, str | None]:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(address)  # sends nothing; the kernel tells which address it would send from
         own = str(probe.getsockname()[0])
-    return own, own
+    others = interfaces.beside(own)
+    return _everywhere([own, *others]) if others else (own, own)
+
+
+def _everywhere(addresses: Sequence[str]) -> tuple[str, str]:
+    return ("::" if any(":" in address for address in addresses) else "0.0.0.0"), ",".join(addresses)

@@ -25,6 +25,7 @@ enum {
 
 static const double UNKNOWN = 125e6; /* bytes/s of a stream that has delivered nothing yet */
 static const double WEIGHT = 0.25;   /* of the latest rate in the average */
+static const double HOPE = 1.01;     /* by which an idle stream's rate grows with each look */
 
 bool tcp_alive(const struct tcp_stream *stream) { return stream->watched && !stream->mute; }
 
@@ -38,9 +39,13 @@ static bool look(struct tcp_stream *stream, int64_t now)
     socklen_t length = sizeof info;
     if (getsockopt(stream->watch.fd, IPPROTO_TCP, TCP_INFO, &info, &length)) return false;
     double rate = (double)info.tcpi_delivery_rate;
-    /* A stream that had too little to send tells only what it delivers at least. */
-    if (rate > 0 && (!info.tcpi_delivery_rate_app_limited || rate > gauge->rate))
-        gauge->rate = gauge->rate > 0 ? (1 - WEIGHT) * gauge->rate + WEIGHT * rate : rate;
+    if (gauge->rate <= 0) gauge->rate = UNKNOWN;
+    /* A stream that had too little to send tells only what it delivers at least; and one that has nothing to do, because it
+     * was slow, may be faster by now. */
+    if (rate > gauge->rate || (info.tcpi_unacked && !info.tcpi_delivery_rate_app_limited))
+        gauge->rate += WEIGHT * (rate - gauge->rate);
+    else if (!info.tcpi_unacked)
+        gauge->rate *= HOPE;
     gauge->latency = info.tcpi_min_rtt / 2e6;
     if (!gauge->busy || !info.tcpi_unacked || info.tcpi_bytes_acked != gauge->acked) gauge->moved = now;
     gauge->busy = info.tcpi_unacked;
