@@ -144,6 +144,10 @@ PCM_API void pcm_world_set_local_ranks(pcm_world *world, int ranks);
 PCM_API void pcm_world_peer_lost(pcm_world *world, int rank, const char *why);
 /* How a peer is reached: the transport's name, or "" before the first connection. */
 PCM_API const char *pcm_world_transport(pcm_world *world, int rank);
+/* Writes what connects this rank to its peers over tcp, as JSON lines, and returns the bytes needed. Keys: peer (its rank in
+ * the world), channel (the communicator's id), stream (its number in the channel), from, to (address and port of each end),
+ * sent, received (bytes, since it was connected), rate (bytes/s that it has delivered of late), up. */
+PCM_API size_t pcm_world_rails(pcm_world *world, char *text, size_t capacity);
 /* Connections that were turned away for lack of the secret, or for talking nonsense. */
 PCM_API uint64_t pcm_world_refused(pcm_world *world);
 /* Writes the flight recorder's latest operations, oldest first, as JSON lines, and returns the bytes needed. Keys: record

@@ -122,6 +122,10 @@ struct pcm_transport {
      * The core looks at all lanes once more between arm(true) and sleeping. NULL where the reactor wakes anyway. */
     void (*arm)(struct pcm_endpoint *endpoint, bool asleep);
 
+    /* Writes a JSON line for each connection, as pcm_world_rails says, and returns the bytes needed. NULL where a peer is
+     * reached in one way only. */
+    size_t (*rails)(struct pcm_endpoint *endpoint, char *text, size_t capacity);
+
     /* Ends a channel in order: the peer reads what was committed, then sees CLOSED. Frees it. */
     void (*close)(struct pcm_channel *channel);
     /* Closes what is still open and frees the endpoint. */

@@ -224,6 +224,20 @@ const char *pcm_world_transport(pcm_world *world, int rank)
     return e ? e->ops->name : "";
 }
 
+size_t pcm_world_rails(pcm_world *world, char *text, size_t capacity)
+{
+    size_t used = 0;
+    if (capacity) *text = 0;
+    pthread_mutex_lock(&world->lock);
+    for (int i = 0; i < world->nendpoints; i++) {
+        struct pcm_endpoint *e = world->endpoints[i];
+        bool room = used < capacity;
+        if (e->ops->rails) used += e->ops->rails(e, room ? text + used : NULL, room ? capacity - used : 0);
+    }
+    pthread_mutex_unlock(&world->lock);
+    return used;
+}
+
 struct pcm_channel *pcm_comm_channel(pcm_comm *comm, uint32_t peer)
 {
     if (comm->channels[peer]) return comm->channels[peer];

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from . import interfaces, keys, knobs, table
@@ -122,6 +124,8 @@ def assemble(
     world = World(rank, size, job=job, transports=names, secret=secret, listen=listen, advertise=advertise)
     if at_close is not None:
         world.at_close(at_close)
+    if knobs.DEBUG.value() in ("INFO", "TRACE"):
+        world.at_close(functools.partial(_tell_rails, world))
     address = world.address()
     own = _FACTS.pack(_host(), _processors(), len(address)) + address
     blobs = exchange(own if rank else own + _packed_table())
@@ -133,6 +137,22 @@ def assemble(
     machine = by_host(hosts, allowed, shared="shm" in names, table=_unpacked_table(blobs[0][ends[0] :]))
     world.set_local_ranks(next(len(host) for host in machine.hosts if rank in host))
     return Joined(world, machine)
+
+
+def _tell_rails(world: World) -> None:
+    """Say over which networks this rank was connected to the others, and what each has carried."""
+    kinds: dict[tuple[int, str, str], list[dict[str, Any]]] = {}
+    for stream in world.rails():
+        ends = (str(stream[end]).rpartition(":")[0] for end in ("from", "to"))
+        kinds.setdefault((stream["peer"], *ends), []).append(stream)
+    for (peer, own, other), streams in sorted(kinds.items()):
+        sent, received, rate = (sum(stream[key] for stream in streams) for key in ("sent", "received", "rate"))
+        up = sum(stream["up"] for stream in streams)
+        print(
+            f"pycomm: rank {world.rank}: rank {peer} over {own} > {other}: {sent / 1e6:.1f} MB sent, "
+            f"{received / 1e6:.1f} MB received, {8 * rate / 1e9:.2f} Gbit/s of late, {up} of {len(streams)} connections up",
+            file=sys.stderr,
+        )
 
 
 def _processors() -> bytes:

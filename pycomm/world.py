@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -82,6 +83,17 @@ class World:
     def transport(self, rank: int) -> str:
         """Return the name of the transport that reaches a rank; "" if none does."""
         return text(lib.pcm_world_transport(self.live(), rank))
+
+    def rails(self) -> list[dict[str, Any]]:
+        """Return what connects this rank to its peers over tcp, a dict for each connection.
+
+        Keys: peer (rank), channel (the communicator's id), stream (number in the channel), from, to (address:port of each
+        end), sent, received (bytes since it was connected), rate (bytes/s that it has delivered of late), up (bool).
+        """
+        size = lib.pcm_world_rails(self.live(), ffi.NULL, 0) + 4096
+        buffer = ffi.new("char[]", size)
+        lib.pcm_world_rails(self.handle, buffer, size)
+        return [json.loads(line) for line in text(buffer).splitlines()]
 
     @property
     def refused(self) -> int:

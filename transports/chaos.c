@@ -306,6 +306,11 @@ static void chaos_arm(struct pcm_endpoint *base, bool asleep)
     if (base->inner->ops->arm) base->inner->ops->arm(base->inner, asleep);
 }
 
+static size_t chaos_rails(struct pcm_endpoint *base, char *text, size_t capacity)
+{
+    return base->inner->ops->rails ? base->inner->ops->rails(base->inner, text, capacity) : 0;
+}
+
 static void chaos_close(struct pcm_channel *base)
 {
     struct chaos_channel *channel = of(base), **at = &endpoint_of(channel)->channels;
@@ -339,6 +344,7 @@ const struct pcm_transport pcm_chaos = {
     .release = chaos_release,
     .notice = chaos_notice,
     .arm = chaos_arm,
+    .rails = chaos_rails,
     .close = chaos_close,
     .shut = chaos_shut,
 };

@@ -284,6 +284,7 @@ const struct pcm_transport pcm_tcp = {
     .peek = tcp_peek,
     .release = tcp_release,
     .notice = tcp_notice,
+    .rails = tcp_rails,
     .close = tcp_close,
     .shut = tcp_shut,
 };

@@ -136,7 +136,8 @@ struct tcp_gauge {
     double latency; /* s, of the way there */
     double held; /* bytes that it has taken and that have not been acknowledged */
     double late; /* s that it is behind its time, if more than 0 */
-    uint64_t acked; /* bytes, in all */
+    uint64_t acked, busy_time; /* bytes and us under way, in all */
+    double bytes, seconds; /* ... of late */
     int64_t looked; /* ms: when this was last measured */
     int64_t moved; /* ms: when it last got on, or had nothing to do */
     int64_t silence; /* ms since the peer's host last acknowledged anything, then */
@@ -291,6 +292,8 @@ bool tcp_may_take(const struct tcp_stream *stream); /* this stream is the one fo
 /* A stream has failed, or the peer says so; `tell` it what happened? Another one lives. */
 void tcp_drop(struct tcp_stream *stream, bool tell);
 bool tcp_heed_drop(struct tcp_stream *from, uint32_t what); /* a TCP_DROP has come; false: it is nonsense */
+/* The transport's slot. */
+size_t tcp_rails(struct pcm_endpoint *base, char *text, size_t capacity);
 /* Are all streams, and the peer's host, alive? Drops those that are not. True if anything is still under way. */
 bool tcp_look_after(struct tcp_channel *channel, int64_t now);
 

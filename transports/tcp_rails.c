@@ -10,6 +10,7 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 
 #include "tcp.h"
@@ -25,6 +26,7 @@ enum {
 
 static const double UNKNOWN = 125e6; /* bytes/s of a stream that has delivered nothing yet */
 static const double WEIGHT = 0.25;   /* of the latest rate in the average */
+static const double FADE = 0.9;      /* of what was delivered before, with each look */
 static const double HOPE = 1.01;     /* by which an idle stream's rate grows with each look */
 
 bool tcp_alive(const struct tcp_stream *stream) { return stream->watched && !stream->mute; }
@@ -38,14 +40,18 @@ static bool look(struct tcp_stream *stream, int64_t now)
     struct tcp_info info;
     socklen_t length = sizeof info;
     if (getsockopt(stream->watch.fd, IPPROTO_TCP, TCP_INFO, &info, &length)) return false;
-    double rate = (double)info.tcpi_delivery_rate;
+    if (info.tcpi_busy_time != gauge->busy_time) {
+        gauge->bytes = FADE * gauge->bytes + (double)(info.tcpi_bytes_acked - gauge->acked);
+        gauge->seconds = FADE * gauge->seconds + (double)(info.tcpi_busy_time - gauge->busy_time) / 1e6;
+        gauge->busy_time = info.tcpi_busy_time;
+    }
+    /* What the kernel measures counts while the stream has enough to send; else a burst may have seemed faster than it was.
+     * Then the stream delivers what it has delivered while it was busy, at least. */
+    double rate = gauge->seconds > 0 ? gauge->bytes / gauge->seconds : 0;
+    bool full = info.tcpi_unacked && !info.tcpi_delivery_rate_app_limited;
+    if (full) rate = (double)info.tcpi_delivery_rate;
     if (gauge->rate <= 0) gauge->rate = UNKNOWN;
-    /* A stream that had too little to send tells only what it delivers at least; and one that has nothing to do, because it
-     * was slow, may be faster by now. */
-    if (rate > gauge->rate || (info.tcpi_unacked && !info.tcpi_delivery_rate_app_limited))
-        gauge->rate += WEIGHT * (rate - gauge->rate);
-    else if (!info.tcpi_unacked)
-        gauge->rate *= HOPE;
+    if (full || rate > gauge->rate) gauge->rate += WEIGHT * (rate - gauge->rate);
     gauge->latency = info.tcpi_min_rtt / 2e6;
     if (!gauge->busy || !info.tcpi_unacked || info.tcpi_bytes_acked != gauge->acked) gauge->moved = now;
     gauge->busy = info.tcpi_unacked;
@@ -85,6 +91,10 @@ void tcp_compare(struct tcp_channel *channel)
 
 void tcp_measure(struct tcp_channel *channel, int64_t now)
 {
+    double best = 0;
+    for (int i = 0; i < TCP_MOST_STREAMS; i++)
+        if (channel->streams[i] && tcp_alive(channel->streams[i]) && channel->streams[i]->gauge.rate > best)
+            best = channel->streams[i]->gauge.rate;
     for (int i = 0; i < TCP_MOST_STREAMS; i++) {
         struct tcp_stream *stream = channel->streams[i];
         int queued = 0;
@@ -94,7 +104,8 @@ void tcp_measure(struct tcp_channel *channel, int64_t now)
         gauge->held = queued;
         for (int piece = stream->at; piece < 2 * stream->count; piece++)
             gauge->held += (double)stream->pieces[piece].iov_len;
-        if (now - gauge->looked >= LOOK_MS) look(stream, now);
+        if (now - gauge->looked >= LOOK_MS && look(stream, now) && !gauge->busy && gauge->rate < best)
+            gauge->rate *= HOPE; /* it has nothing to do because it was slow: it may be faster by now */
         gauge->late = (double)(stalled(gauge, now) - LATE_MS) / 1e3 - 4 * gauge->latency;
     }
 }
@@ -202,4 +213,33 @@ bool tcp_look_after(struct tcp_channel *channel, int64_t now)
         if (channel->lanes[lane].released != channel->lanes[lane].announced) channel->due |= 1u << lane;
     if (channel->due || channel->again || asking) tcp_pump(channel);
     return busy;
+}
+
+/* ---- for people --------------------------------------------------------------------------------------------------- */
+
+size_t tcp_rails(struct pcm_endpoint *base, char *text, size_t capacity)
+{
+    struct tcp_endpoint *endpoint = (struct tcp_endpoint *)base;
+    const struct tcp_channel *channel;
+    size_t used = 0;
+    LIST_FOREACH(channel, &endpoint->channels, link)
+    for (int i = 0; i < TCP_MOST_STREAMS; i++) {
+        const struct tcp_stream *stream = channel->streams[i];
+        struct tcp_info info = {0};
+        socklen_t length = sizeof info;
+        char own[64], peer[64];
+        if (!stream || !stream->worked) continue;
+        bool up = stream->watch.fd >= 0 && !getsockopt(stream->watch.fd, IPPROTO_TCP, TCP_INFO, &info, &length);
+        tcp_place_name(&stream->own, own, sizeof own);
+        tcp_place_name(&stream->peer, peer, sizeof peer);
+        bool room = used < capacity;
+        int bytes = snprintf(room ? text + used : NULL, room ? capacity - used : 0,
+                             "{\"peer\": %d, \"channel\": %llu, \"stream\": %d, \"from\": \"%s\", \"to\": \"%s\", "
+                             "\"sent\": %llu, \"received\": %llu, \"rate\": %llu, \"up\": %s}\n",
+                             channel->base.peer, (unsigned long long)channel->base.id, i, own, peer,
+                             (unsigned long long)info.tcpi_bytes_acked, (unsigned long long)info.tcpi_bytes_received,
+                             (unsigned long long)rate_of(stream), up ? "true" : "false");
+        used += (size_t)(bytes > 0 ? bytes : 0);
+    }
+    return used;
 }

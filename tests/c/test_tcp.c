@@ -279,6 +279,9 @@ static void test_nonsense_from_a_peer(void)
         {"a fragment that is past", {.kind = TCP_FRAGMENT, .number = UINT32_MAX}},
         {"credit for nothing", {.kind = TCP_CREDIT, .credit = 1}},
         {"credit with a payload", {.kind = TCP_CREDIT, .bytes = 1}},
+        {"a drop with a payload", {.kind = TCP_DROP, .number = 1, .bytes = 1}},
+        {"a drop of the stream that it came on", {.kind = TCP_DROP}},
+        {"a drop of a stream that cannot be", {.kind = TCP_DROP, .number = TCP_MOST_STREAMS}},
         {"a notice that is too long", {.kind = TCP_NOTICE, .bytes = PCM_NOTICE + 1}},
         {"a strange farewell", {.kind = TCP_BYE, .bytes = 1}},
     };
@@ -416,6 +419,217 @@ static void test_what_is_under_way_stays(void)
     end_worlds();
 }
 
+/* ---- several rails --------------------------------------------------------------------------------------------- */
+
+/* Two ranks on hosts with two addresses each, all of loopback. */
+static void open_rails(void)
+{
+    static const char *const PLACES[2] = {"127.0.0.11,127.0.0.12", "127.0.0.21,127.0.0.22"};
+    for (int rank = 0; rank < 2; rank++) {
+        struct pcm_world_config config = config_of(rank, 3);
+        config.listen = "0.0.0.0", config.advertise = PLACES[rank];
+        worlds[rank] = harness_world_with("tcp", &config);
+    }
+}
+
+static int streams_of(const struct pcm_channel *base)
+{
+    const struct tcp_channel *channel = (const struct tcp_channel *)base;
+    int count = 0;
+    for (int i = 0; i < TCP_MOST_STREAMS; i++) count += channel->streams[i] && channel->streams[i]->watched;
+    return count;
+}
+
+static struct { /* fragments of all sizes on several lanes, both ways */
+    struct pcm_channel *end[2];
+    uint32_t sent[2][3], received[2][3];
+} both;
+
+static size_t bytes_of(uint32_t mark) { return mark * 7919u % (PCM_FRAGMENT + 1); }
+
+static void both_begin(void)
+{
+    memset(&both, 0, sizeof both);
+    for (int i = 0; i < 2; i++) both.end[i] = harness_connect(worlds[i], worlds[!i], 8);
+    UNTIL(both.end[0]->state == PCM_CHANNEL_UP && both.end[1]->state == PCM_CHANNEL_UP);
+}
+
+static void both_on(uint32_t fragments)
+{
+    for (int i = 0; i < 2; i++)
+        for (unsigned lane = 0; lane < 3; lane++) {
+            uint32_t *sent = &both.sent[i][lane], *received = &both.received[!i][lane];
+            if (*sent < fragments && harness_send(both.end[i], lane, *sent, bytes_of(*sent))) ++*sent;
+            if (harness_receive(both.end[!i], lane, *received, bytes_of(*received))) ++*received;
+        }
+}
+
+static bool both_done(uint32_t fragments)
+{
+    both_on(fragments);
+    for (int i = 0; i < 2; i++)
+        for (unsigned lane = 0; lane < 3; lane++)
+            if (both.received[i][lane] < fragments) return false;
+    return true;
+}
+
+static void both_end(void)
+{
+    for (int i = 0; i < 2; i++) {
+        CHECK(both.end[i]->state == PCM_CHANNEL_UP, "the channel lives: %s", both.end[i]->why);
+        both.end[i]->ops->close(both.end[i]);
+    }
+}
+
+/* Streams lie on both rails, from an address of one's own, and all arrives in order. */
+static void test_rails(void)
+{
+    open_rails();
+    both_begin();
+    UNTIL(both_done(100) && streams_of(both.end[0]) == 4 && streams_of(both.end[1]) == 4);
+    const struct tcp_channel *channel = (struct tcp_channel *)both.end[0];
+    if (!channel->caller) channel = (struct tcp_channel *)both.end[1];
+    int first = 0;
+    for (int i = 0; i < 4; i++) first += tcp_same_host(&channel->streams[i]->peer, &channel->streams[0]->peer);
+    CHECK(channel->unlike && first == 2, "%d of 4 streams are on the first rail", first);
+    const struct tcp_place *own = &channel->streams[1]->own;
+    CHECK(own->bytes[3] > 10 && own->bytes[3] < 23, "the second is bound to one's own address, not 127.0.0.%d",
+          own->bytes[3]);
+    char text[8192];
+    size_t bytes = worlds[0]->endpoint->ops->rails(worlds[0]->endpoint, text, sizeof text);
+    CHECK(bytes == strlen(text) && strstr(text, "\"from\": \"127.0.0.") && strstr(text, "\"up\": true"), "%s", text);
+    CHECK(worlds[0]->endpoint->ops->rails(worlds[0]->endpoint, NULL, 0) == bytes, "the bytes needed are told");
+    both_end();
+    end_worlds();
+}
+
+/* An address that both ends have, as hosts with containers do, leads to oneself and not to the peer. */
+static void test_common_address(void)
+{
+    static const char *const PLACES[2] = {"127.0.0.99,127.0.0.11", "127.0.0.99,127.0.0.21"};
+    for (int rank = 0; rank < 2; rank++) {
+        struct pcm_world_config config = config_of(rank, 3);
+        config.listen = "0.0.0.0", config.advertise = PLACES[rank];
+        worlds[rank] = harness_world_with("tcp", &config);
+    }
+    both_begin();
+    UNTIL(both_done(50) && streams_of(both.end[0]) == 2);
+    for (int i = 0; i < 2; i++) {
+        const struct tcp_channel *channel = (struct tcp_channel *)both.end[i];
+        if (!channel->caller) continue;
+        for (int k = 0; k < 2; k++) CHECK(channel->streams[k]->peer.bytes[3] != 99, "stream %d leads to 127.0.0.99", k);
+    }
+    both_end();
+    end_worlds();
+}
+
+/* Whatever stream fails, whenever, and whoever notices: all arrives once and in order, and streams come back. */
+static void test_streams_fail(void)
+{
+    enum { FRAGMENTS = 400 };
+    uint32_t dice = 1, drops = 0, cuts = 0;
+    open_rails();
+    both_begin();
+    for (unsigned round = 1; !both_done(FRAGMENTS); round++) {
+        poll_all();
+        for (int i = 0; i < 2; i++) { /* no need to wait */
+            struct tcp_channel *channel = (struct tcp_channel *)both.end[i];
+            for (int k = 0; k < TCP_MOST_STREAMS; k++)
+                if (channel->streams[k] && channel->streams[k]->redial) channel->streams[k]->redial = 1;
+            if (round % 16 == 0) tcp_redial(channel, 2);
+        }
+        dice = dice * 1664525 + 1013904223;
+        struct tcp_channel *channel = (struct tcp_channel *)both.end[dice >> 30 & 1];
+        struct tcp_stream *stream = channel->streams[dice >> 27 & 3];
+        if (round % 24 || streams_of(both.end[0]) < 3 || streams_of(both.end[1]) < 3 || !stream || !stream->watched)
+            continue;
+        if (dice >> 26 & 1) {
+            shutdown(stream->watch.fd, SHUT_RDWR);
+            cuts++;
+        } else {
+            tcp_drop(stream, true);
+            tcp_pump(channel);
+            drops++;
+        }
+    }
+    CHECK(drops > 5 && cuts > 5, "%u streams were dropped and %u cut", drops, cuts);
+    for (int i = 0; i < 2; i++) {
+        CHECK(!((struct tcp_channel *)both.end[i])->again, "nothing waits to be sent again");
+        for (unsigned lane = 0; lane < 3; lane++)
+            CHECK(both.received[i][lane] == FRAGMENTS, "%u fragments came", both.received[i][lane]);
+    }
+    both_end();
+    end_worlds();
+}
+
+/* Where the last stream ends without goodbye, the peer is lost, as if there had been one alone. */
+static void test_last_stream(void)
+{
+    open_rails();
+    both_begin();
+    UNTIL(both_done(20) && streams_of(both.end[0]) == 4 && streams_of(both.end[1]) == 4);
+    struct tcp_channel *channel = (struct tcp_channel *)both.end[0];
+    for (int i = 0; i < 4; i++) shutdown(channel->streams[i]->watch.fd, SHUT_RDWR);
+    UNTIL(both.end[0]->state == PCM_CHANNEL_LOST && both.end[1]->state == PCM_CHANNEL_LOST);
+    CHECK(!strcmp(both.end[1]->why, "it closed the connection without goodbye"), "%s", both.end[1]->why);
+    for (int i = 0; i < 2; i++) both.end[i]->ops->close(both.end[i]);
+    end_worlds();
+}
+
+/* What comes twice is taken once, if a stream was dropped; what was never sent is not. */
+static void test_repetitions(void)
+{
+    int fd;
+    const void *payload;
+    size_t bytes;
+    open_worlds(2);
+    struct pcm_channel *channel = talk_to(7, &fd);
+    struct {
+        struct tcp_wire wire;
+        char payload[40];
+    } fragment = {.wire = {.frame = {.kind = TCP_FRAGMENT, .bytes = 40, .lane = 2}}};
+    struct tcp_frame drop = {.kind = TCP_DROP, .number = 1};
+    memset(fragment.payload, 'x', sizeof fragment.payload);
+    say(fd, &drop, sizeof drop);
+    for (int i = 0; i < 3; i++) say(fd, &fragment, sizeof fragment);
+    UNTIL(channel->ops->peek(channel, 2, &payload, &bytes));
+    CHECK(bytes == 40 && !memcmp(payload, fragment.payload, 40), "it is whole");
+    channel->ops->release(channel, 2);
+    say(fd, &fragment, sizeof fragment); /* it is past now */
+    fragment.wire.frame.number = 1;
+    say(fd, &fragment, sizeof fragment);
+    UNTIL(channel->ops->peek(channel, 2, &payload, &bytes));
+    channel->ops->release(channel, 2);
+    CHECK(!channel->ops->peek(channel, 2, &payload, &bytes) && channel->state == PCM_CHANNEL_UP, "there were two");
+    fragment.wire.frame.number = 0u - TCP_MOST_SLOTS;
+    say(fd, &fragment, sizeof fragment);
+    UNTIL(channel->state == PCM_CHANNEL_LOST);
+    CHECK(!strcmp(channel->why, "it sent more than there was room for"), "%s", channel->why);
+    channel->ops->close(channel);
+    close(fd);
+    end_worlds();
+}
+
+/* On a long way more fragments are under way than at first, and all memory is accounted for. */
+static void test_windows(void)
+{
+    open_worlds(2);
+    both_begin();
+    for (int i = 0; i < 2; i++) ((struct tcp_channel *)both.end[i])->rtt = 10;
+    struct tcp_lane *lane = &((struct tcp_channel *)both.end[0])->lanes[1];
+    uint32_t goal = 0, most = 0;
+    UNTIL(both_done(goal++) &&
+          (lane->committed - lane->credited > most ? most = lane->committed - lane->credited : 0, most > TCP_SLOTS));
+    UNTIL(both_done(goal));
+    CHECK(lane->room > TCP_SLOTS && lane->room <= TCP_MOST_SLOTS, "the window is %u fragments", lane->room);
+    const struct tcp_endpoint *endpoint = endpoint_of(worlds[1]);
+    CHECK(endpoint->widened >= lane->room - TCP_SLOTS, "%u fragments are accounted for", endpoint->widened);
+    both_end();
+    UNTIL(LIST_EMPTY(&endpoint->channels));
+    CHECK(!endpoint->widened, "%u fragments are left", endpoint->widened);
+    end_worlds();
+}
+
 /* ---- addresses ------------------------------------------------------------------------------------------------- */
 
 static void test_places(void)
@@ -499,6 +713,12 @@ int main(void)
     test_ways_to_go();
     test_other_ways_to_send();
     test_what_is_under_way_stays();
+    test_rails();
+    test_common_address();
+    test_streams_fail();
+    test_last_stream();
+    test_repetitions();
+    test_windows();
     test_places();
     test_configurations();
     check_passed += harness_passed;
