@@ -142,6 +142,8 @@ static size_t gather_again(struct tcp_stream *stream)
             slot->again = false;
             channel->again--;
             bytes += compose_fragment(stream, lane, number);
+            /* If it had arrived before, it may be credited, and its memory written to, before this has: so it is copied. */
+            stream->bulky[stream->count - 1] = false;
         }
     }
     return bytes;
