@@ -150,7 +150,8 @@ def _tell_rails(world: World) -> None:
         up = sum(stream["up"] for stream in streams)
         print(
             f"pycomm: rank {world.rank}: rank {peer} over {own} > {other}: {sent / 1e6:.1f} MB sent, "
-            f"{received / 1e6:.1f} MB received, {8 * rate / 1e9:.2f} Gbit/s of late, {up} of {len(streams)} connections up",
+            f"{received / 1e6:.1f} MB received, {8 * rate / 1e9:.2f} Gbit/s of late, "
+            f"{up} of {len(streams)} connections up",
             file=sys.stderr,
         )
 

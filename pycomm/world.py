@@ -87,8 +87,8 @@ class World:
     def rails(self) -> list[dict[str, Any]]:
         """Return what connects this rank to its peers over tcp, a dict for each connection.
 
-        Keys: peer (rank), channel (the communicator's id), stream (number in the channel), from, to (address:port of each
-        end), sent, received (bytes since it was connected), rate (bytes/s that it has delivered of late), up (bool).
+        Keys: peer (rank), channel (the communicator's id), stream (number in the channel), from, to (address:port of
+        each end), sent, received (bytes since it was connected), rate (bytes/s delivered of late), up (bool).
         """
         size = lib.pcm_world_rails(self.live(), ffi.NULL, 0) + 4096
         buffer = ffi.new("char[]", size)

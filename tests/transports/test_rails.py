@@ -130,8 +130,9 @@ class Job:
         }  # fmt: skip
         self.ranks = [
             stack.enter_context(subprocess.Popen(
-                ["ip", "netns", "exec", name, sys.executable, "-c", RANK], env={**environment, "PYCOMM_RANK": str(rank)},
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                ["ip", "netns", "exec", name, sys.executable, "-c", RANK],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                env={**environment, "PYCOMM_RANK": str(rank)}, text=True,
             ))
             for rank, name in enumerate(links.names)
         ]  # fmt: skip
