@@ -223,9 +223,14 @@ def test_no_private_name_of_another_room_is_used(path: Path):
 @pytest.mark.parametrize(
     "path",
     files(
-        "pycomm/*.py", "pycomm/lab/*.py", "pycomm/plan/*.py", "pycomm/topology/*.py", "pycomm/tune/*.py",
-        "algorithms/*.py", "perf/*.py",
-    ),  # fmt: skip
+        "pycomm/*.py",
+        "pycomm/lab/*.py",
+        "pycomm/plan/*.py",
+        "pycomm/topology/*.py",
+        "pycomm/tune/*.py",
+        "algorithms/*.py",
+        "perf/*.py",
+    ),
     ids=name_of,
 )
 def test_optional_packages_are_imported_where_they_are_needed(path: Path):
