@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("possible")
 
 LAB = '[[host]]\ncount = 3\nnics = ["1Gbit"]\ndelay = "0.1ms"\n'
 
-RANK = """
+RANK = r"""
 import os, numpy as np
 from pycomm import init
 comm = init()
