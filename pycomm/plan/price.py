@@ -139,7 +139,9 @@ def _cheapest(collective: str, part: Share, nbytes: float, known: _Known) -> Pri
                 tried.append((way.seconds(Choice(name, 1, 1)), Choice(name, 1, 1), way))
     tried.sort(key=_order)
     if not tried:
-        raise InvalidArgument(f"no {collective} among {topology.size} ranks of {topology.name} can be simulated")
+        raise InvalidArgument(
+            f"no {collective} among {topology.size} ranks of {topology.name} can be simulated: too many messages"
+        )
     for _, first, way in tried[:_TRIES]:
         for slices in _SLICES:
             if min(tried, key=_order)[0] > limit.seconds * _GOOD and way.affordable(slices):

@@ -81,7 +81,7 @@ def _model(table: Table) -> Model:
     model = Model(
         style, layers, hidden, heads, about.read("kv_heads", units.count, heads),
         about.read("ffn", units.count, 4 * hidden), about.read("vocabulary", units.count),
-        about.read("sequence", units.count), experts.read("count", units.count, 0) if experts.has("count") else 0,
+        about.read("sequence", units.count), experts.read("count", units.count, 0),
         experts.read("top_k", units.count, 1), experts.read("capacity", units.factor, 1.0),
         experts.read("every", units.count, 1),
     )  # fmt: skip
@@ -147,7 +147,7 @@ def _cluster(table: Table, folder: Path) -> Cluster:
 
 def _cards(table: Table, number: int) -> Cards:
     cards = Cards(
-        table.take("name", str, f"cards {number}"), table.read("hosts", units.count) if table.has("hosts") else 0,
+        table.take("name", str, f"cards {number}"), table.read("hosts", units.count, 0),
         table.read("flops", units.flops), table.read("memory", units.size),
     )  # fmt: skip
     table.done()

@@ -50,7 +50,10 @@ def changes(before: Step, pricer: Pricer) -> list[Change]:
     found = []
     for words, edit, (model, training, cluster) in _candidates(before, plan):
         own = pricer if cluster.topology is plan.cluster.topology else pricer.on(cluster.topology)
-        after = step(model, training, cluster, own)
+        try:
+            after = step(model, training, cluster, own)
+        except InvalidArgument:  # groups that are too large to be simulated
+            continue
         found.append(Change(words, edit, after, 1 - after.seconds / before.seconds))
     return sorted(found, key=lambda change: (-round(change.gain, 6), change.words))
 
