@@ -11,7 +11,7 @@ import pytest
 import plans
 from pycomm.__main__ import main
 from pycomm.errors import InvalidArgument
-from pycomm.plan import Pricer, Step, changes, read_plan, step
+from pycomm.plan import Pricer, Step, changes, price, read_plan, step
 from pycomm.plan.step import unequal_shards
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "plans"
@@ -153,6 +153,15 @@ def test_a_topology_file_lies_beside_the_cluster(tmp_path: Path):
     (tmp_path / "machine.toml").write_text('generator = "boxes:4x4,nics=4"\n')
     named = plans.CLUSTER.replace("boxes:4x4,nics=4", "machine.toml")
     assert planned(tmp_path, plans.MODEL, named).seconds == planned(tmp_path).seconds
+
+
+def test_what_is_too_large_to_simulate_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = planned(tmp_path)
+    monkeypatch.setattr(price, "_SHARED", 0)
+    monkeypatch.setattr(price, "_ONCE", 0)
+    with pytest.raises(InvalidArgument, match=r"no allreduce among 2 ranks of boxes:4x4,nics=4 can be simulated"):
+        planned(tmp_path)
+    assert changes(before, Pricer(before.cluster.topology)) == []  # all of them need an allreduce
 
 
 def test_the_command_prints_writes_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
