@@ -54,11 +54,11 @@ static void stir(struct tcp_channel *channel)
     if (!channel->look) tcp_look_soon(channel);
 }
 
-/* A channel that is closing says goodbye on a stream only once the others have delivered what they had. */
+/* A channel over several rails that is closing says goodbye on a stream only once the others have delivered what they had. */
 static bool unparted(const struct tcp_channel *channel)
 {
     bool left = false;
-    for (int i = 0; i < TCP_MOST_STREAMS; i++)
+    for (int i = 0; channel->unlike && i < TCP_MOST_STREAMS; i++)
         left |= channel->streams[i] && tcp_alive(channel->streams[i]) && !channel->streams[i]->parted;
     return left;
 }
@@ -94,7 +94,7 @@ static void on_timer(struct pcm_watch *watch, uint32_t events)
         if (channel->retry) tcp_arm_timer(endpoint, channel->retry);
         if (channel->closing) tcp_arm_timer(endpoint, unparted(channel) ? now + PART_MS : channel->linger);
         if (channel->look && (!endpoint->health || channel->look < endpoint->health)) endpoint->health = channel->look;
-        for (int i = 0; i < TCP_MOST_STREAMS; i++)
+        for (int i = 0; !channel->closing && !channel->ended && i < TCP_MOST_STREAMS; i++)
             if (channel->streams[i] && channel->streams[i]->redial)
                 tcp_arm_timer(endpoint, channel->streams[i]->redial);
     }

@@ -236,6 +236,7 @@ static void join(struct tcp_stream *stream, int fd)
 
 void tcp_call_later(struct tcp_stream *stream)
 {
+    if (stream->channel->closing || stream->channel->ended) return;
     int64_t pause = REDIAL_MS << (stream->failures < 16 ? stream->failures : 16);
     int64_t most = stream->worked ? BACK_MS : NEVER_MS;
     stream->redial = pcm_clock_ms() + (pause < most ? pause : most);

@@ -259,6 +259,7 @@ static void flush(struct tcp_stream *stream)
 void tcp_pump(struct tcp_channel *channel)
 {
     bool waiting = false, more = channel->unlike;
+    if (channel->ended) return;
     if (more) tcp_measure(channel, pcm_clock_ms());
     while (more) { /* each takes what it is the best for, until that is blocked */
         more = false;
