@@ -151,6 +151,11 @@ def check_sizes(own: Array, out: Array, own_blocks: int, out_blocks: int) -> Non
         )
 
 
+def listed(groups: Any) -> Any:
+    """Return nested groups as lists, which a program may change."""
+    return groups if isinstance(groups, int) else [listed(group) for group in groups]
+
+
 def frozen(groups: Any) -> Any:
     """Return nested sequences of ranks as nested tuples, which can be a key."""
     return groups if isinstance(groups, int) else tuple(frozen(g) for g in groups)

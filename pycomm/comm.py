@@ -76,7 +76,7 @@ class Comm(Handle):
         self.rank: int = lib.pcm_comm_rank(self._handle)
         self.size: int = lib.pcm_comm_size(self._handle)
         self.machine = one_host(self.size) if machine is None else machine
-        self.groups: Groups | None = None if machine is None else machine.groups
+        self.groups: Groups | None = None if machine is None else calls.listed(machine.groups)
         self._selector = selector_of(self.machine)
         self._trials: Trials | None = None
         if knobs.ALGO.value().confirm:
@@ -552,7 +552,7 @@ class Comm(Handle):
 
     def settle(self, machine: Machine) -> None:
         """Choose by what is known of the machine, from the next call on; all ranks must know the same."""
-        self.machine, self.groups = machine, machine.groups
+        self.machine, self.groups = machine, calls.listed(machine.groups)
         self._selector = selector_of(machine)
         if self._trials is not None:
             self.confirm()

@@ -113,7 +113,7 @@ def test_perf_measures_in_a_laboratory(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0 and "FAILED" not in done.stdout, done.stdout + done.stderr
-    assert "# 4K: bound" in done.stdout
+    assert "at 4K; bound" in done.stdout
     places = [line.split() for line in done.stdout.splitlines() if line.startswith("#  Rank")]
     assert len(places) % 4 == 0 and len(places) > 0
     assert [place[8] for place in places] == ["host0", "host0", "host1", "host1"] * (len(places) // 4)
