@@ -179,7 +179,7 @@ def _named(collective: str) -> str | None:
     for which, name in knobs.ALGO.value().names:
         if which and which != collective:
             continue
-        if name in names(collective):
+        if name.partition("(")[0] in names(collective):  # of one that is made of others, its first word
             return name
         if which:
             raise InvalidArgument(

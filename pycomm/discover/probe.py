@@ -1,13 +1,13 @@
 """Measures the network between hosts, one rank of each: latencies of pairs, then what each can send and receive.
 
-All hosts do the same step at once, each with the host so many places further on. Where they end, the receivers' clocks
-tell; nobody needs to know the others'. A host is judged by the best partner that it had, so that one slow host does not
-make two look slow. Sizes double until a transfer takes long enough to be told from what buckets and buffers swallow.
+All hosts do the same step at once, each with the host so many places further on. The receivers' clocks tell how long it
+takes; nobody needs to know the others'. A host is judged by the best partner that it had, so that one slow host does
+not make two look slow. Sizes double until a transfer takes long enough to be told from what buckets and buffers hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from typing import NamedTuple
 
@@ -17,11 +17,12 @@ from ..buffer import IN_PLACE
 from ..comm import MAX, SUM, Comm
 
 _ALL_PAIRS = 16  # hosts, up to which every pair is tried for latency; beyond, those 1, 2, 4, ... places apart
-_PINGS = 5
+_PINGS = 3
 _FIRST, _LARGEST = 1 << 17, 1 << 28  # bytes
-_LONG = 0.05  # seconds that the last transfer takes at least,
+_LONG = 0.06  # seconds that the last transfer takes at least,
 _ROUND_TRIPS = 12  # and that many round trips: windows grow by doubling
-_REPEATS = 3  # transfers of the longest: what else runs makes some slow and none fast
+_LEAD = 4  # a fourth as many bytes go ahead
+_REPEATS = 2  # transfers of the longest: what else runs makes some slow and none fast
 _PARTNERS = 3  # that a host's rate is measured with
 
 
@@ -106,11 +107,10 @@ def _rates(leaders: Comm, partners: tuple[int, int] | None, trip: float) -> np.n
     nbytes = _FIRST
     while (slowest := _slowest(leaders, _transfer(leaders, partners, nbytes))) < long and nbytes < _LARGEST:
         nbytes *= 2
-    repeats = range(_REPEATS if slowest < 4 * long else 1)
-    took = min(_transfer(leaders, partners, nbytes) for _ in repeats)
+    took = min(_transfer(leaders, partners, nbytes) for _ in range(_REPEATS if slowest < 4 * long else 1))
     received, sent = np.zeros((2, leaders.size))
     if partners is not None:
-        received[leaders.rank] = sent[partners[1]] = nbytes / (took - trip / 2)
+        received[leaders.rank] = sent[partners[1]] = nbytes / took
     leaders.Allreduce(IN_PLACE, received, SUM)
     leaders.Allreduce(IN_PLACE, sent, SUM)
     return np.minimum(received, sent)
@@ -123,17 +123,22 @@ def _slowest(leaders: Comm, seconds: float) -> float:
 
 
 def _transfer(leaders: Comm, partners: tuple[int, int] | None, nbytes: int) -> float:
-    """Return the seconds from when all begin until this host has got its bytes."""
-    data = np.zeros(nbytes if partners else 0, np.uint8)
-    room = np.ones_like(data)
+    """Return the seconds in which this host got so many bytes, after some others.
+
+    Those others take what is not the rate: that hosts far away begin later, and that windows open slowly.
+    """
     leaders.Barrier()
-    before = perf_counter()
     if partners is None:
         return 0.0
     to, frm = partners
-    receive: Callable[[], object] = leaders.Irecv(room, frm).Wait
-    send: Callable[[], object] = leaders.Isend(data, to).Wait
-    receive()
+    lead = nbytes // _LEAD
+    data, room = np.zeros(lead + nbytes, np.uint8), np.ones(lead + nbytes, np.uint8)
+    receives = [leaders.Irecv(part, frm) for part in (room[:lead], room[lead:])]
+    sends = [leaders.Isend(part, to) for part in (data[:lead], data[lead:])]
+    receives[0].Wait()
+    before = perf_counter()
+    receives[1].Wait()
     took = perf_counter() - before
-    send()
-    return took
+    for send in sends:
+        send.Wait()
+    return max(took, 1e-6)
