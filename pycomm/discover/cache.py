@@ -17,19 +17,26 @@ def find(key: str) -> Network | None:
     """Return what is known of the hosts that a key stands for, None if it is nothing, or old."""
     with contextlib.suppress(OSError, InvalidArgument):
         path = _path(key)
-        if time.time() - path.stat().st_mtime < _FRESH:
+        if _fresh(path):
             return loads(path.read_bytes())
     return None
 
 
 def keep(key: str, network: Network) -> None:
-    """Remember a network. A cache that cannot be written is no error: the next job measures again."""
+    """Remember a network, and forget old ones. A cache that cannot be written is no error: the next job measures."""
     with contextlib.suppress(OSError):
         path = _path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
+        for other in path.parent.glob("network-*.json"):  # of hosts that may never come back, such as containers
+            if not _fresh(other):
+                other.unlink(missing_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         beside.write_text(network.dumps())
         beside.replace(path)
+
+
+def _fresh(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime < _FRESH
 
 
 def _path(key: str) -> Path:

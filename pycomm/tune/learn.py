@@ -18,7 +18,7 @@ from .measure import Measurement
 from .plan import HELD_OUT, machine_of
 
 _STEADY = 0.3  # of a measurement's spread, where ranks have the machine to themselves
-_MOST_FITTED = 100  # measurements of a transport, spread over all: every term is simulated in each, in every round
+_MOST_FITTED = 80  # measurements of a transport, spread over all: every term is simulated in each, in every round
 _FITTED_SLICES = 16  # more take longer to simulate and say no more
 LONG = 1 << 16  # bytes from which on a model is expected to be exact
 
@@ -52,7 +52,7 @@ def learn(found: Sequence[Measurement], held_out: Collection[int]) -> tuple[Tabl
     fitted = [one for one in found if one.size not in held_out and one.asked not in HELD_OUT]
     known = steady(fitted) or fitted
     table = Table(machine=facts({one.transport for one in found}), calibration=calibration(known))
-    others = [one for one in found if one not in set(fitted)]
+    others = [one for one in found if one.size in held_out or one.asked in HELD_OUT]
     off = errors(others, replace(table, residuals=residuals(known, table)))
     return replace(table, residuals=residuals(steady(found) or found, table)), off
 

@@ -11,7 +11,7 @@ from ..machine import Machine, one_host
 from .measure import COLLECTIVES, Case
 
 # Bytes of a rank's full vector: those that are fitted, and those in between that judge the fit.
-FITTED = (8, 1 << 10, 1 << 13, 1 << 16, 1 << 18, 1 << 20, 1 << 22)
+FITTED = (8, 1 << 11, 1 << 15, 1 << 18, 1 << 20, 1 << 22)
 HELD_OUT = (96, 3 << 15, 3 << 18)
 _TOGETHER = 16 << 20  # bytes of all ranks' vectors; more of them take long and say no more
 
