@@ -13,8 +13,6 @@ from . import cache
 from .probe import Lines, measure
 
 _MOST_HOSTS = 1024  # beyond, nobody waits for the measurement: give a table, or a topology
-_NEAR = 4.0  # times the least latency, up to which two hosts are at one site,
-_ALWAYS_NEAR = 200e-6  # seconds, below which they always are
 _ALIKE = 1.15  # rates that differ by less count as one, so that noise makes no machine uneven
 
 
@@ -64,23 +62,6 @@ def read(lines: Lines) -> Network:
     within = float(np.median(latency[near])) if near.any() else 0.0
     between = float(np.median(latency[far])) if far.any() else 0.0
     return Network(_levelled(lines.rates), within or between, sites, _levelled(lines.far_rates), between)
-
-
-def sites_of(latency: np.ndarray) -> tuple[tuple[int, ...], ...]:
-    """Return which hosts are near each other: those joined by latencies not far above the least.
-
-    Args:
-        latency: seconds between hosts, (hosts, hosts); inf where it was not measured.
-    """
-    apart = np.where(np.eye(len(latency), dtype=bool), np.inf, np.minimum(latency, latency.T))
-    near = apart <= max(_ALWAYS_NEAR, _NEAR * float(apart.min()))
-    site = np.arange(len(latency))
-    for _ in site:  # each takes the least number among those near it, as often as that changes anything
-        least = np.minimum(site, np.where(near, site, len(site)).min(axis=1))
-        if (least == site).all():
-            break
-        site = least
-    return tuple(tuple(int(h) for h in np.flatnonzero(site == number)) for number in np.unique(site))
 
 
 def _levelled(rates: np.ndarray) -> tuple[float, ...]:

@@ -16,6 +16,8 @@ import numpy as np
 from ..buffer import IN_PLACE
 from ..comm import MAX, SUM, Comm
 
+_NEAR = 4.0  # times the least latency, up to which two hosts are at one site,
+_ALWAYS_NEAR = 200e-6  # seconds, below which they always are
 _ALL_PAIRS = 16  # hosts, up to which every pair is tried for latency; beyond, those 1, 2, 4, ... places apart
 _PINGS = 3
 _FIRST, _LARGEST = 1 << 17, 1 << 28  # bytes
@@ -44,8 +46,6 @@ class Lines(NamedTuple):
 
 def measure(leaders: Comm) -> Lines:
     """Measure; all ranks of the communicator, one a host, must call this, and get the same."""
-    from .network import sites_of  # here: the two need each other
-
     latency = _latencies(leaders)
     sites = sites_of(latency)
     trip = 2 * float(latency[np.isfinite(latency)].min())
@@ -61,6 +61,23 @@ def measure(leaders: Comm) -> Lines:
         far_rates = np.array([far[list(site)].sum() for site in sites])
         rates = np.maximum(rates, far)  # a site's only host has no other partner
     return Lines(latency, sites, rates, far_rates)
+
+
+def sites_of(latency: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    """Return which hosts are near each other: those joined by latencies not far above the least.
+
+    Args:
+        latency: seconds between hosts, (hosts, hosts); inf where it was not measured.
+    """
+    apart = np.where(np.eye(len(latency), dtype=bool), np.inf, np.minimum(latency, latency.T))
+    near = apart <= max(_ALWAYS_NEAR, _NEAR * float(apart.min()))
+    site = np.arange(len(latency))
+    for _ in site:  # each takes the least number among those near it, as often as that changes anything
+        least = np.minimum(site, np.where(near, site, len(site)).min(axis=1))
+        if (least == site).all():
+            break
+        site = least
+    return tuple(tuple(int(h) for h in np.flatnonzero(site == number)) for number in np.unique(site))
 
 
 def _latencies(leaders: Comm) -> np.ndarray:

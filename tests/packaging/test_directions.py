@@ -47,6 +47,13 @@ def modules(path: Path) -> set[str]:
     return {name for module, names in imports(path) for name in (module, *(f"{module}.{n}" for n in names))}
 
 
+def check_rooms(path: Path, below: set[str]) -> None:
+    """Check that of pycomm a file imports what lies in these rooms alone."""
+    for module in modules(path):
+        room = module.split(".")[1] if module.startswith("pycomm.") else ""
+        assert not room or room in below, f"{path.name} imports {module}"
+
+
 @pytest.mark.parametrize("path", files("csrc/**/*.[ch]", "transports/*.[ch]"), ids=name_of)
 def test_c_knows_no_python_and_reads_no_environment(path: Path):
     text = path.read_text()
@@ -95,9 +102,7 @@ def test_schedules_know_neither_the_core_nor_a_launcher():
 @pytest.mark.parametrize("path", files("pycomm/bound/*.py"), ids=name_of)
 def test_the_bound_knows_machines_and_contracts_but_no_schedule(path: Path):
     below = {"bound", "contract", "errors", "registry", "topology"}
-    for module in modules(path):
-        room = module.split(".")[1] if module.startswith("pycomm.") else ""
-        assert not room or room in below, f"{path.name} imports {module}"
+    check_rooms(path, below)
 
 
 def test_the_simulator_knows_machines_and_schedules_but_nobody_who_runs_or_chooses_them():
@@ -153,49 +158,37 @@ def test_what_torch_loads_at_its_start_loads_nothing():
 @pytest.mark.parametrize("path", files("pycomm/torch/*.py"), ids=name_of)
 def test_the_torch_room_knows_neither_a_launcher_nor_an_algorithm(path: Path):
     below = {"errors", "core", "calls", "comm", "pointers", "request", "start", "torch", "_torch_autoload"}
-    for module in modules(path):
-        room = module.split(".")[1] if module.startswith("pycomm.") else ""
-        assert not room or room in below, f"{path.name} imports {module}"
+    check_rooms(path, below)
 
 
 @pytest.mark.parametrize("path", files("pycomm/moe/*.py"), ids=name_of)
 def test_the_moe_room_knows_what_the_torch_room_knows_and_it(path: Path):
     below = {"errors", "core", "calls", "comm", "pointers", "torch", "moe"}
-    for module in modules(path):
-        room = module.split(".")[1] if module.startswith("pycomm.") else ""
-        assert not room or room in below, f"{path.name} imports {module}"
+    check_rooms(path, below)
 
 
 @pytest.mark.parametrize("path", files("pycomm/compressed/*.py"), ids=name_of)
 def test_compression_is_a_user_of_communicators(path: Path):
     below = {"errors", "core", "buffer", "comm", "request", "compressed"}
-    for module in modules(path):
-        room = module.split(".")[1] if module.startswith("pycomm.") else ""
-        assert not room or room in below, f"{path.name} imports {module}"
+    check_rooms(path, below)
 
 
 @pytest.mark.parametrize("path", files("pycomm/topology/*.py"), ids=name_of)
 def test_topologies_know_no_schedule(path: Path):
     below = {"errors", "registry", "topology"} | ({"show"} if path.name in ("draw.py", "scene.py") else set())
-    for module in modules(path):
-        room = module.split(".")[1] if module.startswith("pycomm.") else ""
-        assert not room or room in below, f"{path.name} imports {module}"
+    check_rooms(path, below)
 
 
 @pytest.mark.parametrize("path", files("pycomm/lab/*.py"), ids=name_of)
 def test_the_laboratory_knows_how_ranks_are_started_but_no_communicator(path: Path):
     below = {"errors", "knobs", "lab", "launch", "processes", "topology"}
-    for module in modules(path):
-        room = module.split(".")[1] if module.startswith("pycomm.") else ""
-        assert not room or room in below, f"{path.name} imports {module}"
+    check_rooms(path, below)
 
 
 @pytest.mark.parametrize("path", files("pycomm/plan/*.py"), ids=name_of)
 def test_plans_know_machines_and_prices_but_no_communicator(path: Path):
     below = {"bound", "candidates", "errors", "plan", "registry", "simulate", "timeline", "topology", "traffic"}
-    for module in modules(path):
-        room = module.split(".")[1] if module.startswith("pycomm.") else ""
-        assert not room or room in below, f"{path.name} imports {module}"
+    check_rooms(path, below)
 
 
 @pytest.mark.parametrize("path", files("pycomm/**/*.py"), ids=name_of)

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from pycomm.discover.network import read, sites_of
-from pycomm.discover.probe import Lines
+from pycomm.discover.network import read
+from pycomm.discover.probe import Lines, sites_of
 from pycomm.errors import InvalidArgument
 from pycomm.machine import Machine
 from pycomm.network import Network, loads
