@@ -17,7 +17,9 @@ from ..buffer import IN_PLACE
 from ..comm import MAX, SUM, Comm
 
 _NEAR = 4.0  # times the least latency, up to which two hosts are at one site,
-_ALWAYS_NEAR = 200e-6  # seconds, below which they always are
+_ALWAYS_NEAR = (
+    3e-3  # seconds, below which they always are: a busy host answers no sooner, and nobody saves on such a line
+)
 _ALL_PAIRS = 16  # hosts, up to which every pair is tried for latency; beyond, those 1, 2, 4, ... places apart
 _PINGS = 3
 _FIRST, _LARGEST = 1 << 17, 1 << 28  # bytes
