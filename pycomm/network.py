@@ -25,6 +25,7 @@ class Network:
         sites: the hosts of each site.
         far_rates: bytes per second from each site to the others, and back at the same time; empty: there is one site.
         far_latency: seconds from site to site.
+        message: seconds that each message to other hosts, and one from them, takes a host's processor; 0: not known.
     """
 
     rates: tuple[float, ...]
@@ -32,6 +33,7 @@ class Network:
     sites: tuple[tuple[int, ...], ...]
     far_rates: tuple[float, ...] = ()
     far_latency: float = 0.0
+    message: float = 0.0
 
     @property
     def uneven(self) -> bool:
@@ -45,12 +47,14 @@ class Network:
         far = tuple(rate for rate, site in zip(self.far_rates, kept, strict=False) if site)
         return Network(
             tuple(self.rates[host] for host in hosts), self.latency, tuple(filter(None, kept)),
-            far if len(far) > 1 else (), self.far_latency,
+            far if len(far) > 1 else (), self.far_latency, self.message,
         )  # fmt: skip
 
     def lines(self) -> Iterator[str]:
         """Yield it for people."""
         yield f"network: {len(self.rates)} hosts, {1e6 * self.latency:.3g} us apart"
+        if self.message:
+            yield f"  each message more takes a host {1e6 * self.message:.3g} us"
         alike: dict[float, list[int]] = {}
         for host, rate in enumerate(self.rates):
             alike.setdefault(rate, []).append(host)
@@ -79,12 +83,15 @@ def loads(text: str | bytes) -> Network:
         found: dict[str, Any] = json.loads(text)
         sites = tuple(tuple(int(host) for host in site) for site in found["sites"])
         rates, far = (tuple(float(rate) for rate in found[name]) for name in ("rates", "far_rates"))
-        network = Network(rates, float(found["latency"]), sites, far, float(found["far_latency"]))
+        network = Network(
+            rates, float(found["latency"]), sites, far, float(found["far_latency"]), float(found["message"])
+        )
         whole = sorted(host for site in sites for host in site) == list(range(len(rates)))
         if (
             not whole
             or len(far) != (len(sites) if len(sites) > 1 else 0)
             or not all(0 < r < np.inf for r in rates + far)
+            or not 0 <= network.message < np.inf
         ):
             raise ValueError("hosts, sites and rates do not fit each other")
     except (ValueError, KeyError, TypeError) as why:

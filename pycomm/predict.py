@@ -11,6 +11,7 @@ from . import costs, simulate
 from .candidates import Choice
 from .machine import Machine
 from .network import Network
+from .schedule import SEND
 from .topology import Topology, flat
 from .topology.model import Ids, Links
 from .topology.routing import Tree
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from .bound import Bound
 
 
-_SHARING = 1 << 13  # operations at once, up to which it is simulated how they share links; beyond, links are added up
+_AT_ONCE = 1 << 11  # messages, up to which it is simulated how they share links; beyond, links are added up
+_IN_ALL = 1 << 16  # messages of all slices that are simulated, likewise
 _ENDLESS = 1e15  # bytes per second of links within a host, where terms of processors are known
 _MANY = 128  # ranks, beyond which hosts are taken to be equal: else pricing would take seconds
 
@@ -51,8 +53,18 @@ class _Priced:
             self._traffic[key] = traffic(choice.algorithm, collective, size=size, groups=groups)
         what = self._traffic[key]
         # Of links: where terms are known and no network, processors do all the work.
-        contention = self._terms is None or (self._linked and len(what.kind) * choice.window <= _SHARING)
+        contention = self._terms is None or (self._linked and _few(what, choice))
         return simulate.Bound(what, self._topology, nbytes, choice.slices, choice.window, contention=contention)
+
+
+def _few(what: Traffic, choice: Choice) -> bool:
+    """Whether so few messages are under way together that it takes milliseconds to find out how they share links."""
+    sends = np.append(0, np.cumsum(what.kind == SEND))
+    each = np.diff(sends[what.ops])  # round
+    number = np.arange(len(each)) - np.repeat(what.rounds[:-1], np.diff(what.rounds))
+    times = what.size // what.period
+    at_once = np.bincount(number, each, minlength=1).max() * times * choice.window
+    return bool(at_once <= _AT_ONCE and sends[-1] * times * choice.slices <= _IN_ALL)
 
 
 class Described(_Priced):
@@ -83,9 +95,10 @@ class Predictor(_Priced):
         machine = _even(machine)
         terms = costs.calibrated(machine.table.calibration, machine.processors, shared=machine.shared)
         far = terms.far
-        super().__init__(
-            topology_of(machine, priced=far.latency + far.send + far.receive), terms, linked=machine.network is not None
-        )
+        priced = far.latency + far.send + far.receive
+        if machine.network is not None:
+            terms = _slowed(terms, machine.network.message)
+        super().__init__(topology_of(machine, priced=priced), terms, linked=machine.network is not None)
         self._machine = machine
 
     def bound(self, collective: str, nbytes: int) -> Bound:
@@ -97,6 +110,12 @@ class Predictor(_Priced):
         if self._linked:
             return bound(collective, topology_of(self._machine, inside=fastest), nbytes)
         return bound(collective, flat(self._topology.size, bandwidth=fastest, latency=0.0), nbytes)
+
+
+def _slowed(terms: costs.Calibration, message: float) -> costs.Calibration:
+    """Return the terms if a message sent and one received cost so many seconds between hosts, should that be more."""
+    more = max(0.0, message - terms.far.send - terms.far.receive) / 2
+    return replace(terms, far=replace(terms.far, send=terms.far.send + more, receive=terms.far.receive + more))
 
 
 def machine_of(topology: Topology) -> Machine:

@@ -61,7 +61,8 @@ def read(lines: Lines) -> Network:
     near, far = pairs & (site[:, None] == site), pairs & (site[:, None] != site)
     within = float(np.median(latency[near])) if near.any() else 0.0
     between = float(np.median(latency[far])) if far.any() else 0.0
-    return Network(_levelled(lines.rates), within or between, sites, _levelled(lines.far_rates), between)
+    message = float(f"{lines.message:.2g}")
+    return Network(_levelled(lines.rates), within or between, sites, _levelled(lines.far_rates), between, message)
 
 
 def _levelled(rates: np.ndarray) -> tuple[float, ...]:

@@ -22,11 +22,14 @@ _ALWAYS_NEAR = (
 )
 _ALL_PAIRS = 16  # hosts, up to which every pair is tried for latency; beyond, those 1, 2, 4, ... places apart
 _PINGS = 3
+_FAN_OUTS = 5  # times that all send to many: the least counts
+_MANY = 3  # partners, from which on that tells what a message costs
 _FIRST, _LARGEST = 1 << 17, 1 << 28  # bytes
 _LONG = 0.06  # seconds that the last transfer takes at least,
 _ROUND_TRIPS = 12  # and that many round trips: windows grow by doubling
 _LEAD = 4  # a fourth as many bytes go ahead
-_REPEATS = 2  # transfers of the longest: what else runs makes some slow and none fast
+_STEP = 8  # times as long as the transfer before one is at most: its rate says less of a much longer one
+_REPEATS = 3  # transfers of the longest: windows still grow, what else runs makes some slow, and none fast
 _PARTNERS = 3  # that a host's rate is measured with
 
 
@@ -35,12 +38,14 @@ class Lines(NamedTuple):
 
     Attributes:
         latency: seconds from host to host, (hosts, hosts), inf where it was not measured.
+        message: seconds that one more message to and from other hosts takes a host; 0 where few hosts do not tell.
         sites: which hosts are near each other.
         rates: bytes per second of each host.
         far_rates: of each site, to the others and back; empty if there is one.
     """
 
     latency: np.ndarray
+    message: float
     sites: tuple[tuple[int, ...], ...]
     rates: np.ndarray
     far_rates: np.ndarray
@@ -49,6 +54,7 @@ class Lines(NamedTuple):
 def measure(leaders: Comm) -> Lines:
     """Measure; all ranks of the communicator, one a host, must call this, and get the same."""
     latency = _latencies(leaders)
+    message = _message(leaders)
     sites = sites_of(latency)
     trip = 2 * float(latency[np.isfinite(latency)].min())
     far_trip = 2 * float(latency[np.isfinite(latency)].max())
@@ -62,7 +68,7 @@ def measure(leaders: Comm) -> Lines:
         far = _rates(leaders, _across(sites, leaders.rank), far_trip)
         far_rates = np.array([far[list(site)].sum() for site in sites])
         rates = np.maximum(rates, far)  # a site's only host has no other partner
-    return Lines(latency, sites, rates, far_rates)
+    return Lines(latency, message, sites, rates, far_rates)
 
 
 def sites_of(latency: np.ndarray) -> tuple[tuple[int, ...], ...]:
@@ -82,12 +88,16 @@ def sites_of(latency: np.ndarray) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(int(h) for h in np.flatnonzero(site == number)) for number in np.unique(site))
 
 
+def _shifts(size: int) -> Sequence[int]:
+    """Return how many places further on a host's partners are."""
+    return range(1, size) if size <= _ALL_PAIRS else [1 << k for k in range(size.bit_length()) if 1 << k < size]
+
+
 def _latencies(leaders: Comm) -> np.ndarray:
     size, rank = leaders.size, leaders.rank
-    shifts = range(1, size) if size <= _ALL_PAIRS else [1 << k for k in range(size.bit_length()) if 1 << k < size]
     own = np.full(size, np.inf)
     token, answer = np.zeros(1, np.uint8), np.zeros(1, np.uint8)
-    for shift in shifts:
+    for shift in _shifts(size):
         to, frm = (rank + shift) % size, (rank - shift) % size
         for ping in range(_PINGS + 1):  # the first one connects
             leaders.Barrier()
@@ -101,6 +111,33 @@ def _latencies(leaders: Comm) -> np.ndarray:
     table = np.empty((size, size))
     leaders.Allgather(own, table)
     return table
+
+
+def _message(leaders: Comm) -> float:
+    """Return what a message costs a host, from how much longer messages to all partners take than one to the farthest.
+
+    What one message takes on its way is latency; the others of a burst wait for processors, cards and whatever passes
+    on packets between hosts.
+    """
+    partners = _shifts(leaders.size)
+    if len(partners) < _MANY:
+        return 0.0
+    alone = max(min(_fan_out(leaders, [shift]) for _ in range(2)) for shift in partners)
+    together = min(_fan_out(leaders, partners) for _ in range(_FAN_OUTS))
+    return max(0.0, together - alone) / (len(partners) - 1)
+
+
+def _fan_out(leaders: Comm, shifts: Sequence[int]) -> float:
+    """Return the seconds in which every host has sent a short message to each of these partners, and got theirs."""
+    size, rank = leaders.size, leaders.rank
+    token, answers = np.zeros(1, np.uint8), np.zeros((len(shifts), 1), np.uint8)
+    leaders.Barrier()
+    before = perf_counter()
+    requests = [leaders.Irecv(answer, (rank - shift) % size) for shift, answer in zip(shifts, answers, strict=True)]
+    requests += [leaders.Isend(token, (rank + shift) % size) for shift in shifts]
+    for request in requests:
+        request.Wait()
+    return _slowest(leaders, perf_counter() - before)
 
 
 def _shifted(site: Sequence[int], rank: int, shift: int) -> tuple[int, int] | None:
@@ -125,7 +162,7 @@ def _rates(leaders: Comm, partners: tuple[int, int] | None, trip: float) -> np.n
     long = max(_LONG, _ROUND_TRIPS * trip)
     nbytes = _FIRST
     while (slowest := _slowest(leaders, _transfer(leaders, partners, nbytes))) < long and nbytes < _LARGEST:
-        nbytes *= 2
+        nbytes = min(_LARGEST, nbytes * min(_STEP, max(2, round(long / slowest))))
     took = min(_transfer(leaders, partners, nbytes) for _ in range(_REPEATS if slowest < 4 * long else 1))
     received, sent = np.zeros((2, leaders.size))
     if partners is not None:

@@ -1,6 +1,7 @@
 """What is between hosts: how it is told, and what is chosen by it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +28,9 @@ def test_a_network_is_read_as_it_was_written():
     assert loads(SITES.dumps()) == SITES
 
 
-@pytest.mark.parametrize("change", [{"rates": [1, 0, 1, 1]}, {"sites": [[0, 1]]}, {"far_rates": []}, {"latency": "x"}])
+@pytest.mark.parametrize(
+    "change", [{"rates": [1, 0, 1, 1]}, {"sites": [[0, 1]]}, {"far_rates": []}, {"latency": "x"}, {"message": -1}]
+)
 def test_networks_that_are_none(change):
     with pytest.raises(InvalidArgument, match="describes no network"):
         loads(json.dumps(json.loads(SITES.dumps()) | change))
@@ -43,7 +46,7 @@ def test_sites_are_told_by_latency():
 
 def test_rates_that_differ_by_noise_are_the_same():
     latency = np.full((4, 4), 1e-4)
-    network = read(Lines(latency, ((0, 1, 2, 3),), np.array([1.17e8, 1.1e8, 5.6e7, 1.18e8]), np.zeros(0)))
+    network = read(Lines(latency, 0.0, ((0, 1, 2, 3),), np.array([1.17e8, 1.1e8, 5.6e7, 1.18e8]), np.zeros(0)))
     assert network.rates[0] == network.rates[1] == network.rates[3] > 1.9 * network.rates[2]
     assert network.uneven
 
@@ -86,3 +89,19 @@ def test_a_slow_host_gets_a_small_shard():
 def test_short_vectors_cross_the_wide_area_once():
     best = Selector(machine(SITES)).ranked("allreduce", 4096)[0]
     assert best.seconds < 1.3 * SITES.far_latency
+
+
+def test_few_messages_are_sent_where_each_is_dear():
+    hosts, distant = tuple((2 * h, 2 * h + 1) for h in range(8)), Network((GBIT,) * 8, 1e-3, (tuple(range(8)),))
+    assert Selector(machine(distant, hosts)).choose("allreduce", 8).algorithm == "direct"
+    dear = Selector(machine(replace(distant, message=3e-4), hosts))
+    assert dear.choose("allreduce", 8).algorithm in ("doubling", "hierarchical(bruck, doubling)")
+
+
+def test_the_links_of_many_hosts_are_not_simulated_message_by_message():
+    """Else this takes minutes, which the first call of a job would wait for."""
+    hosts = tuple(tuple(range(8 * h, 8 * h + 8)) for h in range(32))
+    selector = Selector(machine(Network((GBIT,) * 32, 5e-5, (tuple(range(32)),)), hosts))
+    for collective in ("allreduce", "alltoall"):
+        best = selector.ranked(collective, 32 << 20)[0]
+        assert selector.bound(collective, 32 << 20).seconds < 1.001 * best.seconds
