@@ -2,8 +2,8 @@
 `python perf/benchmarks/many_hosts.py examples/labs/four-hosts.toml` as root.
 
 Nothing is configured: the ranks measure the network when they start. Each candidate algorithm is measured in as many
-slices as the simulator likes best for it. The best of several noisy times is too good by luck: a choice that is a few per
-cent behind it may be the best one.
+slices as the simulator likes best for it. The best of several noisy times is too good by luck: a choice that is a few
+per cent behind it may be the best one.
 """
 
 from __future__ import annotations
