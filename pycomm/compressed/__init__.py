@@ -1,4 +1,4 @@
-"""Allreduce that compresses what crosses slow links, such as those between sites (docs/compression.md)."""
+"""Collectives that compress what crosses slow links, such as those between sites (docs/compression.md)."""
 
 from .compressor import Compressor
 from .feedback import Feedback

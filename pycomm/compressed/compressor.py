@@ -1,32 +1,43 @@
-"""Compressor: an Allreduce whose messages between groups of ranks are compressed, and those within groups are not."""
+"""Compressor: collectives whose messages between groups of ranks are compressed, and those within groups are not."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..buffer import IN_PLACE, Array, as_array
+from ..buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
 from ..comm import AVG, SUM, Comm
 from ..errors import InvalidArgument
-from ..request import Request
-from .codec import KINDS, Floats
-from .exchange import Exchange, OneShot, TwoShot
+from .allgather import Allgather
+from .allreduce import Allreduce
+from .blocks import portions
+from .codec import KINDS
+from .exchange import OneShot, TwoShot
 from .feedback import Feedback
-from .layout import Part, check_groups, layout
+from .layout import check_groups, layout
 from .messages import Messages
+from .reduce_scatter import ReduceScatter, carried
 
 _DTYPES = ("float32", "float64", "bfloat16")
 
 
 class Compressor:
-    """Reduces over groups of ranks that are joined by slow links, and compresses what crosses these.
+    """Reduces and gathers over groups of ranks that are joined by slow links, and compresses what crosses these.
 
     Making one is collective, and so is each call, which must be made with the same kind, op and sizes by all ranks. The
-    results are not exact: docs/compression.md has the bounds of their errors. All ranks get the same bits.
+    results are not exact: docs/compression.md has the bounds of their errors. All ranks that get an element get the
+    same bits. Elements are float32, float64 or bfloat16; whatever the dtype, what crosses slow links has float32's
+    range and precision at most. An infinity or a NaN in what is encoded becomes a NaN in the result ("bf16" keeps
+    infinities) and is not fed back.
+
+    Calls raise:
+        InvalidArgument: an argument is wrong.
+        Mismatch: the ranks disagree on the call. PeerLost, DeadlineExceeded, Aborted: as of Comm's calls. After one of
+            these the Compressor is of no further use, on any rank.
 
     Attributes:
         comm: the communicator.
@@ -55,106 +66,161 @@ class Compressor:
         assert near is not None and far is not None
         self._near, self._far = near, far
         self._layout = functools.lru_cache(64)(lambda count: layout(count, self.groups, comm.rank))
+        self._portions = functools.lru_cache(64)(lambda counts: portions(counts, self.groups, comm.rank))
 
     def Allreduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, *, feedback: Feedback | None = None) -> None:
         """Reduce over all ranks; everybody gets the result.
 
         Args:
-            sendbuf: n elements, float32, float64 or bfloat16, or IN_PLACE: they are in recvbuf. Whatever the dtype,
-                what crosses slow links has float32's range and precision at most.
+            sendbuf: n elements, or IN_PLACE: they are in recvbuf.
             recvbuf: n elements of the same dtype.
             op: SUM or AVG.
             feedback: of this vector; None: what compression loses is lost.
-
-        An infinity or a NaN in a group's sum becomes a NaN in the result ("bf16" keeps infinities) and is not fed
-        back.
-
-        Raises:
-            InvalidArgument: an argument is wrong.
-            Mismatch: the ranks disagree on the call. PeerLost, DeadlineExceeded, Aborted: as of Comm's calls. After
-                one of these the Compressor is of no further use, on any rank.
         """
         out = as_array(recvbuf, "recvbuf", writes=True).reshape(-1)
         own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf").reshape(-1)
-        _check(own, out, op)
+        _check(own, out, op, in_place=sendbuf is IN_PLACE)
+        if own.size != out.size:
+            raise InvalidArgument(
+                f"sendbuf has {own.size} elements and recvbuf {out.size}: they must have equally many"
+            )
         parts = self._layout(own.size)
         residual = feedback.of(own.size, parts[-1].kept.stop) if feedback is not None else None
-        try:
-            if len(self.groups) == 1:
-                self._near.Allreduce(IN_PLACE if own is out else own, out, op)
-            else:
-                messages = Messages(self._far, KINDS[self.kind], op, own.size)
-                shots = OneShot if len(self.groups) == 2 else TwoShot
-                divisor = self.comm.size if op == AVG else 1
-                _Call(self._near, shots(messages, self._mine, residual), own, out, divisor).run(parts)
-                messages.finish()
-        except BaseException as error:  # others may wait for this rank in either communicator
-            for each in (self._near, self._far):
-                each.Abort(f"rank {self.comm.rank} could not end a compressed Allreduce: {error}")
-            raise
+        if len(self.groups) == 1:
+            self._near.Allreduce(IN_PLACE if own is out else own, out, op)
+            return
+        with self._messages("Allreduce", op, (own.size,)) as messages:
+            shots = OneShot if len(self.groups) == 2 else TwoShot
+            exchange = shots(messages, self._mine, residual)
+            Allreduce(self._near, exchange, own, out, self._divisor(op)).run(parts)
+
+    def Reduce_scatter_block(
+        self, sendbuf: Any, recvbuf: Any, op: int = SUM, *, feedback: Feedback | None = None
+    ) -> None:
+        """Reduce over all ranks; rank r gets the r-th of `size` equal blocks.
+
+        Args:
+            sendbuf: size * n elements, or IN_PLACE: they are in recvbuf, whose first n elements get the result.
+            recvbuf: n elements of the same dtype.
+            op: SUM or AVG.
+            feedback: of this vector; None: what compression loses is lost.
+        """
+        out = as_array(recvbuf, "recvbuf", writes=True).reshape(-1)
+        own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf").reshape(-1)
+        if sendbuf is IN_PLACE:
+            out = out[: out.size // self.comm.size]
+        if own.size != out.size * self.comm.size:
+            raise InvalidArgument(
+                f"there are {own.size} elements to reduce and {out.size} in a block: {self.comm.size} ranks need "
+                f"{self.comm.size} equal blocks"
+            )
+        blocks = as_blocks([own, [out.size] * self.comm.size], self.comm.size, "sendbuf")
+        self._reduce_scatter(blocks, out, op, feedback, in_place=sendbuf is IN_PLACE)
+
+    def Reduce_scatter(
+        self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int = SUM, *, feedback: Feedback | None = None
+    ) -> None:
+        """Reduce over all ranks; rank r gets recvcounts[r] elements, the blocks lying one after the other in sendbuf.
+
+        Args:
+            sendbuf: sum(recvcounts) elements.
+            recvbuf: recvcounts[rank] elements of the same dtype.
+            recvcounts: one count a rank, the same on all ranks.
+            op: SUM or AVG.
+            feedback: of this vector; None: what compression loses is lost.
+        """
+        out = as_array(recvbuf, "recvbuf", writes=True).reshape(-1)
+        blocks = as_blocks([sendbuf, recvcounts], self.comm.size, "sendbuf")
+        if out.size != blocks.counts[self.comm.rank]:
+            raise InvalidArgument(
+                f"recvbuf has {out.size} elements, and recvcounts says {blocks.counts[self.comm.rank]}"
+            )
+        self._reduce_scatter(blocks, out, op, feedback, in_place=False)
+
+    def _reduce_scatter(
+        self, blocks: Blocks, out: Array, op: int, feedback: Feedback | None, *, in_place: bool
+    ) -> None:
+        _check(blocks.data, out, op, in_place=in_place)
+        counts = tuple(blocks.counts.tolist())
+        made = self._portions(counts)
+        encoded = carried(made, self.comm.rank, self._near.rank)
+        residual = feedback.of(sum(counts), encoded) if feedback is not None else None
+        if len(self.groups) == 1:  # whose order may be another than that of the ranks
+            whole = blocks.data[: sum(counts)]
+            self._far.Reduce_scatter(whole.copy() if in_place else whole, out, counts, op)
+            return
+        with self._messages("Reduce_scatter", op, counts) as messages:
+            result = ReduceScatter(self._near, messages, self.comm.rank, blocks, residual).run(made)
+        divisor = self._divisor(op)
+        out[:] = np.divide(result, np.float32(divisor), out=result) if divisor > 1 else result
+
+    def Allgather(self, sendbuf: Any, recvbuf: Any, *, feedback: Feedback | None = None) -> None:
+        """Give everybody's block to everybody; to its owner too as the others get it.
+
+        Args:
+            sendbuf: n elements, or IN_PLACE: they are at their place in recvbuf.
+            recvbuf: size * n elements of the same dtype: rank r's block is the r-th.
+            feedback: of this rank's block; None: what compression loses is lost.
+        """
+        out = as_array(recvbuf, "recvbuf", writes=True).reshape(-1)
+        each = out.size // self.comm.size if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf").size
+        if each * self.comm.size != out.size:
+            raise InvalidArgument(
+                f"recvbuf has {out.size} elements: {self.comm.size} blocks of {each} need {each * self.comm.size}"
+            )
+        self.Allgatherv(sendbuf, [out, [each] * self.comm.size], feedback=feedback)
+
+    def Allgatherv(self, sendbuf: Any, recvbuf: Any, *, feedback: Feedback | None = None) -> None:
+        """Give everybody's block to everybody, where blocks differ in length; to its owner too as the others get it.
+
+        Args:
+            sendbuf: this rank's block, or IN_PLACE: it is at its place in recvbuf.
+            recvbuf: [data, counts] or [data, (counts, displs)], the same counts on all ranks, the same dtype.
+            feedback: of this rank's block; None: what compression loses is lost.
+        """
+        blocks = as_blocks(recvbuf, self.comm.size, "recvbuf", writes=True)
+        counts, start = tuple(blocks.counts.tolist()), int(blocks.displs[self.comm.rank])
+        count = counts[self.comm.rank]
+        in_place = sendbuf is IN_PLACE
+        own = blocks.data[start : start + count] if in_place else as_array(sendbuf, "sendbuf").reshape(-1)
+        _check(own, blocks.data, SUM, in_place=in_place)
+        if own.size != count:
+            raise InvalidArgument(f"sendbuf has {own.size} elements, and the counts of recvbuf say {count}")
+        residual = feedback.of(sum(counts), count) if feedback is not None else None
+        if len(self.groups) == 1:  # whose order may be another than that of the ranks
+            self._far.Allgatherv(IN_PLACE if in_place else own, [blocks.data, (counts, blocks.displs)])
+            return
+        with self._messages("Allgather", SUM, counts) as messages:
+            Allgather(self._near, messages, self.comm.rank, own, blocks, residual).run(self._portions(counts))
 
     def Free(self) -> None:
         """Leave the Compressor's communicators; see Comm.Free."""
         self._near.Free()
         self._far.Free()
 
+    def _divisor(self, op: int) -> int:
+        return self.comm.size if op == AVG else 1
 
-def _check(own: Array, out: Array, op: int) -> None:
+    @contextlib.contextmanager
+    def _messages(self, collective: str, op: int, counts: Sequence[int]) -> Iterator[Messages]:
+        """Give a call its messages, and wait until they have left; after an error tell the other ranks."""
+        messages = Messages(self._far, KINDS[self.kind], collective, op, counts)
+        try:
+            yield messages
+            messages.finish()
+        except BaseException as error:  # others may wait for this rank in either communicator
+            for each in (self._near, self._far):
+                each.Abort(f"rank {self.comm.rank} could not end a compressed {collective}: {error}")
+            raise
+
+
+def _check(own: Array, out: Array, op: int, *, in_place: bool) -> None:
+    """Refuse an op or dtypes that there are not, and buffers that overlap without being in place."""
     if op not in (SUM, AVG):
-        raise InvalidArgument(f"op is {op}: a compressed Allreduce knows SUM and AVG")
+        raise InvalidArgument(f"op is {op}: a compressed reduction knows SUM and AVG")
     if own.dtype != out.dtype or own.dtype.name not in _DTYPES or not own.dtype.isnative:
         raise InvalidArgument(
             f"sendbuf has dtype {own.dtype} and recvbuf {out.dtype}: both must have one of {', '.join(_DTYPES)}"
         )
-    if own.size != out.size:
-        raise InvalidArgument(f"sendbuf has {own.size} elements and recvbuf {out.size}: they must have equally many")
-    if own is not out and np.may_share_memory(own, out):
+    if not in_place and np.may_share_memory(own, out):
         raise InvalidArgument("sendbuf and recvbuf overlap: give two buffers, or IN_PLACE")
-
-
-class _Call:
-    """One call on one rank.
-
-    All slices are encoded and sent before the first is awaited, so that slow links never wait for a processor.
-    """
-
-    def __init__(self, near: Comm, exchange: Exchange, own: Array, out: Array, divisor: int) -> None:
-        self._near, self._exchange = near, exchange
-        self._own, self._out, self._divisor = own, out, divisor
-
-    def run(self, parts: list[Part]) -> None:
-        """Make the call, but for what is still being sent."""
-        for part in parts:
-            self._exchange.expect(part)
-        for part, shard in zip(parts, self._shards(parts), strict=True):
-            self._exchange.scatter(part, shard)
-        for part in parts:
-            self._exchange.reduce(part)
-        Request.Waitall([self._gather(part) for part in parts])
-
-    def _shards(self, parts: list[Part]) -> Iterator[Floats]:
-        """Yield this rank's shards of the group's sum; the group adds up the next slice meanwhile."""
-        started = deque([self._scatter(part) for part in parts[:1]])
-        for following in [*parts[1:], None]:
-            if following is not None:
-                started.append(self._scatter(following))
-            request, shard = started.popleft()
-            request.Wait()
-            with np.errstate(over="ignore"):  # what is too large for float32 becomes an infinity, and is seen
-                yield shard.astype(np.float32, copy=False)
-
-    def _scatter(self, part: Part) -> tuple[Request, Array]:
-        shard = np.empty(part.shard.stop - part.shard.start, self._own.dtype)
-        return self._near.Ireduce_scatter(self._own[part.span], shard, part.counts), shard
-
-    def _gather(self, part: Part) -> Request:
-        """Wait for this rank's shard of the result, and start to exchange shards within the group."""
-        whole = self._out[part.span]
-        shard = whole[part.shard]
-        result = shard if shard.dtype == np.float32 else np.empty(shard.size, np.float32)
-        self._exchange.finish(part, result)
-        if self._divisor > 1:
-            np.divide(result, np.float32(self._divisor), out=result)
-        if result is not shard:
-            shard[:] = result
-        return self._near.Iallgatherv(IN_PLACE, [whole, part.counts])

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ..errors import InvalidArgument
 
-_SLICE = 1 << 20  # elements: long to send beside the overhead of a call, short beside the whole of a long vector
+SLICE = 1 << 20  # elements: long to send beside the overhead of a call, short beside the whole of a long vector
 
 
 class Cell(NamedTuple):
@@ -73,7 +73,7 @@ def layout(count: int, groups: Sequence[Sequence[int]], rank: int) -> list[Part]
         groups: all ranks, each once.
         rank: whose view.
     """
-    bounds = cut(count, max(1, -(-count // _SLICE)))
+    bounds = cut(count, max(1, -(-count // SLICE)))
     parts: list[Part] = []
     kept = 0
     for number, (start, stop) in enumerate(pairwise(bounds)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +13,8 @@ from ..errors import Mismatch
 from ..request import Request, Status
 from .codec import Floats, Wire, decode, encode, encoded_bytes
 
-_HEADER = 16  # bytes: kind, op, phase and slice, then the elements of the whole vector
+_HEADER = 24  # bytes: kind, op, phase, collective and slice; the elements of all blocks; a checksum of their counts
+_COLLECTIVES = ("Allreduce", "Reduce_scatter", "Allgather")
 
 
 class Arrival(NamedTuple):
@@ -29,12 +32,15 @@ class Messages:
     Args:
         comm: carries nothing else.
         kind: of encoding.
+        collective: one of Allreduce, Reduce_scatter, Allgather.
         op: of the call.
-        count: elements of the whole vector.
+        counts: elements of each block; of an Allreduce, of the whole vector.
     """
 
-    def __init__(self, comm: Comm, kind: int, op: int, count: int) -> None:
-        self._comm, self._kind, self._op, self._count = comm, kind, op, count
+    def __init__(self, comm: Comm, kind: int, collective: str, op: int, counts: Sequence[int]) -> None:
+        self._comm, self._kind = comm, kind
+        self._what = kind | op << 8 | _COLLECTIVES.index(collective) << 24
+        self._counts = [sum(counts), zlib.crc32(np.array(counts, np.int64).tobytes())]
         self._sent: list[Request] = []
 
     def encode(self, x: Floats, residual: Floats | None, phase: int, number: int) -> Wire:
@@ -64,7 +70,7 @@ class Messages:
         theirs = arrival.wire[:_HEADER].tobytes()
         if status.nbytes != arrival.wire.size or theirs != arrival.header:
             raise Mismatch(
-                f"ranks {self._comm.rank} and {arrival.source} disagree on a compressed Allreduce: here it is "
+                f"ranks {self._comm.rank} and {arrival.source} disagree on a compressed call: here it is "
                 f"{_words(arrival.header)} in {arrival.wire.size} bytes, and there {_words(theirs)} in {status.nbytes}",
                 arrival.source,
             )
@@ -72,16 +78,33 @@ class Messages:
 
     def decode(self, wire: Wire, out: Floats, *, add: bool) -> None:
         """Decode a message; see codec.decode."""
-        decode(self._kind, out, wire[_HEADER:], add=add)
+        decode(self._kind, out, self.body(wire), add=add)
+
+    def body(self, wire: Wire) -> Wire:
+        """Return a message without its header."""
+        return wire[_HEADER:]
+
+    def body_bytes(self, count: int) -> int:
+        """Return the length of the body of a message with some elements."""
+        return encoded_bytes(self._kind, count)
+
+    def decode_body(self, body: Wire, out: Floats) -> None:
+        """Decode a message's body."""
+        decode(self._kind, out, body, add=False)
 
     def finish(self) -> None:
         """Wait until all that was sent has left."""
         Request.Waitall(self._sent)
 
     def _header(self, phase: int, number: int) -> bytes:
-        return np.array([self._kind | self._op << 8 | phase << 16 | number << 32, self._count], np.int64).tobytes()
+        return np.array([self._what | phase << 16 | number << 32, *self._counts], np.int64).tobytes()
 
 
 def _words(header: bytes) -> str:
-    what, count = np.frombuffer(header, np.int64).tolist()
-    return f"kind {what & 255}, op {what >> 8 & 255}, {count} elements, slice {what >> 32}"
+    what, count, check = np.frombuffer(header, np.int64).tolist()
+    collective = what >> 24 & 255
+    name = _COLLECTIVES[collective] if collective < len(_COLLECTIVES) else "nothing known"
+    return (
+        f"{name} of kind {what & 255}, op {what >> 8 & 255}, {count} elements (checksum of counts {check:08x}), "
+        f"slice {what >> 32}"
+    )
