@@ -26,6 +26,7 @@ import checkpoint  # noqa: E402
 import common  # noqa: E402
 import context_parallel  # noqa: E402
 import ddp  # noqa: E402
+import ddp_compressed  # noqa: E402
 import ddp_hooks  # noqa: E402
 import ddp_uneven  # noqa: E402
 import elastic  # noqa: E402
@@ -181,6 +182,14 @@ def test_ddp_with_powersgd(pool):
     same(every(pool, 3, ddp_hooks.train, hook="powersgd", steps=5), wanted)
 
 
+@pytest.mark.parametrize(("kind", "relative"), [("none", 1e-9), ("bf16", 1e-4), ("int8", 1e-3), ("int4", 1e-2)])
+def test_ddp_compressed_between_groups(pool, kind, relative):
+    wanted = alone(steps=8)[0]
+    for losses, _ in every(pool, 4, ddp_compressed.train, kind=kind, groups=2, steps=8):
+        assert losses == pytest.approx(wanted, rel=relative)
+        assert kind == "none" or losses != pytest.approx(wanted, rel=1e-9)
+
+
 def test_ddp_with_uneven_inputs(pool):
     size = 3
     losses: list[dict[int, float]] = [{} for _ in range(size)]
@@ -329,6 +338,7 @@ COMMANDS = {
     "checkpoint": ["FOLDER"],
     "context_parallel": [],
     "ddp": ["--accumulate", "2", "--layer-drop"],
+    "ddp_compressed": ["--groups", "2"],
     "ddp_hooks": ["--hook", "powersgd"],
     "ddp_uneven": [],
     "elastic": ["FOLDER/file.pt"],
