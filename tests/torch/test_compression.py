@@ -74,10 +74,7 @@ def with_a_wrong_rank() -> None:
     model = DDP(net())
     kind = "int8" if dist.get_rank() else "int4"
     model.register_comm_hook(CompressionState(kind, groups=[[0], [1]]), compression_hook)
-    with pytest.raises(
-        (pycomm.Truncated, pycomm.Mismatch, pycomm.Aborted),
-        match="does not fit|disagree on a compressed call|could not end",
-    ):
+    with pytest.raises(RuntimeError, match="does not fit|disagree on a compressed call|could not end"):
         gradients(model, 1, torch.float32)
 
 
