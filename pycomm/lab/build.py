@@ -67,10 +67,21 @@ class Lab:
             InvalidArgument: there is no such host or card, or the rate is not above 0.
         """
         number, nic = self.model.card(host, nic)
-        if not rate > 0:
-            raise InvalidArgument(f"a rate is above 0 bytes per second, not {rate}")
+        _check_rate(rate)
         self._shape(self._hosts[number], f"eth{nic}", rate)
         self._shape(self._switches[self.model.hosts[number].site], f"h{number}n{nic}", rate)
+
+    def set_trunk_rate(self, sites: Sequence[str], rate: float) -> None:
+        """Change the rate of the line between two sites, bytes per second, both ways on each of its rails.
+
+        Raises:
+            InvalidArgument: there is no such line, or the rate is not above 0.
+        """
+        number = self.model.line(sites)
+        _check_rate(rate)
+        for switch in self._ends(number):
+            for device in self._rails(number):
+                self._shape(switch, device, rate, self.model.trunks[number].delay)
 
     def down(self, host: str | int, nic: int = 0) -> None:
         """Pull a card's cable: nothing comes through. The host sees its carrier go, unless it has a delay or losses."""
@@ -80,12 +91,39 @@ class Lab:
         """Plug a card's cable in again."""
         self._plug(host, nic, "up")
 
+    def trunk_down(self, sites: Sequence[str]) -> None:
+        """Cut the line between two sites, on all its rails: nothing comes through, and no host sees a carrier go."""
+        self._cut(sites, "down")
+
+    def trunk_up(self, sites: Sequence[str]) -> None:
+        """Mend the line between two sites."""
+        self._cut(sites, "up")
+
     def _plug(self, host: str | int, nic: int, state: str) -> None:
         number, nic = self.model.card(host, nic)
         _ip(self._switches[self.model.hosts[number].site], [f"link set h{number}n{nic} {state}"])
 
+    def _cut(self, sites: Sequence[str], state: str) -> None:
+        number = self.model.line(sites)
+        _ip(self._ends(number)[0], [f"link set {device} {state}" for device in self._rails(number)])
+
+    def _ends(self, trunk: int) -> list[Keeper]:
+        """The switches that a trunk joins."""
+        return [self._switches[site] for site in self.model.trunks[trunk].sites]
+
+    def _rails(self, trunk: int) -> list[str]:
+        """The devices of a trunk in either switch."""
+        return [f"t{trunk}n{k}" for k in range(self.model.rails(self.model.trunks[trunk]))]
+
     def apply(self, event: Event) -> None:
         """Have an event happen now."""
+        if event.sites is not None:
+            if event.rate is not None:
+                self.set_trunk_rate(event.sites, event.rate)
+            if event.up is not None:
+                (self.trunk_up if event.up else self.trunk_down)(event.sites)
+            return
+        assert event.host is not None
         if event.rate is not None:
             self.set_rate(event.host, event.nic, event.rate)
         if event.up is not None:
@@ -152,9 +190,8 @@ class Lab:
 
     def _join(self, number: int, trunk: Trunk) -> None:
         """Join the switches of two sites on each rail that both have."""
-        one, other = (self._switches[site] for site in trunk.sites)
-        for k in range(self.model.rails(trunk)):
-            name = f"t{number}n{k}"
+        one, other = self._ends(number)
+        for k, name in enumerate(self._rails(number)):
             self._wire(one, name, other, name, trunk.delay, trunk.loss)
             for switch in (one, other):
                 # What came over one line does not leave by another, or frames would go in circles among three sites.
@@ -202,6 +239,11 @@ class Lab:
             begin += count
             places.append(place.Place(host.name, keeper.pid, address(number, 0), processors, host.ranks))
         return places
+
+
+def _check_rate(rate: float) -> None:
+    if not rate > 0:
+        raise InvalidArgument(f"a rate is above 0 bytes per second, not {rate}")
 
 
 def _on_host(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -55,18 +56,20 @@ class Trunk:
 
 @dataclass(frozen=True)
 class Event:
-    """What happens to a card while the laboratory is in use: its rate changes, or its cable is pulled or plugged.
+    """What happens to a link while the laboratory is in use: its rate changes, or its cable is pulled or plugged.
 
     Attributes:
         at: seconds after the start.
-        host, nic: which card.
+        host, nic: which card; host None: a line.
+        sites: the ends of the line, which changes on all its rails; None: a card.
         rate: bytes per second from then on; None: as before.
         up: whether the cable is plugged; None: as before.
     """
 
     at: float
-    host: str
+    host: str | None = None
     nic: int = 0
+    sites: tuple[str, str] | None = None
     rate: float | None = None
     up: bool | None = None
 
@@ -112,7 +115,11 @@ class Model:
             raise InvalidArgument("give ranks for all hosts, or for none")
         self._check_trunks()
         for event in self.events:
-            self.card(event.host, event.nic)
+            if event.sites is not None:
+                self.line(event.sites)
+            else:
+                assert event.host is not None
+                self.card(event.host, event.nic)
 
     def _check_trunks(self) -> None:
         joined = [frozenset(trunk.sites) for trunk in self.trunks]
@@ -134,6 +141,18 @@ class Model:
     def rails(self, trunk: Trunk) -> int:
         """Return on how many rails a trunk joins its sites: on those that both have."""
         return min(max(len(host.nics) for host in self.hosts if host.site == site) for site in trunk.sites)
+
+    def line(self, sites: Sequence[str]) -> int:
+        """Return the number of the trunk between two sites, given in any order.
+
+        Raises:
+            InvalidArgument: there is none.
+        """
+        for number, trunk in enumerate(self.trunks):
+            if sorted(trunk.sites) == sorted(sites):
+                return number
+        lines = ", ".join(" and ".join(map(repr, trunk.sites)) for trunk in self.trunks) or "no sites"
+        raise InvalidArgument(f"there is no line between {' and '.join(map(repr, sites))}: there are those of {lines}")
 
     def card(self, host: str | int, nic: int) -> tuple[int, int]:
         """Return the numbers of a host, given by name or number, and of its card.

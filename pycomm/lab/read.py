@@ -73,11 +73,8 @@ def _hosts(table: Table) -> list[Host]:
 
 
 def _trunk(table: Table) -> Trunk:
-    sites = table.take("sites", list)
-    if len(sites) != 2 or not all(isinstance(site, str) for site in sites):
-        raise InvalidArgument(f"[[trunk]]: sites = {sites!r} must be the names of two sites")
     trunk = Trunk(
-        (sites[0], sites[1]), table.read("rate", units.rate), table.read("delay", units.seconds, 0.0), _loss(table)
+        _sites(table, "trunk"), table.read("rate", units.rate), table.read("delay", units.seconds, 0.0), _loss(table)
     )
     table.done()
     return trunk
@@ -94,10 +91,12 @@ def _event(table: Table) -> Event:
     state = table.take("state", str, "") if table.has("state") else ""
     if state not in ("", "up", "down"):
         raise InvalidArgument(f'[[event]]: state = {state!r} must be "up" or "down"')
+    sites = _sites(table, "event") if table.has("sites") else None
     event = Event(
         float(table.take("at", (int, float))),
-        table.take("host", str),
-        table.take("nic", int, 0),
+        None if sites else table.take("host", str),
+        0 if sites else table.take("nic", int, 0),
+        sites,
         table.read("rate", units.rate) if table.has("rate") else None,
         state == "up" if state else None,
     )
@@ -105,3 +104,10 @@ def _event(table: Table) -> Event:
     if event.at < 0 or (event.rate is None and event.up is None):
         raise InvalidArgument("[[event]]: at is 0 or more, and a rate or a state is given")
     return event
+
+
+def _sites(table: Table, what: str) -> tuple[str, str]:
+    sites = table.take("sites", list)
+    if len(sites) != 2 or not all(isinstance(site, str) for site in sites):
+        raise InvalidArgument(f"[[{what}]]: sites = {sites!r} must be the names of two sites")
+    return sites[0], sites[1]

@@ -62,6 +62,38 @@ def test_other_hosts_are_reached_as_by_ssh(tmp_path: Path) -> None:
     assert done.returncode == 255 and "no host 'nobody': there are host0, host1, host2" in done.stderr
 
 
+TRAINING = r"""
+import os, torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+dist.init_process_group("pycomm")
+rank = dist.get_rank()
+model = DistributedDataParallel(torch.nn.Linear(2, 1, bias=False))
+model(torch.full((1, 2), rank + 1.0)).sum().backward()
+assert model.module.weight.grad.tolist() == [[1.5, 1.5]]
+over = dist.group.WORLD.engine.transports
+os.write(1, f"{rank} {os.uname().nodename} {os.environ['LOCAL_RANK']} {over}\n".encode())
+dist.destroy_process_group()
+"""
+
+
+def test_torchrun_trains_on_two_hosts(tmp_path: Path) -> None:
+    """By the command of docs/lab.md."""
+    pytest.importorskip("torch")
+    (tmp_path / "train.py").write_text(TRAINING)
+    ssh = Path(sysconfig.get_path("scripts")) / "pycomm-lab-ssh"
+    run = (
+        f"{sys.executable} -m torch.distributed.run --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d "
+        "--rdzv-endpoint host0:29400 train.py"
+    )
+    lab = '[[host]]\ncount = 2\nnics = ["1Gbit"]\n'
+    done = _run(lab, tmp_path, "sh", "-c", f"{ssh} host1 '{run}' & {run}; code=$?; wait; exit $code")
+    assert done.returncode == 0, done.stderr
+    ranks = sorted(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert [rank for rank, _ in ranks] == ["0", "1"]
+    assert sorted(told for _, told in ranks) == ["host0 0 tcp", "host1 0 tcp"]
+
+
 def test_events_happen(tmp_path: Path) -> None:
     """The command sees its host's carrier go and come back."""
     events = "".join(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pycomm.errors import InvalidArgument
-from pycomm.lab import Lab
+from pycomm.lab import Event, Lab
 from pycomm.lab.model import address
 
 MakeLab = Callable[[str], Lab]
@@ -113,6 +113,43 @@ def test_delays_add_up(make_lab: MakeLab) -> None:
     assert 0.5 * 10e6 < _rate(lab, 0, 1) < 1.2 * 10e6
 
 
+SITES = """
+[[host]]
+name = "n"
+site = "n"
+nics = ["inf", "inf"]
+[[host]]
+name = "s"
+site = "s"
+nics = ["inf", "inf"]
+[[trunk]]
+sites = ["n", "s"]
+rate = "80Mbit"
+"""
+
+
+def test_the_rate_of_a_line_between_sites_changes_on_all_rails(make_lab: MakeLab) -> None:
+    lab = make_lab(SITES)
+    lab.set_trunk_rate(["s", "n"], 1e6)
+    for rail in (0, 1):
+        assert 0.5e6 < _rate(lab, 0, 1, rail) < 1.2e6
+    lab.apply(Event(0.0, sites=("n", "s"), rate=float("inf")))
+    assert _rate(lab, 1, 0) > 1.2e6
+
+
+@pytest.mark.parametrize("delay", ["0ms", "1ms"])
+def test_a_line_between_sites_is_cut_and_mended(make_lab: MakeLab, delay: str) -> None:
+    lab = make_lab(f'{SITES}delay = "{delay}"')
+    with _raw(lab, 0) as one, _raw(lab, 1) as other:
+        _broadcast(other, 0)
+        assert _numbers(one) == [0]
+        lab.apply(Event(0.0, sites=("n", "s"), up=False))
+        _broadcast(other, 1)
+        assert _numbers(one) == []
+        lab.trunk_up(["n", "s"])
+        _until_heard(one, other)
+
+
 def test_a_cable_is_pulled_and_plugged_in(make_lab: MakeLab) -> None:
     lab = make_lab('[[host]]\ncount = 2\nnics = ["inf"]')
     with _raw(lab, 0) as one, _raw(lab, 1) as other:
@@ -120,10 +157,15 @@ def test_a_cable_is_pulled_and_plugged_in(make_lab: MakeLab) -> None:
         _broadcast(other, 1)
         assert _numbers(one) == []
         lab.up("host0")
-        deadline, number = time.monotonic() + 10, 1
-        while not (got := _numbers(one)) and time.monotonic() < deadline:
-            _broadcast(other, number := number + 1)  # a switch takes a moment to see the cable
-        assert got and got[0] > 1
+        _until_heard(one, other)
+
+
+def _until_heard(one: socket.socket, other: socket.socket) -> None:
+    """Broadcast frames until one comes: a switch takes a moment to see a cable."""
+    deadline, number = time.monotonic() + 10, 1
+    while not (got := _numbers(one)) and time.monotonic() < deadline:
+        _broadcast(other, number := number + 1)
+    assert got and got[0] > 1
 
 
 def _arrived(lab: Lab, frames: int) -> list[int]:
@@ -169,3 +211,5 @@ def test_what_is_not_there_cannot_be_changed(make_lab: MakeLab) -> None:
         lab.set_rate(0, 1, 1e6)
     with pytest.raises(InvalidArgument, match="a rate is above 0"):
         lab.set_rate(0, 0, 0.0)
+    with pytest.raises(InvalidArgument, match="no line between 'a' and 'b'"):
+        lab.trunk_down(["a", "b"])

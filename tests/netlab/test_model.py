@@ -53,6 +53,11 @@ at = 1.5
 host = "n1"
 nic = 1
 rate = "8Mbit"
+
+[[event]]
+at = 3
+sites = ["south", "north"]
+rate = "16Mbit"
 """
 
 
@@ -65,7 +70,7 @@ def test_everything_is_read() -> None:
             Host("s", (float("inf"),), 1, None, "south", 1e-3, 0.01),
         ),
         (Trunk(("north", "south"), 12.5e6, 0.02),),
-        (Event(1.5, "n1", 1, rate=1e6), Event(2.0, "s", up=False)),
+        (Event(1.5, "n1", 1, rate=1e6), Event(2.0, "s", up=False), Event(3.0, sites=("south", "north"), rate=2e6)),
         "reno", 0.005, 0.001, 7,
     )  # fmt: skip
 
@@ -88,6 +93,9 @@ HOST = '[[host]]\nnics = ["1Gbit"]\n'
         (HOST + '[[event]]\nat = 1\nhost = "x"\nstate = "up"', "no host 'x'"),
         (HOST + '[[event]]\nat = 1\nhost = "host"\nnic = 1\nstate = "up"', "has no card 1"),
         (HOST + '[[event]]\nat = 1\nhost = "host"', "a rate or a state"),
+        (HOST + '[[event]]\nat = 1\nsites = ["a", "b"]\nstate = "up"', "no line between 'a' and 'b'"),
+        (HOST + '[[event]]\nat = 1\nsites = ["a"]\nstate = "up"', "names of two sites"),
+        (HOST + '[[event]]\nat = 1\nsites = ["a", "b"]\nnic = 0\nstate = "up"', "no 'nic' here"),
         (HOST + 'ranks = 2\n[[host]]\nname = "b"\nnics = ["1Gbit"]', "for all hosts, or for none"),
     ],
 )
