@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pycomm import figures
 from pycomm.errors import InvalidArgument
 
 from .results import Row
@@ -25,17 +26,12 @@ def save(rows: Sequence[Row], path: Path, title: str) -> None:
         title: one line above it all, such as the machine.
 
     Raises:
-        InvalidArgument: matplotlib is not installed, or no row has a size.
+        InvalidArgument: matplotlib is not installed, no row has a size, or the file cannot be written.
     """
     rows = [row for row in rows if row.bytes]
     if not rows:
         raise InvalidArgument("there is nothing to plot: a barrier has no size")
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise InvalidArgument("--plot needs matplotlib: pip install matplotlib") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    pyplot = figures.pyplot()
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     collectives = list(dict.fromkeys(row.collective for row in rows))
@@ -81,8 +77,7 @@ def save(rows: Sequence[Row], path: Path, title: str) -> None:
             bandwidths.set_ylabel("bus bandwidth (GB/s)")
     grid[0][0].legend(frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium", color="#444444")
-    figure.savefig(path, dpi=140)
-    pyplot.close(figure)
+    figures.save(figure, path)
 
 
 def _best(rows: Iterable[Row]) -> list[Row]:

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 from pycomm import host
@@ -104,7 +105,7 @@ def _spawn(
             if team.fork(rank):
                 meeting.enter(rank)
                 os.environ.update(env or {})
-                _run_and_exit(rank, program, args, results[rank])
+                exit_with(partial(_be_rank, rank, program, args, results[rank]))
         supervisor = Supervisor(team, meeting, grace=grace, limit=timeout)
         try:
             supervisor.run()
@@ -123,18 +124,13 @@ def _spawn(
             os.close(fd)
 
 
-def _run_and_exit(
-    rank: int, program: Callable[..., object] | Sequence[str], args: tuple[object, ...], result: int
-) -> NoReturn:
-    """Be this rank, then end the process without returning into what the parent was doing."""
+def exit_with(body: Callable[[], int]) -> NoReturn:
+    """End a forked process with what a function returns, without going back into what the parent was doing."""
     code = 1
     try:
-        if callable(program):
-            # A rank that is terminated because it hangs shows where.
-            faulthandler.register(signal.SIGTERM, file=2, all_threads=True, chain=True)
-            code = _call(rank, program, args, result)
-        else:
-            execute([*program, *map(str, args)])
+        code = body()
+    except SystemExit as leaving:
+        code = _exit_code(leaving)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -142,6 +138,14 @@ def _run_and_exit(
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _be_rank(rank: int, program: Callable[..., object] | Sequence[str], args: tuple[object, ...], result: int) -> int:
+    if not callable(program):
+        execute([*program, *map(str, args)])
+    # A rank that is terminated because it hangs shows where.
+    faulthandler.register(signal.SIGTERM, file=2, all_threads=True, chain=True)
+    return _call(rank, program, args, result)
 
 
 def _call(rank: int, function: Callable[..., object], args: tuple[object, ...], result: int) -> int:

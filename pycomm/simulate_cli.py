@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import costs, registry, table, timeline
+from . import costs, figures, registry, table, timeline
 from .bound import bound
 from .contract import CONTRACTS, contract
 from .errors import InvalidArgument, PycommError
@@ -277,12 +277,7 @@ def _tell(args: argparse.Namespace, fastest: Row) -> None:
 
 
 def _plot(rows: Sequence[Row], path: Path, title: str, *, priced: bool) -> None:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise InvalidArgument("--plot needs matplotlib: pip install matplotlib") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    pyplot = figures.pyplot()
     from matplotlib.ticker import FuncFormatter
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
@@ -303,13 +298,7 @@ def _plot(rows: Sequence[Row], path: Path, title: str, *, priced: bool) -> None:
     model = "processors of this machine, links as described" if priced else "links as described, processors free"
     axes.set_xlabel(f"size\nsimulated: {model}\n{costs.exactness(priced)}", fontsize="small")
     axes.legend(frameon=False, fontsize="small")
-    try:
-        with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pycomm"}):  # small, and always the same
-            figure.savefig(path, dpi=140)
-    except (OSError, ValueError) as why:
-        raise InvalidArgument(f"{path} cannot be written: {why}") from None
-    finally:
-        pyplot.close(figure)
+    figures.save(figure, path)
 
 
 class _Progress:

@@ -12,12 +12,11 @@ import select
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
-from typing import NoReturn
 
 from .. import knobs
 from ..errors import PycommError
+from ..launch import exit_with
 from ..processes import in_terminals_foreground
 from .build import Lab, check_machine
 from .model import Model
@@ -49,7 +48,7 @@ def session(model: Model, body: Callable[[], int], on: str | None = None) -> int
         first = fork_first()
         if not first:
             os.close(held)
-            _exit_with(lambda: _hold(model, body, host, passed, alive))
+            exit_with(lambda: _told(lambda: _hold(model, body, host, passed, alive)))
         os.close(alive)
         try:
             return _wait(first, passed)
@@ -79,7 +78,7 @@ def _hold(model: Model, body: Callable[[], int], host: int, passed: set[signal.S
         program = os.fork()
         if not program:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            _exit_with(lambda: _be_on(lab, host, body))
+            exit_with(lambda: _told(lambda: _be_on(lab, host, body)))
         due = list(model.events)
         start = time.monotonic()
         while True:
@@ -112,20 +111,10 @@ def _code(status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _exit_with(body: Callable[[], int]) -> NoReturn:
-    """End a forked process with what a function returns, without going back into what the parent was doing."""
-    code = 1
+def _told(body: Callable[[], int]) -> int:
+    """Return what a function returns, or say what pycomm finds wrong, as the command line does."""
     try:
-        code = body()
-    except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else 1
+        return body()
     except PycommError as why:
         print(f"pycomm: {why}", file=sys.stderr)
-        code = 2
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+        return 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import InvalidArgument
+from .. import figures
 from ..topology.units import say_seconds
 from .step import Step
 from .whatif import Change
@@ -34,12 +34,7 @@ def save(step: Step, changes: Sequence[Change], path: Path, title: str) -> None:
     Raises:
         InvalidArgument: matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise InvalidArgument("--plot needs matplotlib: pip install matplotlib") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    pyplot = figures.pyplot()
     from matplotlib.ticker import FuncFormatter
 
     steps = [step, *(change.step for change in changes)]
@@ -71,10 +66,4 @@ def save(step: Step, changes: Sequence[Change], path: Path, title: str) -> None:
     figure.legend(
         *axes.get_legend_handles_labels(), frameon=False, fontsize="small", loc="outside lower center", ncols=3
     )
-    try:
-        with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pycomm"}):  # small, and always the same
-            figure.savefig(path, dpi=140)
-    except (OSError, ValueError) as why:
-        raise InvalidArgument(f"{path} cannot be written: {why}") from None
-    finally:
-        pyplot.close(figure)
+    figures.save(figure, path)

@@ -187,7 +187,18 @@ def test_the_laboratory_knows_how_ranks_are_started_but_no_communicator(path: Pa
 
 @pytest.mark.parametrize("path", files("pycomm/plan/*.py"), ids=name_of)
 def test_plans_know_machines_and_prices_but_no_communicator(path: Path):
-    below = {"bound", "candidates", "errors", "plan", "registry", "simulate", "timeline", "topology", "traffic"}
+    below = {
+        "bound",
+        "candidates",
+        "errors",
+        "figures",
+        "plan",
+        "registry",
+        "simulate",
+        "timeline",
+        "topology",
+        "traffic",
+    }
     check_rooms(path, below)
 
 
