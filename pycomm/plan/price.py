@@ -24,7 +24,7 @@ from .group import Share, share
 # take a second or two.
 _SHARED, _PORTS, _ONCE = 3_000, 300_000, 2_000_000
 _STEADY = 24  # slices, beyond which the simulator reckons that each takes as long as the one before
-_UNEVEN, _EVEN = 600, 2_000  # ranks, up to which hierarchies are made of groups of any size, and of equal size
+_UNEVEN = 2_000  # ranks, up to which hierarchies are made of groups that differ in size
 _TRIES = 2  # algorithms of which these slicings are tried,
 _SLICES, _WINDOW = (4, 16, 64), 8
 _GOOD = 1.01  # times the bound: who is as near to it is taken without a look at others
@@ -202,10 +202,10 @@ def _algorithms(collective: str, topology: Topology) -> list[str]:
 def _hierarchies(topology: Topology) -> bool:
     """Tell whether algorithms for groups of near ranks are tried: on many ranks only if the groups are of equal size.
 
-    Then ranks do the same as others do, and writing down what all of them do takes no longer than for one.
+    Then ranks do the same as others do, and writing down what all of them do takes hardly longer than for one.
     """
     level = topology.groups
-    if not isinstance(level[0], tuple) or topology.size > _EVEN:
+    if not isinstance(level[0], tuple):
         return False
     while isinstance(level[0], tuple) and topology.size > _UNEVEN:
         if len({len(group) for group in level}) > 1:

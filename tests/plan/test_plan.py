@@ -174,6 +174,7 @@ def test_the_command_prints_writes_and_draws(tmp_path: Path, capsys: pytest.Capt
     assert found["seconds"] == found["compute"] + found["exposed"] + found["bubble"]
     assert {row["transfer"] for row in found["rows"]} == {"activations", "stage to stage", "gradients"}
     assert "as it is" in (tmp_path / "o.svg").read_text()
+    assert "<dc:date>" not in (tmp_path / "o.svg").read_text()  # the same picture is the same file
     assert main(["plan", str(tmp_path / "none.toml"), files[1]]) == 2
     assert "none.toml" in capsys.readouterr().err
 

@@ -90,3 +90,10 @@ def test_messages_share_links():
     price = Pricer(topology).call("send", pipeline, 1e9)
     assert price.seconds == pytest.approx(1e9 / 1e9 + 1e-3 + 2e-6, rel=1e-4)
     assert price.kind == "site"
+
+
+@pytest.mark.parametrize(("ranks", "grouped"), [(4096, True), (4095, False)])
+def test_hierarchies_are_tried_on_many_ranks_if_hosts_are_alike(ranks: int, grouped: bool):
+    pricer = Pricer(generate(f"fat-tree:{ranks},hosts=8,nics=8,taper=2"))
+    choice = pricer.call("allreduce", np.arange(ranks).reshape(1, ranks), 1e9).choice
+    assert choice is not None and choice.algorithm.startswith("hierarchical") == grouped
