@@ -1,20 +1,23 @@
-"""tcp between two network namespaces that two links join: both are used, and either may slow, fail and come back."""
+"""tcp between two hosts of a laboratory that two links join: both are used; either may slow, fail and come back."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pycomm.lab import Lab
+
 SECONDS = 60  # for everything that a test waits for
+FIRST, SECOND, BRIDGE = "10.77.0.1", "10.77.1.1", "172.17.0.1"  # rank 0's addresses
 
 # After each allreduce rank 0 says what it is connected by; a line from the test makes the next one the last.
 RANK = """
@@ -42,99 +45,49 @@ print(json.dumps(["rounds", rounds]), flush=True)
 """
 
 
-def _call(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    if done.returncode:
-        pytest.skip(f"`{' '.join(command)}` says: {done.stderr.strip() or done.returncode}")
+LAB = """
+[[host]]
+count = 2
+nics = ["200Mbit", "100Mbit"]
+delay = "20us"  # so that frames vanish without a sign where a cable is pulled
+"""
 
-
-def _in(name: str, *command: str) -> None:
-    _call("ip", "netns", "exec", name, *command)
-
-
-class Links:
-    """Two namespaces, joined by links 0 (200 Mbit/s) and 1 (100 Mbit/s), at 10.77.LINK.1 and 10.77.LINK.2."""
-
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
-        for link, rate in enumerate(("200mbit", "100mbit")):
-            device = f"link{link}"
-            peer = ("peer", "name", device, "netns", names[1])
-            _call("ip", "link", "add", "name", device, "netns", names[0], "type", "veth", *peer)
-            for side, name in enumerate(names):
-                _call("ip", "-n", name, "address", "add", f"10.77.{link}.{side + 1}/24", "dev", device)
-                _call("ip", "-n", name, "link", "set", device, "up")
-                _in(name, "tc", "qdisc", "add", "dev", device, "root", "tbf", *self._shape(rate))
-        for name in names:
-            _call("ip", "-n", name, "link", "set", "lo", "up")
-            # As on many hosts with containers: the same address on both.
-            _call("ip", "-n", name, "link", "add", "bridge0", "type", "veth", "peer", "name", "container0")
-            _call("ip", "-n", name, "link", "set", "container0", "up")
-            _call("ip", "-n", name, "address", "add", "172.17.0.1/16", "dev", "bridge0")
-            _call("ip", "-n", name, "link", "set", "bridge0", "up")
-        until = time.monotonic() + SECONDS
-        while not all(self._ready(name, f"link{link}") for name in names for link in range(2)):
-            assert time.monotonic() < until, "the links do not come up"
-            time.sleep(0.05)
-
-    @staticmethod
-    def _ready(name: str, device: str) -> bool:
-        command = ["ip", "-n", name, "-json", "link", "show", "dev", device]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        return bool(json.loads(found.stdout)[0]["operstate"] == "UP")
-
-    @staticmethod
-    def _shape(rate: str) -> tuple[str, ...]:
-        return ("rate", rate, "burst", "128k", "latency", "20ms")
-
-    def slow(self, link: int, rate: str) -> None:
-        """Let a link carry less than before."""
-        for name in self.names:
-            _in(name, "tc", "qdisc", "change", "dev", f"link{link}", "root", "tbf", *self._shape(rate))
-
-    def cut(self, link: int) -> None:
-        """Let all packets on a link vanish without a sign: they go to nobody's address."""
-        for side, name in enumerate(self.names):
-            there = f"10.77.{link}.{2 - side}"
-            _call("ip", "-n", name, "neigh", "replace", there, "lladdr", "02:00:00:00:00:99", "dev", f"link{link}")
-
-    def mend(self, link: int) -> None:
-        """Take back `cut`."""
-        for side, name in enumerate(self.names):
-            _call("ip", "-n", name, "neigh", "delete", f"10.77.{link}.{2 - side}", "dev", f"link{link}")
+# As on many hosts with containers: the same address on both.
+BRIDGE0 = """
+link add bridge0 type veth peer name container0
+link set container0 up
+address add 172.17.0.1/16 dev bridge0
+link set bridge0 up
+"""
 
 
 @pytest.fixture
-def links() -> Iterator[Links]:
-    """See Links."""
-    if os.geteuid():
-        pytest.skip("only root may make network namespaces")
-    missing = [tool for tool in ("ip", "tc") if not shutil.which(tool)]
-    if missing:
-        pytest.skip(f"there is no {' and no '.join(missing)}")
-    names = [f"pycomm-{os.getpid()}-rails-{side}" for side in range(2)]
-    with contextlib.ExitStack() as stack:
-        for name in names:
-            _call("ip", "netns", "add", name)
-            stack.callback(subprocess.run, ["ip", "netns", "delete", name], timeout=20, check=True)
-        yield Links(names)
+def lab(make_lab: Callable[[str], Lab]) -> Lab:
+    """Two hosts, with 200 Mbit/s on rail 0 and 100 Mbit/s on rail 1."""
+    lab = make_lab(LAB)
+    for host in range(2):
+        with lab.network(host):
+            subprocess.run(["ip", "-batch", "-"], input=BRIDGE0, text=True, timeout=20, check=True)
+    return lab
 
 
 class Job:
-    """Two ranks, one in each namespace, that reduce until they are told to stop, and check what they get."""
+    """Two ranks, one on each host, that reduce until they are told to stop, and check what they get."""
 
-    def __init__(self, links: Links, stack: contextlib.ExitStack) -> None:
+    def __init__(self, lab: Lab, folder: Path, stack: contextlib.ExitStack) -> None:
+        (folder / "rank.py").write_text(RANK)
         environment = {
-            **os.environ, "PYCOMM_RENDEZVOUS": "tcp://10.77.0.1:5555", "PYCOMM_SIZE": "2", "PYCOMM_SECRET": "s" * 32,
-            "PYCOMM_TRANSPORTS": "tcp",
+            **os.environ, "PYCOMM_RENDEZVOUS": f"tcp://{FIRST}:5555", "PYCOMM_SIZE": "2", "PYCOMM_SECRET": "s" * 32,
+            "PYCOMM_TRANSPORTS": "tcp", "PYCOMM_LAB": lab.state,
         }  # fmt: skip
+        ssh = Path(sysconfig.get_path("scripts")) / "pycomm-lab-ssh"
         self.ranks = [
             stack.enter_context(subprocess.Popen(
-                ["ip", "netns", "exec", name, sys.executable, "-c", RANK],
+                [ssh, host.name, f"exec {sys.executable} {folder / 'rank.py'}"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 env={**environment, "PYCOMM_RANK": str(rank)}, text=True,
             ))
-            for rank, name in enumerate(links.names)
+            for rank, host in enumerate(lab.model.hosts)
         ]  # fmt: skip
         for rank in self.ranks:
             stack.callback(rank.kill)
@@ -163,21 +116,18 @@ class Job:
             assert rank.returncode == 0
 
 
-FIRST, SECOND, BRIDGE = "10.77.0.1", "10.77.1.1", "172.17.0.1"
-
-
 @pytest.mark.timeout(SECONDS)
-def test_two_links(links: Links) -> None:
+def test_two_links(lab: Lab, tmp_path: Path) -> None:
     """Both carry their part; one that slows, fails or comes back is taken for what it is, and nothing is lost."""
     with contextlib.ExitStack() as stack:
-        job = Job(links, stack)
+        job = Job(lab, tmp_path, stack)
         job.until(lambda rails: all(rails.get(own, (0, 0))[0] > 1 << 20 for own in (FIRST, SECOND)))
-        links.slow(0, "20mbit")
+        lab.set_rate(0, 0, 2.5e6)
         job.until(lambda rails: rails[SECOND][0] > rails[FIRST][0])
-        links.slow(0, "200mbit")
-        links.cut(1)
+        lab.set_rate(0, 0, 25e6)
+        lab.down(0, 1)
         job.until(lambda rails: not rails[SECOND][1])
-        links.mend(1)
+        lab.up(0, 1)
         job.until(lambda rails: rails[SECOND][1] == 2 and rails[SECOND][0] > 1 << 20)
         job.until(lambda rails: BRIDGE not in rails)
         job.end()
