@@ -93,7 +93,10 @@ def barrier(v: View, parts: Parts) -> None:
 
 
 def alltoall(v: View, parts: Parts) -> None:
-    """Hand each chunk to the near rank on the rail of its destination, then send a group's chunks together across."""
+    """Hand each chunk to the near rank on the rail of its destination, then send a group's chunks together across.
+
+    Across, direct sends to all other groups at once, and any other name to one after the other.
+    """
     _exchange(v, _groups(v), lambda source, target: [(source, target)], parts)
 
 
@@ -187,7 +190,8 @@ def _exchange(v: View, group: Groups, load: Load, parts: Parts) -> None:
         return [chunk for target in behind[relay] for chunk in load(source, target)]
 
     _exchange(v, nearest, to_relay, parts)
-    for step in range(1, len(children)):
+
+    def cross(step: int) -> None:
         after, before = children[(mine + step) % len(children)], children[mine - step]
         relay = _at(before, v.place(near), len(near))
         with v.round():
@@ -195,6 +199,13 @@ def _exchange(v: View, group: Groups, load: Load, parts: Parts) -> None:
                 if target in behind[v.rank]:
                     v.send([chunk for source in near for chunk in load(source, target)], to=target)
             v.recv([chunk for source in before for chunk in load(source, v.rank)], frm=relay)
+
+    steps = [partial(cross, step) for step in range(1, len(children))]
+    if _part("alltoall", parts, group).name == "direct":
+        v.together(*steps)
+    else:
+        for step in steps:
+            step()
 
 
 def _call(v: View, part: Algorithm, ranks: Sequence[int], blocks: Sequence[Chunks], root: int = 0) -> None:
@@ -272,4 +283,4 @@ _enter("allreduce", allreduce, cut=_allreduce_cut)
 _enter("broadcast", broadcast, ("binomial",), _broadcast_cut)
 _enter("reduce", reduce, ("binomial",), _broadcast_cut)
 _enter("barrier", barrier, ("binomial", "dissemination"))
-_enter("alltoall", alltoall, ("pairwise",), most=256)
+_enter("alltoall", alltoall, ("pairwise", "direct"), most=256)

@@ -264,11 +264,12 @@ static int copy_counts(struct pcm_request *r)
 {
     const struct pcm_schedule *s = r->plan->schedule;
     size_t in = s->in_blocks, out = s->out_blocks;
-    uint64_t *at = r->counts = realloc(r->counts, 2 * (in + out) * sizeof *at);
+    uint64_t *at = r->counts = realloc(r->counts, (2 * (in + out) + s->passed_blocks) * sizeof *at);
     if (!at) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for the counts of a call");
-    const uint64_t **fields[] = {&r->call.in_counts, &r->call.in_displs, &r->call.out_counts, &r->call.out_displs};
-    for (int i = 0; i < 4; i++) {
-        size_t n = i < 2 ? in : out;
+    const uint64_t **fields[] = {&r->call.in_counts, &r->call.in_displs, &r->call.out_counts, &r->call.out_displs,
+                                 &r->call.passed_counts};
+    for (int i = 0; i < 5; i++) {
+        size_t n = i < 2 ? in : i < 4 ? out : s->passed_blocks;
         if (!*fields[i]) continue;
         memcpy(at, *fields[i], n * sizeof *at);
         *fields[i] = at;

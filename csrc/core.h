@@ -56,9 +56,9 @@ struct pcm_program { /* what a schedule becomes once it is known whether the inp
 struct pcm_schedule {
     char name[48];
     struct pcm_step *steps;
-    int32_t *in_at, *out_at;
+    int32_t *in_at, *out_at, *passed_at;
     uint32_t *like;
-    uint32_t nsteps, nchunks, in_blocks, out_blocks, cut;
+    uint32_t nsteps, nchunks, in_blocks, out_blocks, passed_blocks, cut;
     _Atomic int references;
     struct pcm_program *program[PCM_LAYOUTS]; /* made at first use */
 };
@@ -77,7 +77,7 @@ struct pcm_span { /* a piece of a buffer, in elements */
 struct pcm_geometry { /* where every chunk is, for one set of counts */
     struct pcm_span *in, *out; /* by index of pcm_ref */
     uint64_t *length;          /* by chunk */
-    uint64_t temp_stride;      /* bytes of a temporary's slot, for one slice */
+    uint64_t *temp_at;         /* by temporary: the byte at which its slot begins, for one slice; and where all end */
     uint64_t in_end, out_end;  /* elements that the buffers must hold */
 };
 

@@ -28,7 +28,7 @@ static inline char *address(const struct pcm_request *r, const struct pcm_run *r
     case PCM_IN: return (char *)r->call.in + (g->in[ref.index].offset + slice.offset) * element;
     case PCM_STAGED: return (char *)r->staged + (g->in[ref.index].offset + slice.offset) * element;
     case PCM_OUT: return (char *)r->call.out + (g->out[ref.index].offset + slice.offset) * element;
-    default: return run->temps + ref.index * g->temp_stride;
+    default: return run->temps + g->temp_at[ref.index];
     }
 }
 
@@ -62,6 +62,21 @@ static struct stretch next_stretch(const struct pcm_request *r, const struct pcm
         *at += now;
         return stretch;
     }
+}
+
+/* What goes in front of each fragment of a message. Where blocks differ in length, that of several together does not tell
+ * whether two ranks mean the same ones: so their lengths are folded into the mark (FNV-1a). */
+static struct pcm_head head_of(const struct pcm_request *r, const struct pcm_run *run, const struct pcm_move *m,
+                               uint64_t total)
+{
+    struct pcm_head head = r->head;
+    head.slice = run->slice, head.bytes = total;
+    if (!r->plan->uneven || m->parts == 1) return head;
+    uint64_t hash = 14695981039346656037u;
+    const struct pcm_part *parts = r->plan->program->parts + m->part;
+    for (uint32_t k = 0; k < m->parts; k++) hash = (hash ^ r->geometry->length[parts[k].chunk]) * 1099511628211u;
+    head.mark ^= (uint16_t)(hash >> 48);
+    return head;
 }
 
 /* ---- sending ----------------------------------------------------------------------------------------------- */
@@ -103,8 +118,7 @@ static bool send_move(struct pcm_request *r, struct pcm_run *run, const struct p
 {
     uint64_t total = message_bytes(r, run, m);
     bool moved = false;
-    struct pcm_head head = r->head;
-    head.slice = run->slice, head.bytes = total;
+    const struct pcm_head head = head_of(r, run, m, total);
     while (cursor->bytes < total || !(total || moved)) {
         if (channel->state != PCM_CHANNEL_UP) return moved;
         uint64_t n = lend(r, run, m, cursor, channel, &head);
@@ -139,8 +153,8 @@ void pcm_comm_differ(pcm_comm *comm, int peer, const struct pcm_head *theirs, co
         pcm_comm_fail(
             comm, PCM_ERR_MISMATCH, peer,
             "the ranks disagree: in operation %u, %s, rank %d runs another algorithm than rank %d, or the same "
-            "in other slices: give all ranks the same",
-            ours->seq, our_call, peer, comm->rank);
+            "in other slices%s: give all ranks the same",
+            ours->seq, our_call, peer, comm->rank, ours->count == PCM_UNEVEN ? " or with other counts" : "");
     else
         pcm_comm_fail(
             comm, PCM_ERR_MISMATCH, peer,
@@ -227,8 +241,7 @@ static bool receive_move(struct pcm_request *r, struct pcm_run *run, const struc
                          struct pcm_cursor *cursor, struct pcm_channel *channel)
 {
     uint64_t total = message_bytes(r, run, m);
-    struct pcm_head mine = r->head;
-    mine.slice = run->slice, mine.bytes = total;
+    const struct pcm_head mine = head_of(r, run, m, total);
     bool moved = false;
     do {
         const void *payload;
@@ -426,7 +439,7 @@ int pcm_collective_begin(struct pcm_request *r)
     const struct pcm_plan *plan = r->plan;
     const struct pcm_program *p = plan->program;
     pcm_comm *comm = r->comm;
-    size_t temps = p->ntemps * r->geometry->temp_stride;
+    size_t temps = r->geometry->temp_at[p->ntemps];
     if (!room_for((void **)&r->runs, &r->runs_room, plan->window * sizeof *r->runs) ||
         !room_for((void **)&r->cursors, &r->cursors_room, plan->window * p->nmoves * sizeof *r->cursors + 1) ||
         !room_for((void **)&r->temps, &r->temps_room, plan->window * temps + 1) || !stage(r))

@@ -27,6 +27,8 @@ static int check(const struct pcm_schedule_desc *d)
         if (d->in_at[c] >= (int64_t)d->in_blocks * d->cut || d->out_at[c] >= (int64_t)d->out_blocks * d->cut)
             return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: chunk %u lies outside its buffer", d->name, c);
         uint32_t like = d->like[c];
+        if (d->passed_at && d->passed_at[c] >= (int64_t)d->passed_blocks * d->cut)
+            return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: chunk %u is of no block that is passed on", d->name, c);
         if (!placed && (like >= d->nchunks || (d->in_at[like] < 0 && d->out_at[like] < 0)))
             return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: temporary chunk %u is like no placed chunk", d->name,
                             c);
@@ -52,13 +54,15 @@ int pcm_schedule_create(const struct pcm_schedule_desc *d, pcm_schedule **out)
     s->in_at = copied(d->in_at, d->nchunks * sizeof *d->in_at);
     s->out_at = copied(d->out_at, d->nchunks * sizeof *d->out_at);
     s->like = copied(d->like, d->nchunks * sizeof *d->like);
+    s->passed_at = malloc((d->nchunks + 1) * sizeof *s->passed_at);
     s->nsteps = d->nsteps, s->nchunks = d->nchunks;
-    s->in_blocks = d->in_blocks, s->out_blocks = d->out_blocks, s->cut = d->cut;
+    s->in_blocks = d->in_blocks, s->out_blocks = d->out_blocks, s->passed_blocks = d->passed_blocks, s->cut = d->cut;
     atomic_init(&s->references, 1);
-    if (!s->steps || !s->in_at || !s->out_at || !s->like) {
+    if (!s->steps || !s->in_at || !s->out_at || !s->passed_at || !s->like) {
         pcm_schedule_release(s);
         return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for schedule %s", d->name);
     }
+    for (uint32_t c = 0; c < d->nchunks; c++) s->passed_at[c] = d->passed_at ? d->passed_at[c] : -1;
     *out = s;
     return PCM_OK;
 }
@@ -67,7 +71,7 @@ void pcm_schedule_release(pcm_schedule *s)
 {
     if (!s || atomic_fetch_sub(&s->references, 1) > 1) return;
     for (int i = 0; i < PCM_LAYOUTS; i++) pcm_program_free(s->program[i]);
-    free(s->steps), free(s->in_at), free(s->out_at), free(s->like);
+    free(s->steps), free(s->in_at), free(s->out_at), free(s->passed_at), free(s->like);
     free(s);
 }
 
@@ -100,16 +104,39 @@ static void cut_buffer(struct pcm_span *spans, uint64_t *end, uint32_t blocks, u
     }
 }
 
+/* Gives each temporary a slot as long as the longest chunk that ever lives in it. */
+static void place_temporaries(const struct pcm_plan *plan, struct pcm_geometry *g)
+{
+    const struct pcm_program *p = plan->program;
+    memset(g->temp_at, 0, (p->ntemps + 1) * sizeof *g->temp_at);
+    for (uint32_t i = 0; i < p->ntemp_pairs; i++) {
+        uint64_t length = g->length[p->temp_chunks[i]], *slot = &g->temp_at[p->temp_slot[i]];
+        if (length > *slot) *slot = length;
+    }
+    uint64_t end = 0;
+    for (uint32_t t = 0; t <= p->ntemps; t++) {
+        /* no piece is longer than the average plus what balancing in units of a cache line can add */
+        uint64_t piece = plan->slices > 1 ? g->temp_at[t] / plan->slices + 2 * 64 : g->temp_at[t];
+        g->temp_at[t] = end;
+        end += (piece * plan->element + 127) / 64 * 64;
+    }
+}
+
 int pcm_geometry_make(const struct pcm_plan *plan, const struct pcm_call *call, struct pcm_geometry *g)
 {
     const struct pcm_schedule *s = plan->schedule;
     const struct pcm_program *p = plan->program;
     uint32_t nin = s->in_blocks * s->cut, nout = s->out_blocks * s->cut;
+    if (plan->uneven && s->passed_blocks && !call->passed_counts)
+        return pcm_fail(PCM_ERR_ARGUMENT, -1, "schedule %s passes on blocks whose lengths the call does not tell",
+                        s->name);
     if (!g->in) {
         g->in = calloc(nin + 1, sizeof *g->in);
         g->out = calloc(nout + 1, sizeof *g->out);
         g->length = calloc(s->nchunks + 1, sizeof *g->length);
-        if (!g->in || !g->out || !g->length) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a call's geometry");
+        g->temp_at = calloc(p->ntemps + 1, sizeof *g->temp_at);
+        if (!g->in || !g->out || !g->length || !g->temp_at)
+            return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a call's geometry");
     }
     cut_buffer(g->in, &g->in_end, s->in_blocks, s->cut, call->count, call->in_counts, call->in_displs, plan->element);
     cut_buffer(g->out, &g->out_end, s->out_blocks, s->cut, call->count, call->out_counts, call->out_displs,
@@ -117,25 +144,22 @@ int pcm_geometry_make(const struct pcm_plan *plan, const struct pcm_call *call, 
     for (uint32_t c = 0; c < s->nchunks; c++) {
         uint32_t like = s->in_at[c] < 0 && s->out_at[c] < 0 ? s->like[c] : c;
         g->length[c] = s->in_at[like] >= 0 ? g->in[s->in_at[like]].length : g->out[s->out_at[like]].length;
+        if (plan->uneven && s->passed_at[c] >= 0)
+            g->length[c] = pcm_piece(call->passed_counts[(uint32_t)s->passed_at[c] / s->cut], s->cut,
+                                     (uint32_t)s->passed_at[c] % s->cut, plan->element)
+                               .length;
         if (s->in_at[c] >= 0 && s->out_at[c] >= 0 && g->in[s->in_at[c]].length != g->out[s->out_at[c]].length)
             return pcm_fail(
                 PCM_ERR_ARGUMENT, -1, "the counts disagree: a block of %llu elements is to become one of %llu",
                 (unsigned long long)g->in[s->in_at[c]].length, (unsigned long long)g->out[s->out_at[c]].length);
     }
-    uint64_t longest = 0;
-    for (uint32_t i = 0; i < p->ntemp_pairs; i++) {
-        uint64_t length = g->length[p->temp_chunks[i]];
-        if (length > longest) longest = length;
-    }
-    /* no piece is longer than the average plus what balancing in units of a cache line can add */
-    uint64_t piece = plan->slices > 1 ? longest / plan->slices + 2 * 64 : longest;
-    g->temp_stride = (piece * plan->element + 127) / 64 * 64;
+    place_temporaries(plan, g);
     return PCM_OK;
 }
 
 void pcm_geometry_free(struct pcm_geometry *g)
 {
-    free(g->in), free(g->out), free(g->length);
+    free(g->in), free(g->out), free(g->length), free(g->temp_at);
     *g = (struct pcm_geometry){0};
 }
 

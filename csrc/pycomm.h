@@ -195,7 +195,8 @@ struct pcm_step { /* 16 bytes; the steps of a round are posted together, and its
 };
 
 /* Buffers are in_blocks and out_blocks blocks (equal, or of given counts), each cut into `cut` balanced pieces; a chunk
- * is a piece of the input (in_at), of the output (out_at), of both, or a temporary as long as chunk `like`. */
+ * is a piece of the input (in_at), of the output (out_at), of both, or a temporary as long as chunk `like`. Where blocks
+ * differ in length, a temporary may be a piece of a block that is in no buffer of this rank, which passes it on. */
 struct pcm_schedule_desc {
     const char *name; /* for people: "ring" */
     const struct pcm_step *steps;
@@ -203,6 +204,9 @@ struct pcm_schedule_desc {
     const int32_t *in_at, *out_at; /* nchunks: block * cut + piece, or -1 */
     const uint32_t *like;          /* nchunks: itself, or the chunk whose length a temporary has */
     uint32_t in_blocks, out_blocks, cut;
+    const int32_t
+        *passed_at; /* nchunks: block * cut + piece, among the blocks that are passed on, or -1; NULL: none is */
+    uint32_t passed_blocks;
 };
 /* Copies and checks a description. The schedule may serve any number of plans, dtypes and sizes. */
 PCM_API int pcm_schedule_create(const struct pcm_schedule_desc *desc, pcm_schedule **schedule);
@@ -219,6 +223,7 @@ struct pcm_call {
     uint64_t count; /* elements a block, where blocks are equal */
     const uint64_t *in_counts, *in_displs; /* elements a block of the input, and where it starts; NULL: equal blocks */
     const uint64_t *out_counts, *out_displs;
+    const uint64_t *passed_counts; /* elements of each block that is passed on; NULL where blocks are equal */
     double timeout; /* seconds; 0: the communicator's */
 };
 

@@ -71,6 +71,7 @@ def create(lowered: Lowered) -> Any:
         "out_at": ffi.cast("int32_t *", ffi.from_buffer(lowered.out_at)),
         "like": ffi.cast("uint32_t *", ffi.from_buffer(lowered.like)),
         "in_blocks": lowered.in_blocks, "out_blocks": lowered.out_blocks, "cut": lowered.cut,
+        "passed_at": ffi.cast("int32_t *", ffi.from_buffer(lowered.passed_at)), "passed_blocks": len(lowered.passed),
     })  # fmt: skip
     check(lib.pcm_schedule_create(description, handle))
     return handle[0]

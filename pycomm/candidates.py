@@ -57,13 +57,14 @@ def window_of(slices: int, machine: Machine) -> int:
     return min(slices, FAR_WINDOW if machine.far else NEAR_WINDOW)
 
 
-def algorithms(collective: str, machine: Machine, *, uneven: bool = False) -> list[str]:
+def algorithms(collective: str, machine: Machine, *, uneven: bool = False, told: bool = False) -> list[str]:
     """Return the names of the shipped algorithms that can do a call on a machine, in alphabetical order.
 
     Args:
         collective: e.g. "allreduce".
         machine: with one host, or one rank a host, algorithms for groups of near ranks are left out.
         uneven: whether blocks may differ in length.
+        told: whether ranks tell those of their group how long the blocks are that these pass on.
     """
     grouped = len(machine.hosts) > 1 and any(len(ranks) > 1 for ranks in machine.hosts)
     all_know = collective in ("allgather", "reduce_scatter")  # the length of every block
@@ -74,7 +75,7 @@ def algorithms(collective: str, machine: Machine, *, uneven: bool = False) -> li
         and entry.shipped
         and machine.size <= (entry.most or machine.size)
         and (grouped or not entry.grouped)
-        and (not uneven or entry.uneven or all_know)
+        and (not uneven or entry.uneven or all_know or (told and entry.grouped))
     ]
     return found if uneven else [*found, *_composed(collective, machine, grouped)]
 

@@ -20,8 +20,10 @@ from .contract import contract
 from .core import COLLECTIVES, Handle, check, dtype_code, ffi, lib, quick
 from .errors import InvalidArgument
 from .machine import Machine, one_host
+from .passing import Passing
 from .registry import find
 from .request import Request, Status, drop_late
+from .schedule import Lowered
 from .select import selector_of
 from .table import merge, residuals_of, save
 from .view import emit
@@ -79,6 +81,7 @@ class Comm(Handle):
         self.groups: Groups | None = None if machine is None else calls.listed(machine.groups)
         self._selector = selector_of(self.machine)
         self._trials: Trials | None = None
+        self._passing = Passing(self)
         if knobs.ALGO.value().confirm:
             self.confirm()
         self._splits = 0
@@ -381,6 +384,10 @@ class Comm(Handle):
             sendbuf: [data, counts] or [data, (counts, displs)]: what goes to each rank.
             recvbuf: [data, counts] or [data, (counts, displs)]: what comes from each.
 
+        With algorithm="hierarchical", and without one where several hosts have several ranks each, the ranks of a host
+        may tell each other their counts and send what is for another host together. So a call must be blocking on all
+        ranks or on none: those that are only started do not do this.
+
         With algorithm="bruck", blocks are padded to the longest one of all ranks: for many ranks and small blocks.
         """
         if how.get("algorithm") == "bruck":
@@ -626,6 +633,8 @@ class Comm(Handle):
 
     def _run(self, prepared: Prepared) -> None:
         """Run a call to its end."""
+        if prepared.uneven and prepared.collective == "alltoall":
+            prepared = self._passing.ready(prepared)
         try:
             status = lib.pcm_run(self._handle, prepared.call, _TURN)
             if status == _NO_PLAN:
@@ -649,8 +658,13 @@ class Comm(Handle):
         check(status)
         return request
 
-    def _variant(self, how: How) -> int:
-        """Return a small number that tells a caller's choice of algorithm and slices from all others."""
+    def _variant(self, how: How, groups: Any = None) -> int:
+        """Return a small number that tells a caller's choice of algorithm and slices from all others.
+
+        Args:
+            how: the choice.
+            groups: for which it was made; None: whichever there were at first.
+        """
         algorithm, slices = choice = (how.get("algorithm"), how.get("slices"))
         if choice == (None, None):
             return 0
@@ -658,7 +672,7 @@ class Comm(Handle):
             raise InvalidArgument(f"slices is {slices} and must be 1 or more; None lets the library choose")
         if algorithm is not None and not isinstance(algorithm, str) and not callable(algorithm):
             raise InvalidArgument(f"algorithm is {algorithm!r} and must be a name or a function of one view")
-        number = self._variants.setdefault(choice, len(self._variants) + 1)
+        number = self._variants.setdefault((choice, groups), len(self._variants) + 1)
         if number > 255:
             raise InvalidArgument("more than 255 different (algorithm, slices) pairs were used on one communicator")
         return number
@@ -701,26 +715,35 @@ class Comm(Handle):
 
     def _take(self, prepared: Prepared, algorithm: Algorithm, slices: int, window: int) -> None:
         """Tell the core how calls like this one are run from now on."""
-        schedule = self._schedule(prepared.collective, algorithm, prepared.call.root, prepared.uneven)
+        asks_much = prepared.uneven and prepared.call.passed_counts == ffi.NULL
+        schedule = self._schedule(prepared.collective, algorithm, prepared.call.root, asks_much)
         check(lib.pcm_comm_plan(self._handle, prepared.call, schedule, slices, window))
 
+    def _key(self, collective: str, algorithm: Algorithm, root: int) -> Any:
+        return collective, algorithm, root, None if self.groups is None else calls.frozen(self.groups)
+
+    def _know(self, collective: str, algorithm: Algorithm, lowered: Lowered) -> None:
+        """Take the library's own word for it that a schedule does what it is for."""
+        self._schedules[self._key(collective, algorithm, 0)] = calls.create(lowered), False
+
     def _schedule(self, collective: str, algorithm: Algorithm, root: int, uneven: bool) -> Any:
-        groups = None if self.groups is None else calls.frozen(self.groups)
-        key = (collective, algorithm, root, groups)
+        key = self._key(collective, algorithm, root)
         if key not in self._schedules:
             found = find(collective, algorithm)
             may_be_uneven = found.uneven or collective in ("allgather", "reduce_scatter")  # where all know all counts
             if calls.is_users(algorithm, found):
                 from .verify import verify  # here: few programs need it in memory
 
-                verdict = verify(algorithm, collective, size=self.size, root=root, groups=groups)
+                verdict = verify(algorithm, collective, size=self.size, root=root, groups=key[-1])
                 may_be_uneven = verdict.uneven
-            lowered = emit(algorithm, collective, size=self.size, rank=self.rank, root=root, groups=groups).lower()
+            lowered = emit(algorithm, collective, size=self.size, rank=self.rank, root=root, groups=key[-1]).lower()
             self._schedules[key] = calls.create(lowered), may_be_uneven
         schedule, may_be_uneven = self._schedules[key]
         if uneven and not may_be_uneven:
+            found = find(collective, algorithm)
+            started = ", unless the call is blocking" if found.grouped and collective == "alltoall" else ""
             raise InvalidArgument(
-                f"algorithm {find(collective, algorithm).name} passes on blocks whose lengths only others know: "
-                f"it cannot do an uneven {collective}"
+                f"algorithm {found.name} passes on blocks whose lengths only others know: "
+                f"it cannot do an uneven {collective}{started}"
             )
         return schedule

@@ -65,8 +65,9 @@ class Lowered:
             chunk that it is like).
         like: per chunk, the chunk whose length it has (itself, when it is in a buffer).
         rounds: how many rounds.
-        uneven: whether blocks may differ in length, as far as this rank is concerned: False if it passes on a block
-            that is in neither of its buffers, whose length it could not know.
+        passed: blocks of the whole collective that are in neither of this rank's buffers and that it passes on. It
+            cannot know their lengths where blocks differ, unless somebody tells.
+        passed_at: per chunk, the piece of these blocks whose length it has (-1: of none).
     """
 
     name: str
@@ -80,7 +81,13 @@ class Lowered:
     out_blocks: int
     cut: int
     rounds: int
-    uneven: bool
+    passed: Ids
+    passed_at: npt.NDArray[np.int32]
+
+    @property
+    def uneven(self) -> bool:
+        """Whether blocks may differ in length, as far as this rank is concerned, which knows only its own."""
+        return not len(self.passed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,8 +208,12 @@ class Schedule:
         passing = used[(used < nplaced) & ~np.isin(used, placed)]
         models = _models(passing, placed, self.cut)
         ids = np.union1d(used, models)
+        home = self.home(ids)
+        blocks = np.unique(passing // self.cut)
+        passed_at = np.searchsorted(blocks, home // self.cut) * self.cut + home % self.cut
+        passed_at[~np.isin(home, passing)] = -1
 
-        like = np.searchsorted(ids, self.home(ids)).astype(np.uint32)
+        like = np.searchsorted(ids, home).astype(np.uint32)
         like[np.searchsorted(ids, passing)] = np.searchsorted(ids, models)
         like = like[like]  # a temporary may be like a chunk that passes through
 
@@ -212,7 +223,7 @@ class Schedule:
             name=self.name,
             steps=_frozen(steps),
             nchunks=len(ids),
-            chunks=_frozen(self.home(ids).astype(np.uint32)),
+            chunks=_frozen(home.astype(np.uint32)),
             in_at=_frozen(_positions(ids, self.brings)),
             out_at=_frozen(_positions(ids, self.gets)),
             like=_frozen(like),
@@ -220,7 +231,8 @@ class Schedule:
             out_blocks=len(self.gets) // self.cut,
             cut=self.cut,
             rounds=self.nrounds,
-            uneven=not len(passing),
+            passed=_frozen(blocks.astype(np.uint32)),
+            passed_at=_frozen(passed_at.astype(np.int32)),
         )
 
 

@@ -13,6 +13,7 @@ from .errors import InvalidArgument
 from .machine import Machine
 from .registry import names
 from .table import Override
+from .view import leaves
 
 _STEPS = 4  # an octave; sizes in a step share their choice, so that few are ever priced
 _MOST_SELECTORS = 64
@@ -105,6 +106,45 @@ class Selector:
 
         return self._given or Predictor(self._machine)
 
+    @functools.cached_property
+    def passes(self) -> bool:
+        """Whether some algorithm leads an uneven all-to-all through other ranks of a host."""
+        return self._told() != algorithms("alltoall", self._machine, uneven=True)
+
+    def choose_passing(self, nbytes: int) -> str:
+        """Return the algorithm for an uneven all-to-all in which ranks tell near ones what these pass on.
+
+        Args:
+            nbytes: that the rank with the most sends, or receives, as far as all ranks know it alike.
+        """
+        key = "alltoallv", _step(nbytes), None
+        with self._lock:
+            if key not in self._chosen:
+                priced = self._priced("alltoall", key[1], [Choice(name, 1, 1) for name in self._told()])
+                others = algorithms("alltoall", self._machine, uneven=True)
+                telling = self._telling()
+                whole = [
+                    one if one.choice.algorithm in others else one._replace(seconds=one.seconds + telling)
+                    for one in priced
+                ]
+                self._chosen[key] = _sorted(whole)[0].choice
+            return self._chosen[key].algorithm
+
+    def _told(self) -> list[str]:
+        return algorithms("alltoall", self._machine, uneven=True, told=True)
+
+    def _telling(self) -> float:
+        """Return what it costs to give all counts to all ranks of an outermost group; see `pycomm.passing`."""
+        near = max(map(leaves, self._machine.groups), key=len)
+        among = self._machine.among({rank: place for place, rank in enumerate(near)})
+        return selector_of(among)._model.seconds(
+            "allgather", Choice("bruck", 1, 1), 8 * self._machine.size * len(near)
+        )
+
+    def named(self, collective: str) -> str | None:
+        """Return what PYCOMM_ALGO says of a collective."""
+        return _named(collective)
+
     def asked_for(self, collective: str, nbytes: int) -> Override | None:
         """Return what somebody wants for such calls: PYCOMM_ALGO comes before the machine's table."""
         name = _named(collective)
@@ -151,7 +191,7 @@ class Selector:
         for choice in choices:
             factor = machine.table.factor(collective, choice.algorithm, machine.transport, machine.size, nbytes)
             found.append(Candidate(choice, factor * self._model.seconds(collective, choice, nbytes), factor))
-        return sorted(found, key=lambda one: (float(f"{one.seconds:.4e}"), one.choice))
+        return _sorted(found)
 
 
 _selectors: dict[object, Selector] = {}  # the latest ones, by what all that matters of their machines is
@@ -165,6 +205,10 @@ def selector_of(machine: Machine) -> Selector:
     while len(_selectors) > _MOST_SELECTORS:
         _selectors.pop(next(iter(_selectors)))
     return found
+
+
+def _sorted(priced: list[Candidate]) -> list[Candidate]:
+    return sorted(priced, key=lambda one: (float(f"{one.seconds:.4e}"), one.choice))
 
 
 def _step(nbytes: int) -> int:

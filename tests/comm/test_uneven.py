@@ -180,3 +180,98 @@ def test_uneven_between_processes(transport: str) -> None:
         np.testing.assert_array_equal(data, np.concatenate([block(r, 0, c) for r, c in enumerate(counts)]))
 
     on_processes(transport, 4, rank)
+
+
+GROUPS = {
+    "2+2": [[0, 1], [2, 3]],
+    "3+1+2": [[5, 1, 2], [0], [3, 4]],
+    "3+2+2 in turn": [[0, 3, 6], [1, 4], [2, 5]],
+    "three levels": [[[0, 1], [2, 3, 4]], [[5], [6, 7]], [[8, 9]]],
+}
+
+
+@pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_alltoallv_by_way_of_near_ranks(transport: str, groups: list) -> None:
+    """Blocks of any lengths, also none and very unlike ones, through ranks that are told how long they are."""
+    size = 1 + max(np.hstack([np.hstack(group) for group in groups]).tolist())
+
+    def rank(comm: pycomm.Comm) -> None:
+        comm.groups = groups
+        me = comm.rank
+        shapes = (
+            lambda s, t: (s * t) % 3,
+            lambda s, t: 0,
+            lambda s, t: 5 + s + 7 * t,
+            lambda s, t: 50_000 if (s, t) == (size - 1, 0) else s % 2,
+            lambda s, t: 300 * (s + t) if t % 2 else 0,
+        )
+        for shape in shapes:
+            for algorithm in ("hierarchical", "hierarchical(direct, pairwise)"):
+                out, into = [shape(me, t) for t in range(size)], [shape(s, me) for s in range(size)]
+                from_displs, to_displs = gaps(out, True), gaps(into, False)
+                data, got = np.full(room(out), -1, np.int32), np.full(room(into), -1, np.int32)
+                for t in range(size):
+                    data[from_displs[t] : from_displs[t] + out[t]] = block(me, t, out[t])
+                comm.Alltoallv([data, (out, from_displs)], [got, (into, to_displs)], algorithm=algorithm)
+                expect_blocks(got, into, to_displs, [block(s, me, into[s]) for s in range(size)])
+
+    on_ranks(transport, size, rank)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float64", "float16"])
+def test_alltoallv_by_way_of_near_ranks_of_any_type_and_in_slices(dtype: str) -> None:
+    def rank(comm: pycomm.Comm) -> None:
+        comm.groups = [[0, 1], [2, 3, 4]]
+        counts = np.array([[1000 * ((s + 2 * t) % 3) for t in range(5)] for s in range(5)])
+        kind = np.dtype(dtype)
+        own = np.concatenate([np.full(n, 10 * comm.rank + t) for t, n in enumerate(counts[comm.rank])]).astype(kind)
+        got = np.empty(counts[:, comm.rank].sum(), kind)
+        comm.Alltoallv([own, counts[comm.rank]], [got, counts[:, comm.rank]], algorithm="hierarchical", slices=3)
+        wanted = np.concatenate([np.full(n, 10 * s + comm.rank) for s, n in enumerate(counts[:, comm.rank])])
+        np.testing.assert_array_equal(got, wanted.astype(kind))
+
+    on_ranks("shm", 5, rank)
+
+
+def test_groups_may_change_between_two_alltoallvs() -> None:
+    def rank(comm: pycomm.Comm) -> None:
+        for groups in ([[0, 1], [2, 3]], [[0], [1, 2, 3]], [[0, 1], [2, 3]], [[0, 1, 2, 3]]):
+            comm.groups = groups
+            for base in (1, 5):
+                own = np.concatenate([block(comm.rank, t, base * t) for t in range(4)])
+                got = np.empty(base * 4 * comm.rank, np.int32)
+                comm.Alltoallv(
+                    [own, [base * t for t in range(4)]], [got, [base * comm.rank] * 4], algorithm="hierarchical"
+                )
+                wanted = [block(s, comm.rank, base * comm.rank) for s in range(4)]
+                np.testing.assert_array_equal(got, np.concatenate(wanted))
+
+    on_ranks("inproc", 4, rank)
+
+
+def test_counts_that_disagree_are_found_in_messages_of_several_blocks() -> None:
+    """Also where only the order of two lengths differs, so that the message is as long as it should be."""
+
+    def rank(comm: pycomm.Comm) -> None:
+        comm.groups = [[0, 1], [2, 3]]
+        counts = np.array([[1, 1, 2, 3], [1, 1, 5, 4], [1, 1, 1, 1], [1, 1, 1, 1]])
+        out, into = counts[comm.rank], counts[:, comm.rank].copy()
+        if comm.rank == 2:
+            into[:2] = into[1::-1]
+        with pytest.raises(pycomm.Mismatch, match="counts"):
+            comm.Alltoallv([np.zeros(out.sum()), out], [np.zeros(into.sum()), into], algorithm="hierarchical")
+            comm.Barrier()
+
+    on_ranks("inproc", 4, rank)
+
+
+def test_a_hierarchy_cannot_only_be_started() -> None:
+    def rank(comm: pycomm.Comm) -> None:
+        comm.groups = [[0, 1], [2, 3]]
+        data, counts = np.zeros(10), [1, 2, 3, 4]
+        with pytest.raises(pycomm.InvalidArgument, match="hierarchical.*unless the call is blocking"):
+            comm.Ialltoallv([data, counts], [np.zeros(10), counts], algorithm="hierarchical")
+        comm.Barrier()
+
+    on_ranks("inproc", 4, rank)
