@@ -33,9 +33,8 @@ from the schedules themselves:
   allgather, reduce-scatter, gather, scatter or all-to-all is n/p), which is what bandwidth is made of;
 - *traffic*: the same of all ranks together.
 
-*uneven*: whether blocks may differ in length where a rank knows only its own. Hierarchical algorithms are made of
-others (`hierarchical(direct, ring)`: direct within a host, a ring across hosts); here they run on
-{groups}.
+*uneven*: whether blocks may differ in length where a rank knows only its own; *told*: if the other ranks of its group
+tell it theirs, as they do in `Alltoallv`. Hierarchical algorithms are made of others (`hierarchical(direct, ring)`: direct within a host, a ring across hosts); here they run on {groups}.
 
 `pycomm show NAME --collective C -n P` draws any of them, `pycomm show NAME --rank R` tells one rank's part in words,
 and [CONTRIBUTING.md](../CONTRIBUTING.md) says how to write one.
@@ -62,7 +61,8 @@ def _table(entries: list[registry.Algorithm]) -> Iterator[str]:
         counts = [_verify(entry, size) for size in SIZES]
         cells = [str(v.rounds) for v in counts] + [str(v.hops) for v in counts]
         cells += [_bytes(v, v.sent) for v in counts] + [_bytes(v, v.traffic) for v in counts]
-        yield f"| {entry.name} | " + " | ".join(cells) + f" | {'yes' if counts[0].uneven else 'no'} |"
+        uneven = "yes" if counts[0].uneven else "told" if entry.grouped else "no"
+        yield f"| {entry.name} | " + " | ".join(cells) + f" | {uneven} |"
     yield ""
     yield from (f"- **{entry.name}**: {entry.about} *{entry.cite}.*" for entry in entries)
 

@@ -110,8 +110,9 @@ class Passing:
         return lengths
 
     def _counts(self, call: Any, counts: Any) -> npt.NDArray[np.int64]:
-        size = self._comm.size
-        return np.full(size, call.count) if counts == ffi.NULL else np.frombuffer(ffi.buffer(counts, 8 * size), np.int64)
+        if counts == ffi.NULL:  # this side's blocks are equal
+            return np.full(self._comm.size, call.count, np.int64)
+        return np.frombuffer(ffi.buffer(counts, 8 * self._comm.size), np.int64)
 
 
 def _among(near: tuple[int, ...]) -> Callable[[View], None]:

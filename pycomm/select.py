@@ -117,7 +117,7 @@ class Selector:
         Args:
             nbytes: that the rank with the most sends, or receives, as far as all ranks know it alike.
         """
-        key = "alltoallv", _step(nbytes), None
+        key = "alltoallv", 1 << nbytes.bit_length(), None  # powers of two: what is sent differs from call to call
         with self._lock:
             if key not in self._chosen:
                 priced = self._priced("alltoall", key[1], [Choice(name, 1, 1) for name in self._told()])
@@ -137,9 +137,7 @@ class Selector:
         """Return what it costs to give all counts to all ranks of an outermost group; see `pycomm.passing`."""
         near = max(map(leaves, self._machine.groups), key=len)
         among = self._machine.among({rank: place for place, rank in enumerate(near)})
-        return selector_of(among)._model.seconds(
-            "allgather", Choice("bruck", 1, 1), 8 * self._machine.size * len(near)
-        )
+        return selector_of(among)._model.seconds("allgather", Choice("bruck", 1, 1), 8 * self._machine.size * len(near))
 
     def named(self, collective: str) -> str | None:
         """Return what PYCOMM_ALGO says of a collective."""

@@ -7,6 +7,7 @@ import pytest
 from conformance import TRANSPORTS, on_processes, on_ranks
 
 import pycomm
+from pycomm.machine import Machine
 
 SIZES = (1, 2, 3, 5, 8, 13)
 
@@ -232,6 +233,26 @@ def test_alltoallv_by_way_of_near_ranks_of_any_type_and_in_slices(dtype: str) ->
         np.testing.assert_array_equal(got, wanted.astype(kind))
 
     on_ranks("shm", 5, rank)
+
+
+def test_what_is_chosen_follows_from_what_the_rank_with_most_sends() -> None:
+    """All ranks choose alike, although some of them send nothing; and they choose anew when that changes."""
+
+    def rank(comm: pycomm.Comm) -> list[str]:
+        comm.settle(Machine(((0, 1), (2, 3)), (2, 2)))
+        used = []
+        for each in (1, 1, 1, 1_000_000, 1):  # they agree after 1, 2 and 4 calls
+            out = [each if comm.rank == 3 else 0] * 4
+            into = [0, 0, 0, each]
+            got = np.empty(each, np.int32)
+            own = np.concatenate([block(comm.rank, t, n) for t, n in enumerate(out)])
+            comm.Alltoallv([own, out], [got, into])
+            np.testing.assert_array_equal(got, block(3, comm.rank, each))
+            used.append([record["algorithm"] for record in comm.trace() if record["collective"] == "alltoall"][-1])
+        assert used[:3] == ["hierarchical"] * 3 and used[3] in ("direct", "pairwise") and used[4] == used[3]
+        return used
+
+    assert len({tuple(used) for used in on_ranks("shm", 4, rank)}) == 1
 
 
 def test_groups_may_change_between_two_alltoallvs() -> None:

@@ -10,6 +10,7 @@ from pycomm.candidates import MOST_SLICES, Choice, algorithms, candidates
 from pycomm.contract import CONTRACTS
 from pycomm.errors import InvalidArgument
 from pycomm.machine import Machine, one_host
+from pycomm.network import Network
 from pycomm.predict import Predictor
 from pycomm.select import Selector
 from pycomm.table import Override, Residual, Table
@@ -84,6 +85,24 @@ def test_candidates_are_verified_and_fit_the_machine() -> None:
         assert len(set(ways)) == len(ways)
         assert all(1 <= way.window <= way.slices <= MOST_SLICES for way in ways)
         assert all(Choice(way.algorithm, 1, 1) in ways for way in ways)
+
+
+def test_uneven_blocks_go_by_way_of_near_ranks_where_they_are_short() -> None:
+    network = Network((1.25e9,) * 4, 20e-6, (tuple(range(4)),))
+    four_hosts = Machine(tuple(tuple(range(4 * h, 4 * h + 4)) for h in range(4)), (4,) * 4, network=network)
+    selector = Selector(four_hosts)
+    assert selector.passes
+    assert selector.choose_passing(16 * 8) == "hierarchical"
+    assert selector.choose_passing(16 << 20) in algorithms("alltoall", four_hosts, uneven=True)
+    assert selector.choose("alltoall", 0, uneven=True).algorithm != "hierarchical"  # whose ranks are told nothing
+    for machine in (one_host(4, 4), Machine(((0,), (1,)), (1, 1)), one_host(3, 4, shared=False)):
+        assert not Selector(machine).passes
+
+
+def test_what_ranks_tell_each_other_costs() -> None:
+    prices = {"direct": 1.0, "pairwise": 1.0, "hierarchical": 1.0 - 1e-7}
+    assert Selector(TWO_HOSTS, Stub(**prices)).choose_passing(8) == "direct"
+    assert Selector(TWO_HOSTS, Stub(**prices | {"hierarchical": 0.5})).choose_passing(8) == "hierarchical"
 
 
 @pytest.mark.parametrize("collective", CONTRACTS)
