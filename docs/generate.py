@@ -34,7 +34,9 @@ from the schedules themselves:
 - *traffic*: the same of all ranks together.
 
 *uneven*: whether blocks may differ in length where a rank knows only its own; *told*: if the other ranks of its group
-tell it theirs, as they do in `Alltoallv`. Hierarchical algorithms are made of others (`hierarchical(direct, ring)`: direct within a host, a ring across hosts); here they run on {groups}.
+tell it theirs, as they do in `Alltoallv`. Hierarchical algorithms are made of others (`hierarchical(direct, ring)`:
+direct within a host, a ring across hosts); here they run on
+{groups}.
 
 `pycomm show NAME --collective C -n P` draws any of them, `pycomm show NAME --rank R` tells one rank's part in words,
 and [CONTRIBUTING.md](../CONTRIBUTING.md) says how to write one.

@@ -24,7 +24,7 @@ _OFTEN = 64  # calls, after which ranks agree anew on how much they send; before
 class _Way(NamedTuple):
     """What is the same in all calls by one algorithm within the same groups."""
 
-    tell: Callable[[View], None] | None  # the exchange of lengths; None: nobody passes anything on
+    tell: Prepared | None  # the exchange of counts; None: nobody passes anything on
     sources: npt.NDArray[np.intp]  # of the blocks that this rank passes on,
     targets: npt.NDArray[np.intp]  # in the order in which the core wants their lengths
 
@@ -45,8 +45,8 @@ class Passing:
     def __init__(self, comm: Comm) -> None:
         self._comm = comm
         self._ways: dict[Any, _Way] = {}
-        self._tells: dict[Any, Callable[[View], None]] = {}
-        self._rows = np.empty((0, 0), np.int64)
+        self._tells: dict[Any, Prepared] = {}
+        self._rows = np.empty(0, np.int64)  # everybody's counts, of which only those of near ranks are used
         self._calls = self._most = self._agreed = 0
 
     def ready(self, prepared: Prepared) -> Prepared:
@@ -92,8 +92,7 @@ class Passing:
             if nested and isinstance(nested[0], tuple):
                 if groups not in self._tells:
                     near = next(leaves(group) for group in nested if comm.rank in leaves(group))
-                    tell = self._tells[groups] = _among(near)
-                    comm._know("allgather", tell, emit(tell, "allgather", size=comm.size, rank=comm.rank).lower())
+                    self._tells[groups] = self._telling(_among(near))
                 tell = self._tells[groups]
             self._ways[algorithm, groups] = _Way(tell, *np.divmod(passed, comm.size))
         return self._ways[algorithm, groups]
@@ -102,12 +101,20 @@ class Passing:
         """Return the length of each block that this rank passes on; and a 0, so that there is one."""
         lengths = np.zeros(len(way.sources) + 1, np.int64)
         if way.tell is not None:
-            if not self._rows.size:
-                self._rows = np.empty((self._comm.size, self._comm.size), np.int64)  # only those of near ranks are used
             own = self._counts(call, call.in_counts)
-            self._comm.Allgather(own, self._rows, algorithm=way.tell, timeout=call.timeout or None)
-            lengths[:-1] = self._rows[way.sources, way.targets]
+            setattr(way.tell.call, "in", ffi.from_buffer(own))
+            way.tell.call.timeout = call.timeout
+            self._comm._run(way.tell._replace(keep=[own, way.tell.keep]))
+            lengths[:-1] = self._rows.reshape(self._comm.size, -1)[way.sources, way.targets]
         return lengths
+
+    def _telling(self, tell: Callable[[View], None]) -> Prepared:
+        """Return an all-gather of counts, whose input is still to be given."""
+        comm = self._comm
+        if not self._rows.size:
+            self._rows = np.empty(comm.size * comm.size, np.int64)
+        comm._know("allgather", tell, emit(tell, "allgather", size=comm.size, rank=comm.rank).lower())
+        return comm._prepare("allgather", np.zeros(comm.size, np.int64), self._rows, comm.size, {"algorithm": tell})
 
     def _counts(self, call: Any, counts: Any) -> npt.NDArray[np.int64]:
         if counts == ffi.NULL:  # this side's blocks are equal
