@@ -138,7 +138,7 @@ PCM_API void pcm_world_destroy(pcm_world *world);
 PCM_API int pcm_world_address(pcm_world *world, void *address, size_t *bytes);
 /* Tells where a peer is: the bytes that its pcm_world_address gave. Needed before the first message to it. */
 PCM_API int pcm_world_set_peer(pcm_world *world, int rank, const void *address, size_t bytes);
-/* How many ranks share this host's processors, which decides how long waiting may spin; until told: all of them. */
+/* How many ranks share this one's processors, which decides how long waiting may spin; until told: all of them. */
 PCM_API void pcm_world_set_local_ranks(pcm_world *world, int ranks);
 /* A trusted control plane says that a rank has died: every operation that involves it fails with PCM_ERR_PEER_LOST. */
 PCM_API void pcm_world_peer_lost(pcm_world *world, int rank, const char *why);

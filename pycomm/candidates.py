@@ -62,11 +62,10 @@ def algorithms(collective: str, machine: Machine, *, uneven: bool = False, told:
 
     Args:
         collective: e.g. "allreduce".
-        machine: with one host, or one rank a host, algorithms for groups of near ranks are left out.
+        machine: if no ranks are nearer to each other than to others, algorithms for groups of near ranks are left out.
         uneven: whether blocks may differ in length.
         told: whether ranks tell those of their group how long the blocks are that these pass on.
     """
-    grouped = len(machine.hosts) > 1 and any(len(ranks) > 1 for ranks in machine.hosts)
     all_know = collective in ("allgather", "reduce_scatter")  # the length of every block
     found = [
         entry.name
@@ -74,19 +73,19 @@ def algorithms(collective: str, machine: Machine, *, uneven: bool = False, told:
         if entry.collective == collective
         and entry.shipped
         and machine.size <= (entry.most or machine.size)
-        and (grouped or not entry.grouped)
+        and (machine.grouped or not entry.grouped)
         and (not uneven or entry.uneven or all_know or (told and entry.grouped))
     ]
-    return found if uneven else [*found, *_composed(collective, machine, grouped)]
+    return found if uneven else [*found, *_composed(collective, machine)]
 
 
-def _composed(collective: str, machine: Machine, grouped: bool) -> list[str]:
+def _composed(collective: str, machine: Machine) -> list[str]:
     """Return the names of what is made for the network: other algorithms across hosts, shards in unequal shares."""
-    network = machine.network
+    network, grouped = machine.network, machine.grouped
     if network is None:
         return []
     within, across = ACROSS.get(collective, ("", ()))
-    inner = f"{within}, " * (2 if len(network.sites) > 1 else 1)  # within hosts, and within sites
+    inner = f"{within}, " * (machine.levels - 1)  # within hosts, and within sites
     names = [f"hierarchical({inner}{name})" for name in across] if grouped else []
     if collective == "allreduce" and network.uneven and len(network.sites) == 1 and len(machine.hosts) <= MOST_SHARED:
         rates = network.rates if grouped else [network.rates[machine.host_of(rank)] for rank in range(machine.size)]

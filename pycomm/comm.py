@@ -65,7 +65,8 @@ class Comm(Handle):
     Attributes:
         rank: this process's number in the group.
         size: how many ranks.
-        groups: ranks that are near each other (nested lists), for hierarchical algorithms; at first, those of one host.
+        groups: ranks that are near each other (nested lists), for hierarchical algorithms; at first, those of one host,
+            in it of a socket, memory node or cache that they are bound to, and beyond it of a site.
         machine: what all ranks know of each other's places, by which algorithms are chosen.
     """
 

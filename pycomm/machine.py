@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .network import Network
+from .places import ANYWHERE, Place
 from .registry import Groups
 from .table import Table
 
@@ -24,6 +25,7 @@ class Machine:
         table: what was learnt on such a machine.
         name: of a described machine; "" for one that ranks run on.
         network: what is between the hosts; None: nobody measured it, or there is one host only.
+        places: of each rank, on its host; empty: nobody knows.
     """
 
     hosts: tuple[tuple[int, ...], ...]
@@ -32,6 +34,7 @@ class Machine:
     table: Table = field(default_factory=Table)
     name: str = ""
     network: Network | None = None
+    places: tuple[Place, ...] = ()
 
     @property
     def size(self) -> int:
@@ -52,11 +55,33 @@ class Machine:
         """Return the number of a rank's host."""
         return next(number for number, ranks in enumerate(self.hosts) if rank in ranks)
 
-    @property
+    @functools.cached_property
     def groups(self) -> Groups:
-        """Ranks that are near each other, nested: those of a host; where there are several sites, those of a site."""
+        """Ranks that are near each other, nested: those of a host; where there are several sites, those of a site.
+
+        Within a host they are as in `near`.
+        """
         sites = self.network.sites if self.network else ()
-        return tuple(tuple(self.hosts[host] for host in site) for site in sites) if len(sites) > 1 else self.hosts
+        return tuple(tuple(self.near[host] for host in site) for site in sites) if len(sites) > 1 else self.near
+
+    @functools.cached_property
+    def near(self) -> tuple[Groups, ...]:
+        """The ranks of each host, nested: those of a socket, a memory node, a last-level cache.
+
+        That is where all are bound, to several of these, and some have one in common.
+        """
+        return tuple(_nested(ranks, self.places) for ranks in self.hosts)
+
+    @functools.cached_property
+    def levels(self) -> int:
+        """How many levels there are at which some ranks are nearer to each other than to others, and the last one."""
+        return _height(self.groups) - (len(self.hosts) == 1)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether some ranks are nearer to each other than to others."""
+        alone = all(len(ranks) == 1 for ranks in self.hosts)
+        return self.levels > 1 and not alone
 
     @functools.cached_property
     def transport(self) -> str:
@@ -77,7 +102,8 @@ class Machine:
                 for number, (ranks, count) in enumerate(zip(self.hosts, self.processors, strict=True))]  # fmt: skip
         hosts, processors, numbers = zip(*sorted(one for one in kept if one[0]), strict=True)
         network = self.network.among(numbers) if self.network and len(hosts) > 1 else None
-        return replace(self, hosts=hosts, processors=processors, network=network)
+        bound = tuple(self.places[rank] for rank in sorted(places, key=places.__getitem__)) if self.places else ()
+        return replace(self, hosts=hosts, processors=processors, network=network, places=bound)
 
 
 def one_host(size: int, processors: int | None = None, *, shared: bool = True, table: Table | None = None) -> Machine:
@@ -92,12 +118,15 @@ def one_host(size: int, processors: int | None = None, *, shared: bool = True, t
     return Machine((tuple(range(size)),), (count,), shared, table or Table())
 
 
-def by_host(names: Sequence[bytes], processors: Sequence[int], *, shared: bool, table: Table) -> Machine:
+def by_host(
+    names: Sequence[bytes], processors: Sequence[int], places: Sequence[Place], *, shared: bool, table: Table
+) -> Machine:
     """Return the machine of ranks that tell the name of their host, and which of its processors they may use.
 
     Args:
         names: one a rank.
         processors: bit k of a rank's number says that it may use processor k; ranks may be bound to different ones.
+        places: of each rank, on its host.
         shared, table: see Machine.
     """
     ranks: dict[bytes, list[int]] = {}
@@ -105,4 +134,19 @@ def by_host(names: Sequence[bytes], processors: Sequence[int], *, shared: bool, 
         ranks.setdefault(name, []).append(rank)
     hosts = tuple(map(tuple, ranks.values()))
     counts = (functools.reduce(operator.or_, (processors[r] for r in ranks)).bit_count() for ranks in hosts)
-    return Machine(hosts, tuple(counts), shared, table)
+    return Machine(hosts, tuple(counts), shared, table, places=tuple(places))
+
+
+def _nested(ranks: tuple[int, ...], places: Sequence[Place]) -> Groups:
+    """Return the ranks of a host in groups, at each level that parts them and at which some stay together."""
+    for level in range(len(Place._fields) if places else 0):
+        parts: dict[int, list[int]] = {}
+        for rank in ranks:
+            parts.setdefault(places[rank][level], []).append(rank)
+        if ANYWHERE not in parts and 1 < len(parts) < len(ranks):
+            return tuple(_nested(tuple(part), places) for part in parts.values())
+    return ranks
+
+
+def _height(groups: Groups) -> int:
+    return 1 + max(_height(group) if isinstance(group, tuple) else 0 for group in groups)

@@ -11,6 +11,7 @@ from . import costs, simulate
 from .candidates import Choice
 from .machine import Machine
 from .network import Network
+from .registry import Groups
 from .schedule import SEND
 from .topology import Topology, flat
 from .topology.model import Ids, Links
@@ -142,7 +143,7 @@ def topology_of(machine: Machine, *, priced: float = 0.0, inside: float = np.inf
         return _linked(machine, machine.network, host, priced, min(inside, _ENDLESS))
     return replace(
         flat(machine.size, bandwidth=inside, latency=0.0, name="this machine"),
-        groups=machine.hosts, host=host, period=_period(machine),
+        groups=machine.groups, host=host, period=_period(machine),
     )  # fmt: skip
 
 
@@ -161,7 +162,7 @@ def _linked(machine: Machine, network: Network, host: Ids, priced: float, inside
     if nsites > 1:
         rate[sites:] = network.far_rates
         latency[sites:] = max(0.0, network.far_latency - network.latency) / 2
-    period = size if network.uneven or nsites > 1 else _period(machine)
+    period = size if network.uneven else _period(machine)
     kind = np.repeat(np.array([0, 1, 2], np.uint8), [size, nhosts, below - sites])
     child = np.arange(below, dtype=np.int32)  # and the number of its link up
     ends = child, parent[:-1]
@@ -183,11 +184,19 @@ def _even(machine: Machine) -> Machine:
         return machine
     each = max(1, round(size / hosts))
     rows = tuple(tuple(range(first, first + each)) for first in range(0, hosts * each, each))
-    return replace(machine, hosts=rows, processors=(min(machine.processors),) * hosts)
+    return replace(machine, hosts=rows, processors=(min(machine.processors),) * hosts, places=())
 
 
 def _period(machine: Machine) -> int:
     """Return by how much ranks can be shifted without changing who is near whom; those of a host share processors."""
     each = len(machine.hosts[0])
     rows = tuple(tuple(range(first, first + each)) for first in range(0, machine.size, each))
-    return each if machine.hosts == rows and len(set(machine.processors)) == 1 else machine.size
+    alike = machine.hosts == rows and len(set(machine.processors)) == 1
+    if machine.network is not None and len(machine.network.sites) > 1:
+        return machine.size
+    first = machine.groups[0]
+    return each if alike and all(g == _further(first, h * each) for h, g in enumerate(machine.groups)) else machine.size
+
+
+def _further(group: Groups, by: int) -> Groups:
+    return tuple(_further(member, by) if isinstance(member, tuple) else member + by for member in group)

@@ -109,7 +109,7 @@ class Selector:
     @functools.cached_property
     def passes(self) -> bool:
         """Whether some algorithm leads an uneven all-to-all through other ranks of a host."""
-        return self._told() != algorithms("alltoall", self._machine, uneven=True)
+        return len(self._machine.hosts) > 1 and self._told() != algorithms("alltoall", self._machine, uneven=True)
 
     def choose_passing(self, nbytes: int) -> str:
         """Return the algorithm for an uneven all-to-all in which ranks tell near ones what these pass on.
@@ -197,7 +197,8 @@ _selectors: dict[object, Selector] = {}  # the latest ones, by what all that mat
 
 def selector_of(machine: Machine) -> Selector:
     """Return the selector of a machine, the same for all communicators on machines that are alike."""
-    key = machine.hosts, machine.processors, machine.shared, machine.name, machine.table.digest, machine.network
+    places = machine.hosts, machine.groups, machine.processors, machine.shared, machine.network
+    key = *places, machine.name, machine.table.digest
     found = _selectors.pop(key, None) or Selector(machine)
     _selectors[key] = found
     while len(_selectors) > _MOST_SELECTORS:

@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +20,14 @@ from .comm import Comm
 from .environment import join
 from .errors import InvalidArgument, PycommError
 from .machine import Machine, by_host
+from .places import SYS, Place, place_of
 from .rendezvous import Rendezvous
 from .world import World
 
 _HOST_BYTES = 16
 _PROCESSORS_BYTES = 128  # a bit for each processor of a host that a rank may use
-# What ranks tell of themselves: their host, the processors, the bytes of the address that follows.
-_FACTS = struct.Struct(f"<{_HOST_BYTES}s{_PROCESSORS_BYTES}sI")
+# What ranks tell of themselves: their host, the processors, their place on it, the bytes of the address that follows.
+_FACTS = struct.Struct(f"<{_HOST_BYTES}s{_PROCESSORS_BYTES}s{len(Place._fields)}iI")
 _MOST_TABLE = 1 << 19  # bytes, packed: all ranks get it by way of the hub
 WORLD = 1  # id of the communicator of all ranks
 
@@ -127,15 +128,17 @@ def assemble(
     if knobs.DEBUG.value() in ("INFO", "TRACE"):
         world.at_close(functools.partial(_tell_rails, world))
     address = world.address()
-    own = _FACTS.pack(_host(), _processors(), len(address)) + address
+    allowed = os.sched_getaffinity(0)
+    own = _FACTS.pack(_host(), _bits(allowed), *place_of(allowed, SYS), len(address)) + address
     blobs = exchange(own if rank else own + _packed_table())
     facts = [_FACTS.unpack_from(blob) for blob in blobs]
-    ends = [_FACTS.size + length for _, _, length in facts]
+    ends = [_FACTS.size + fact[-1] for fact in facts]
     world.set_peers([blob[_FACTS.size : end] for blob, end in zip(blobs, ends, strict=True)])
-    hosts, processors, _ = zip(*facts, strict=True)
-    allowed = [int.from_bytes(bits, "little") for bits in processors]
-    machine = by_host(hosts, allowed, shared="shm" in names, table=_unpacked_table(blobs[0][ends[0] :]))
-    world.set_local_ranks(next(len(host) for host in machine.hosts if rank in host))
+    hosts, places = [fact[0] for fact in facts], [Place(*fact[2:-1]) for fact in facts]
+    processors = [int.from_bytes(fact[1], "little") for fact in facts]
+    machine = by_host(hosts, processors, places, shared="shm" in names, table=_unpacked_table(blobs[0][ends[0] :]))
+    mates = next(host for host in machine.hosts if rank in host)
+    world.set_local_ranks(sum(bool(processors[rank] & processors[mate]) for mate in mates))
     return Joined(world, machine)
 
 
@@ -156,8 +159,8 @@ def _tell_rails(world: World) -> None:
         )
 
 
-def _processors() -> bytes:
-    bits = sum(1 << number % (8 * _PROCESSORS_BYTES) for number in os.sched_getaffinity(0))
+def _bits(processors: Iterable[int]) -> bytes:
+    bits = sum(1 << number % (8 * _PROCESSORS_BYTES) for number in processors)
     return bits.to_bytes(_PROCESSORS_BYTES, "little")
 
 

@@ -73,12 +73,17 @@ def _discovered() -> Topology | None:
     said = _gathered(comm, "\n".join(this_host().lines()))
     if comm.rank:
         return None
-    for ranks in comm.machine.hosts:
+    for ranks, near in zip(comm.machine.hosts, comm.machine.near, strict=True):
         print(said[ranks[0]])
-        print(f"  ranks {', '.join(map(str, ranks))}")
+        print(f"  ranks {_said(near)}")
     if comm.machine.network is not None:
         print("\n".join(comm.machine.network.lines()))
     return topology_of(comm.machine) if comm.size > 1 else None
+
+
+def _said(group: Any) -> str:
+    """Return nested ranks as "0, 1", or "(0, 1), (2, 3)" where some are nearer to each other."""
+    return ", ".join(f"({_said(member)})" if isinstance(member, tuple) else str(member) for member in group)
 
 
 def _gathered(comm: Comm, text: str) -> list[str]:

@@ -72,7 +72,7 @@ class World:
             check(lib.pcm_world_set_peer(self.live(), rank, address, len(address)))
 
     def set_local_ranks(self, ranks: int) -> None:
-        """Tell how many ranks share this host's processors, which decides how long waiting spins."""
+        """Tell how many ranks share this one's processors, itself included, which decides how long waiting spins."""
         lib.pcm_world_set_local_ranks(self.live(), ranks)
 
     def peer_lost(self, rank: int, why: str) -> None:

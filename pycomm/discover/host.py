@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..interfaces import addresses_of
-
-_SYS = Path("/sys")
+from ..places import SYS, last_cache, number, read_processors, text
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,15 @@ class Host:
             yield f"  {card.name}: {rate}{near}; {', '.join(card.addresses) or 'no address'}"
 
 
-def this_host(root: Path = _SYS) -> Host:
+def this_host(root: Path = SYS) -> Host:
     """Return what this host is made of; what sysfs (at `root`) does not tell is one socket, node or cache with all."""
     cpus = [path for path in (root / "devices/system/cpu").glob("cpu[0-9]*") if (path / "topology").is_dir()]
     everything = frozenset(int(path.name[3:]) for path in cpus)
     sockets = _distinct(path / "topology/package_cpus_list" for path in cpus)
-    caches = [max(path.glob("cache/index[0-9]*"), key=_level) for path in cpus if list(path.glob("cache/index[0-9]*"))]
+    caches = [cache for cache in map(last_cache, cpus) if cache]
     complexes = _distinct(path / "shared_cpu_list" for path in caches)
     nodes = _distinct((root / "devices/system/node").glob("node[0-9]*/cpulist"))
-    size = _text(caches[0] / "size") if caches else ""
+    size = text(caches[0] / "size") if caches else ""
     return Host(
         socket.gethostname(), sockets or (everything,), nodes or (everything,), complexes or (everything,),
         int(size.rstrip("K")) << 10 if size else 0, tuple(_cards(root)),
@@ -79,11 +78,11 @@ def say_processors(processors: frozenset[int]) -> str:
     """Return a set of processors as the kernel writes it: "0-3,8"."""
     ordered = sorted(processors)
     runs: list[list[int]] = []
-    for number in ordered:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
+    for one in ordered:
+        if runs and one == runs[-1][1] + 1:
+            runs[-1][1] = one
         else:
-            runs.append([number, number])
+            runs.append([one, one])
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
@@ -92,7 +91,7 @@ def _cards(root: Path) -> Iterator[Card]:
         place = root / "class/net" / name
         if name == "lo" or not addresses:
             continue
-        speed, node = _number(place / "speed"), _number(place / "device/numa_node")
+        speed, node = number(place / "speed"), number(place / "device/numa_node")
         yield Card(
             name, speed * 1e6 / 8 if speed and speed > 0 else None, tuple(addresses),
             node if node is not None and node >= 0 else None,
@@ -100,27 +99,5 @@ def _cards(root: Path) -> Iterator[Card]:
 
 
 def _distinct(files: Iterator[Path]) -> tuple[frozenset[int], ...]:
-    found = {_processors(_text(file)) for file in files} - {frozenset()}
+    found = {read_processors(text(file)) for file in files} - {frozenset()}
     return tuple(sorted(found, key=min))
-
-
-def _processors(text: str) -> frozenset[int]:
-    """Read "0-3,8"."""
-    pairs = [part.partition("-") for part in text.split(",") if part]
-    return frozenset(n for first, _, last in pairs for n in range(int(first), int(last or first) + 1))
-
-
-def _level(cache: Path) -> int:
-    return _number(cache / "level") or 0
-
-
-def _number(file: Path) -> int | None:
-    text = _text(file)
-    return int(text) if text.lstrip("-").isdigit() else None
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text().strip()
-    except OSError:  # not there, or (speed) the interface is down
-        return ""
