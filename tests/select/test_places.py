@@ -1,4 +1,4 @@
-"""Ranks that are bound to sockets, memory nodes and caches of a host: what they tell, the groups, and what runs on them."""
+"""Ranks bound to sockets, memory nodes and caches of a host: what they tell, the groups, and what runs on them."""
 
 import os
 from fractions import Fraction
