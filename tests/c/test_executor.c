@@ -79,8 +79,8 @@ static void run(int ranks, void (*work)(struct rank *))
 
 struct pen {
     struct pcm_step steps[8 * MOST_RANKS];
-    int32_t in_at[2 * MOST_RANKS], out_at[2 * MOST_RANKS];
-    uint32_t like[2 * MOST_RANKS], n;
+    int32_t in_at[2 * MOST_RANKS], out_at[2 * MOST_RANKS], passed_at[2 * MOST_RANKS];
+    uint32_t like[2 * MOST_RANKS], n, passed; /* passed: blocks that go on, the first chunks */
 };
 
 static void write_step(struct pen *pen, uint8_t kind, int peer, int chunk)
@@ -96,7 +96,10 @@ static void end_round(struct pen *pen)
 
 static pcm_schedule *finish(struct pen *pen, const char *name, uint32_t chunks, uint32_t in, uint32_t out, uint32_t cut)
 {
-    for (uint32_t c = 0; c < chunks; c++) pen->like[c] = c;
+    for (uint32_t c = 0; c < chunks; c++) {
+        pen->like[c] = c < pen->passed ? pen->passed : c;
+        pen->passed_at[c] = c < pen->passed ? (int32_t)c : -1;
+    }
     struct pcm_schedule_desc desc = {.name = name,
                                      .steps = pen->steps,
                                      .nsteps = pen->n,
@@ -106,7 +109,9 @@ static pcm_schedule *finish(struct pen *pen, const char *name, uint32_t chunks, 
                                      .like = pen->like,
                                      .in_blocks = in,
                                      .out_blocks = out,
-                                     .cut = cut};
+                                     .cut = cut,
+                                     .passed_at = pen->passed ? pen->passed_at : NULL,
+                                     .passed_blocks = pen->passed};
     pcm_schedule *schedule = NULL;
     EXPECT(!pcm_schedule_create(&desc, &schedule), "%s: %s", name, pcm_last_error()->text);
     return schedule;
@@ -145,6 +150,26 @@ static pcm_schedule *chain_broadcast(int rank)
     if (rank) write_step(&pen, PCM_STEP_RECV, rank - 1, 0), end_round(&pen);
     if (rank + 1 < size) write_step(&pen, PCM_STEP_SEND, rank + 1, 0), end_round(&pen);
     return finish(&pen, "chain", 1, rank == 0, 1, 1);
+}
+
+static void write_message(struct pen *pen, uint8_t kind, int peer, int chunks)
+{
+    for (int c = 0; c < chunks; c++) {
+        write_step(pen, kind, peer, c);
+        if (c + 1 < chunks) pen->steps[pen->n - 1].flags |= PCM_FLAG_MORE;
+    }
+    end_round(pen);
+}
+
+/* Every rank adds its block to those that come and passes all on, up to the last rank. */
+static pcm_schedule *chain_gather(int rank)
+{
+    bool root = rank + 1 == size;
+    struct pen pen = {.passed = root ? 0 : (uint32_t)rank};
+    for (int b = 0; b <= rank; b++) pen.in_at[b] = b == rank ? 0 : -1, pen.out_at[b] = root ? b : -1;
+    write_message(&pen, PCM_STEP_RECV, rank - 1, rank);
+    if (!root) write_message(&pen, PCM_STEP_SEND, rank + 1, rank + 1);
+    return finish(&pen, "chain", (uint32_t)rank + 1, 1, root ? (uint32_t)size : 0, 1);
 }
 
 static pcm_schedule *direct_alltoall(int rank)
@@ -251,6 +276,41 @@ static void collectives(struct rank *r)
     }
     pcm_schedule_release(ring), pcm_schedule_release(chain), pcm_schedule_release(direct),
         pcm_schedule_release(doubling);
+}
+
+/* Blocks of other ranks go on, whose lengths the call tells. */
+static void passing(struct rank *r)
+{
+    bool root = r->rank + 1 == size;
+    pcm_schedule *chain = chain_gather(r->rank);
+    for (int k = 0; k < COUNTS; k++) {
+        uint64_t lengths[MOST_RANKS], total = 0;
+        for (int b = 0; b < size; b++) total += lengths[b] = (uint64_t)(b + k) % 3 * counts[k] / 2;
+        int32_t *in = input(r->rank, lengths[r->rank]), *out = malloc((total + 1) * sizeof *out);
+        struct pcm_call call = {.collective = PCM_GATHER,
+                                .dtype = PCM_INT32,
+                                .root = size - 1,
+                                .in = in,
+                                .out = root ? out : NULL,
+                                .in_counts = &lengths[r->rank],
+                                .out_counts = root ? lengths : NULL};
+        int rc = PCM_ERR_ARGUMENT;
+        if (r->rank && !root) rc = call_now(r->comm, &call, chain, 1, 1);
+        EXPECT(rc == PCM_ERR_ARGUMENT, "%s: lengths that nobody tells: %d", transport, rc);
+        call.passed_counts = lengths;
+        pcm_request *request = NULL;
+        rc = k % 2 ? call_now(r->comm, &call, chain, 1, 1) : start(r->comm, &call, chain, 1, 1, &request);
+        if (request) {
+            memset(&call, 0, sizeof call); /* the counts were copied */
+            rc = pcm_wait(request, -1, NULL);
+        }
+        bool right = !rc;
+        for (uint64_t at = 0, b = 0; root && b < (uint64_t)size; at += lengths[b++])
+            for (uint64_t i = 0; i < lengths[b]; i++) right &= out[at + i] == given((int)b, i);
+        EXPECT(right, "%s: gather by a chain of %d ranks: %d", transport, size, rc);
+        free(in), free(out);
+    }
+    pcm_schedule_release(chain);
 }
 
 /* More operations than lanes, collected from the last to the first, with and without anybody waiting. */
@@ -490,6 +550,7 @@ int main(int argc, char **argv)
         transport = argc > 1 ? argv[t + 1] : all[t];
         for (int s = 0; s < 5; s++) run(sizes[s], collectives);
         for (int s = 0; s < 4; s++) run(sizes[s], many_at_once);
+        for (int s = 0; s < 5; s++) run(sizes[s], passing);
         run(1, messages), run(2, messages), run(3, messages);
         run(2, several_threads);
         run(2, aborted), run(2, late), run(2, disagreeing), run(4, disagreeing), run(2, freed);
