@@ -394,7 +394,7 @@ class Comm(Handle):
         if how.get("algorithm") == "bruck":
             self._alltoallv_padded(sendbuf, recvbuf, how)
         else:
-            self._run(self._alltoallv(sendbuf, recvbuf, how))
+            self._run(self._passing.ready(self._alltoallv(sendbuf, recvbuf, how)))
 
     def Ialltoallv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
         """Start an Alltoallv."""
@@ -634,8 +634,6 @@ class Comm(Handle):
 
     def _run(self, prepared: Prepared) -> None:
         """Run a call to its end."""
-        if prepared.uneven and prepared.collective == "alltoall":
-            prepared = self._passing.ready(prepared)
         try:
             status = lib.pcm_run(self._handle, prepared.call, _TURN)
             if status == _NO_PLAN:

@@ -114,6 +114,10 @@ class Pointers:
         """Return how a call is run."""
         return self.comm._choose(prepared)
 
+    def ready(self, prepared: Prepared) -> Prepared:
+        """Return an uneven all-to-all that may go by way of near ranks, if all ranks make it ready and then run it."""
+        return self.comm._passing.ready(prepared)
+
     def run(self, prepared: Prepared) -> None:
         """Run a call to its end."""
         self.comm._run(prepared)

@@ -55,7 +55,8 @@ class Exchange:
         width = own.size(1) * per_element
         target = Side(out.data_ptr(), [n * width for n in got], [n * width for n in at])
         source = apart(Side(own.data_ptr(), [n * width for n in sent]), target)
-        self._pointers.run(self._pointers.prepare("alltoall", source, target, 0, dtype, (own, out)))
+        prepared = self._pointers.prepare("alltoall", source, target, 0, dtype, (own, out))
+        self._pointers.run(self._pointers.ready(prepared))
 
     def _equal(self, name: str, code: int, own: Tensor, length: int, count: int) -> Any:
         out = torch.empty(length, dtype=torch.int64)
