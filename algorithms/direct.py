@@ -80,7 +80,7 @@ add_family(
 )
 
 
-@algorithm("allreduce", name="direct", cite=CITE, most=64)
+@algorithm("allreduce", name="direct", cite=CITE, most=16)
 def allreduce(v: View) -> None:
     """Send everything to everybody and add up in the order of the ranks: one round, (p-1) n bytes a rank."""
     parts = [0 if rank == v.rank else v.temp(like=0) for rank in range(v.size)]

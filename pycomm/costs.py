@@ -199,6 +199,13 @@ class Calibration:
         least = min(float(_by_use(k, in_use)) * min(k.pull, k.reduce, k.lend) * min(k.beside, 1.0) for k in kinds)
         return 1 / least
 
+    def least(self, messages: float, topology: Topology) -> float:
+        """Return seconds that so many messages among all ranks cannot beat: what they cost processors, were all busy."""
+        others = float(_others(topology, self.processors).min())
+        each = min(rates.send + rates.receive + 2 * rates.swap * others for rates in (self.near, self.far))
+        ranks = np.bincount(topology.host)
+        return messages * each / float(np.minimum(ranks, np.resize(self.processors, len(ranks))).sum())
+
     def call(self, collective: str, nbytes: float, topology: Topology) -> float:
         """Return the seconds of a call that are in no message."""
         others = float(_others(topology, self.processors).max())

@@ -46,16 +46,27 @@ class _Priced:
         call = self.bind(collective, choice, nbytes)
         return call.seconds() if self._terms is None else call.called(self._terms)
 
+    def least(self, collective: str, choice: Choice) -> float:
+        """Return what a call takes at least, whatever its size, by the number of its messages: found in no time."""
+        if self._terms is None:
+            return 0.0
+        what = self._messages(collective, choice.algorithm)
+        sends = int(np.count_nonzero(what.kind == SEND)) * (what.size // what.period)
+        return self._terms.least(sends * choice.slices, self._topology)
+
     def bind(self, collective: str, choice: Choice, nbytes: int) -> simulate.Bound:
         """Return what is simulated; arguments as for `seconds`."""
-        key = collective, choice.algorithm
-        if key not in self._traffic:
-            size, groups = self._topology.size, self._topology.groups
-            self._traffic[key] = traffic(choice.algorithm, collective, size=size, groups=groups)
-        what = self._traffic[key]
+        what = self._messages(collective, choice.algorithm)
         # Of links: where terms are known and no network, processors do all the work.
         contention = self._terms is None or (self._linked and _few(what, choice))
         return simulate.Bound(what, self._topology, nbytes, choice.slices, choice.window, contention=contention)
+
+    def _messages(self, collective: str, algorithm: str) -> Traffic:
+        key = collective, algorithm
+        if key not in self._traffic:
+            size, groups = self._topology.size, self._topology.groups
+            self._traffic[key] = traffic(algorithm, collective, size=size, groups=groups)
+        return self._traffic[key]
 
 
 def _few(what: Traffic, choice: Choice) -> bool:

@@ -43,6 +43,10 @@ class Model(Protocol):
         """Return what a call should take."""
         ...
 
+    def least(self, collective: str, choice: Choice) -> float:
+        """Return what `seconds` is not below; 0 if nothing is known without it."""
+        ...
+
     def bound(self, collective: str, nbytes: int) -> Bounded | None:
         """Return what no schedule can beat, if that is known."""
         ...
@@ -127,7 +131,7 @@ class Selector:
                     one if one.choice.algorithm in others else one._replace(seconds=one.seconds + telling)
                     for one in priced
                 ]
-                self._chosen[key] = _sorted(whole)[0].choice
+                self._chosen[key] = min(whole, key=_order).choice
             return self._chosen[key].algorithm
 
     def _told(self) -> list[str]:
@@ -167,8 +171,20 @@ class Selector:
                 alone = len(choices) == 1 or self._machine.size == 1
                 if self._machine.network is not None and len(choices) > _MANY:
                     choices = self._promising(collective, nbytes, choices)
-                self._chosen[key] = choices[0] if alone else self._priced(collective, nbytes, choices)[0].choice
+                self._chosen[key] = choices[0] if alone else self._first(collective, nbytes, choices)
             return self._chosen[key]
+
+    def _first(self, collective: str, nbytes: int, choices: list[Choice]) -> Choice:
+        """Return what `_priced` has first, without pricing what has too many messages for that.
+
+        Of hundreds of ranks those take seconds to price.
+        """
+        bounds = sorted((self._factor(collective, nbytes, c) * self._model.least(collective, c), c) for c in choices)
+        best: list[Candidate] = []
+        for bound, choice in bounds:
+            if not best or _rounded(bound) <= _rounded(best[0].seconds):
+                best = sorted([*best, *self._priced(collective, nbytes, [choice])], key=_order)[:1]
+        return best[0].choice
 
     def _promising(self, collective: str, nbytes: int, choices: list[Choice]) -> list[Choice]:
         """Return those of the algorithms that are fastest in a middle number of slices.
@@ -185,11 +201,23 @@ class Selector:
         return self._priced(collective, _UNEVEN * self._machine.size, choices)[0].choice.algorithm
 
     def _priced(self, collective: str, nbytes: int, choices: list[Choice]) -> list[Candidate]:
-        machine, found = self._machine, []
+        found = []
         for choice in choices:
-            factor = machine.table.factor(collective, choice.algorithm, machine.transport, machine.size, nbytes)
+            factor = self._factor(collective, nbytes, choice)
             found.append(Candidate(choice, factor * self._model.seconds(collective, choice, nbytes), factor))
-        return _sorted(found)
+        return sorted(found, key=_order)
+
+    def _factor(self, collective: str, nbytes: int, choice: Choice) -> float:
+        machine = self._machine
+        return machine.table.factor(collective, choice.algorithm, machine.transport, machine.size, nbytes)
+
+
+def _order(one: Candidate) -> tuple[float, Choice]:
+    return _rounded(one.seconds), one.choice
+
+
+def _rounded(seconds: float) -> float:
+    return float(f"{seconds:.4e}")
 
 
 _selectors: dict[object, Selector] = {}  # the latest ones, by what all that matters of their machines is
@@ -204,10 +232,6 @@ def selector_of(machine: Machine) -> Selector:
     while len(_selectors) > _MOST_SELECTORS:
         _selectors.pop(next(iter(_selectors)))
     return found
-
-
-def _sorted(priced: list[Candidate]) -> list[Candidate]:
-    return sorted(priced, key=lambda one: (float(f"{one.seconds:.4e}"), one.choice))
 
 
 def _step(nbytes: int) -> int:

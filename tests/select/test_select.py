@@ -30,6 +30,9 @@ class Stub:
         self.asked += 1
         return self.prices.get(choice.algorithm, 1.0) + choice.slices * 1e-6
 
+    def least(self, collective: str, choice: Choice) -> float:
+        return 0.0
+
     def bound(self, collective: str, nbytes: int) -> None:
         return None
 
@@ -112,6 +115,29 @@ def test_every_collective_has_a_choice_that_is_the_same_for_all_who_know_the_sam
         one, other = (Selector(one_host(size, 2)).choose(collective, 4096, uneven=uneven) for _ in range(2))
         assert one == other
         assert one.algorithm in algorithms(collective, one_host(size, 2), uneven=uneven)
+
+
+@pytest.mark.parametrize("machine", [one_host(24, 2), one_host(5, 8), TWO_HOSTS, one_host(12, 1, shared=False)], ids=str)
+@pytest.mark.parametrize("collective", ["allreduce", "broadcast", "alltoall", "barrier"])
+def test_what_is_not_simulated_could_not_have_won(machine: Machine, collective: str) -> None:
+    selector, model = Selector(machine), Predictor(machine)
+    for nbytes in (8, 1 << 16, 1 << 23) if collective != "barrier" else (0,):
+        for one in selector.ranked(collective, nbytes):
+            assert model.least(collective, one.choice) <= model.seconds(collective, one.choice, nbytes)
+        assert selector.choose(collective, nbytes) == selector.ranked(collective, nbytes)[0].choice
+
+
+def test_of_hundreds_of_ranks_what_sends_everything_to_everybody_is_not_simulated(monkeypatch) -> None:
+    priced: list[str] = []
+    seconds = Predictor.seconds
+
+    def noted(self: Predictor, collective: str, choice: Choice, nbytes: int) -> float:
+        priced.append(choice.algorithm)
+        return seconds(self, collective, choice, nbytes)
+
+    monkeypatch.setattr(Predictor, "seconds", noted)
+    Selector(one_host(256, 2)).choose("allreduce", 8)
+    assert priced and not {"ring", "two_shot", "pairwise"} & set(priced)
 
 
 @pytest.mark.parametrize("machine", [one_host(4, 2), one_host(3, 4, shared=False), TWO_HOSTS], ids=str)
