@@ -23,6 +23,8 @@ _RETRY = (10, 200)
 # hub.
 _REFUSALS_BELIEVED = 3
 _LINGER_MS = 1000
+# How long (s) the hub's rank, when it leaves, waits for others to hear of it.
+_GOODBYE = 1.0
 _EVENTS = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -184,6 +186,7 @@ class Control:
             # If the ranks have not met yet, this was the hub of an earlier rendezvous at the same address.
             self._joined = False
             if self._met:
+                self._dealer.send_multipart([b"bye"], zmq.NOBLOCK)  # for which the hub waits
                 self._become_deaf()
         elif kind != b"probe":
             self._met = self._met or kind == b"all"
@@ -214,7 +217,7 @@ class Control:
     def _finish(self) -> None:
         if self.hub:
             self.hub.turn()
-            self.hub.close()
+            self.hub.close(_GOODBYE)
             self.withdraw()
         if not self._deaf:
             self._close_dealer()

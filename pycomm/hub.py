@@ -14,7 +14,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import zmq
 from zmq.utils import z85
@@ -31,8 +31,10 @@ _PROBE_DELAYS = (0.0, 0.02, 0.1, 0.5)
 _UNTIL_SETTLED = 0.25
 # How long (s) a lost connection waits for the process's own end to be seen, which explains it better.
 _UNTIL_EXPLAINED = 0.3
-# How long (s) the end of a process waits for what it said last: the kernel tells of the end before the socket is read.
-_UNTIL_READ = 0.1
+# How long (s) the end of a process waits for the end of its connection, before which stands what it said last. The kernel
+# may tell of the process first, and seconds first where many ranks share processors; and of the connection never, where a
+# child of the process holds it.
+_UNTIL_READ = 1.0
 _LARGEST_MESSAGE = 1 << 20
 
 
@@ -49,6 +51,21 @@ class _Member:
 
     def __str__(self) -> str:
         return f"rank {self.rank} (pid {self.pid} on {self.host})"
+
+
+@dataclass(frozen=True)
+class _Suspicion:
+    """A rank that will be lost unless it turns out to have left.
+
+    Attributes:
+        due: when, on time.monotonic's clock.
+        why: what others will be told.
+        ended: whether it is its process that ended: then the end of its connection settles it.
+    """
+
+    due: float
+    why: str
+    ended: bool
 
 
 @dataclass
@@ -104,8 +121,7 @@ class Hub:
         self._node = host.node_identity()
         self._sessions: list[_Session] = []
         self._routes: dict[bytes, tuple[_Session, _Member]] = {}
-        # Ranks that will be lost unless they turn out to have left: when (time.monotonic()), and why.
-        self._suspects: dict[bytes, tuple[float, str]] = {}
+        self._suspects: dict[bytes, _Suspicion] = {}
         # Ranks' processes on this host, by descriptors (pidfd) that become readable when the process ends.
         self._watched: dict[int, _Member] = {}
         self._ends = select.epoll()
@@ -175,7 +191,7 @@ class Hub:
 
     def patience(self) -> float | None:
         """Return after how many seconds `turn` has work even if nothing becomes readable, None if never."""
-        due = [*(due for due, _ in self._suspects.values()), *self._probes[:1]]
+        due = [*(suspicion.due for suspicion in self._suspects.values()), *self._probes[:1]]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def turn(self) -> None:
@@ -185,21 +201,18 @@ class Hub:
         while self._monitor.poll(0):
             monitored_event(self._monitor)
             self._connection_ended()
-        while self._router.poll(0):
-            route, *message = self._router.recv_multipart()
-            # The ranks are authenticated, so a malformed message is a bug of theirs; it must not end everybody's hub.
-            with contextlib.suppress(ValueError, IndexError):
-                self._handle(route, message)
+        self._read()
         for fd, _ in self._ends.poll(0):
             self._process_ended(fd)
-        self._probe()
+        if self._probe():
+            self._read()  # what those whose connections have ended said before
         self._count_refusals()
         now = time.monotonic()
-        for route, (due, why) in list(self._suspects.items()):
-            if due <= now:
+        for route, suspicion in list(self._suspects.items()):
+            if suspicion.due <= now:
                 session, member = self._routes[route]
                 self._forget(member)
-                self._lose(session, member.rank, why)
+                self._lose(session, member.rank, suspicion.why)
 
     def lose(self, rank: int, why: str) -> None:
         """Tell all ranks that this one is lost: its process failed."""
@@ -215,17 +228,36 @@ class Hub:
             if member is None:
                 self._lose(session, rank, why)
             else:
-                self._suspect(member, _UNTIL_READ, why)
+                self._suspect(member, why)
 
     def stop(self, why: str) -> None:
         """Tell all ranks that the whole job is being ended: they see the loss of rank -1."""
         self.lose(-1, why)
 
-    def close(self) -> None:
-        """Tell the ranks that no more notices will come, and stop listening."""
-        for session, member in list(self._routes.values()):
-            if not member.left and member.rank not in session.lost:
-                self._send(member.route, [b"closing"])
+    def close(self, patience: float = 0.0) -> None:
+        """Tell the ranks that no more notices will come, and stop listening.
+
+        Args:
+            patience: seconds to wait for those who have not heard it: what a connection carries may go down with it.
+        """
+        told = [
+            (session, member)
+            for session, member in self._routes.values()
+            if not member.left and member.rank not in session.lost
+        ]
+        for _, member in told:
+            self._send(member.route, [b"closing"])
+        poller = zmq.Poller()
+        for pollable in self.pollables():
+            poller.register(pollable, zmq.POLLIN)
+        end = time.monotonic() + patience
+        while any(session.met and member.route in self._routes for session, member in told):
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            due = self.patience()
+            poller.poll(1 + int(1000 * (left if due is None else min(left, due))))
+            self.turn()
         for fd in list(self._watched):
             self._unwatch(fd)
         self._ends.close()
@@ -257,6 +289,13 @@ class Hub:
         self.refused = max(self.refused, self._settled - (self._hellos - len(self._known)))
 
     # What the ranks say.
+
+    def _read(self) -> None:
+        while self._router.poll(0):
+            route, *message = self._router.recv_multipart()
+            # The ranks are authenticated, so a malformed message is a bug of theirs; it must not end everybody's hub.
+            with contextlib.suppress(ValueError, IndexError):
+                self._handle(route, message)
 
     def _handle(self, route: bytes, message: list[bytes]) -> None:
         kind = message[0]
@@ -354,25 +393,26 @@ class Hub:
         member = self._watched[fd]
         status = host.exit_status_of_zombie(member.pid)
         self._unwatch(fd)
-        self._suspect(
-            member, _UNTIL_READ, f"its process {host.describe_status(status)} (pid {member.pid} on {member.host})"
-        )
+        self._suspect(member, f"its process {host.describe_status(status)} (pid {member.pid} on {member.host})")
 
-    def _suspect(self, member: _Member, patience: float, why: str) -> None:
+    def _suspect(self, member: _Member, why: str) -> None:
+        """Its process has ended."""
         if member.route in self._routes:
-            self._suspects[member.route] = (time.monotonic() + patience, why)
+            patience = _UNTIL_READ if member.route in self._known else 0.0
+            self._suspects[member.route] = _Suspicion(time.monotonic() + patience, why, ended=True)
 
     def _unwatch(self, fd: int) -> None:
         del self._watched[fd]
         self._ends.unregister(fd)
         os.close(fd)
 
-    def _probe(self) -> None:
+    def _probe(self) -> bool:
         if not self._probes or self._probes[0] > time.monotonic():
-            return
+            return False
         self._probes.pop(0)
         for route in list(self._known):
             self._send(route, [b"probe"])
+        return True
 
     def _send(self, route: bytes, message: list[bytes]) -> None:
         try:
@@ -384,10 +424,17 @@ class Hub:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             self._known.discard(route)
-            if route in self._routes and route not in self._suspects:
-                _, member = self._routes[route]
-                why = f"its connection ended (pid {member.pid} on {member.host})"
-                self._suspect(member, _UNTIL_EXPLAINED if member.here else 0.0, why)
+            if route in self._routes:
+                self._connection_missed(self._routes[route][1])
+
+    def _connection_missed(self, member: _Member) -> None:
+        now, known = time.monotonic(), self._suspects.get(member.route)
+        if known is None:
+            why = f"its connection ended (pid {member.pid} on {member.host})"
+            patience = _UNTIL_EXPLAINED if member.here else 0.0
+            self._suspects[member.route] = _Suspicion(now + patience, why, ended=False)
+        elif known.ended:
+            self._suspects[member.route] = replace(known, due=now)
 
     def _lose(
         self, session: _Session, rank: int, why: str, *, even_if_left: bool = False, teller: _Member | None = None

@@ -104,6 +104,8 @@ def _spawn(
         for rank in range(n):
             if team.fork(rank):
                 meeting.enter(rank)
+                for other in {*results} - {results[rank]}:  # of many ranks, most of what a process may have open
+                    os.close(other)
                 os.environ.update(env or {})
                 exit_with(partial(_be_rank, rank, program, args, results[rank]))
         supervisor = Supervisor(team, meeting, grace=grace, limit=timeout)

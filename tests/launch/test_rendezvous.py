@@ -20,6 +20,7 @@ from launch_helpers import as_rank, free_port, hub_in_rank_0, my_rank
 from pycomm import control, environment
 from pycomm.environment import Job
 from pycomm.errors import Aborted, AuthenticationError, DeadlineExceeded, LaunchError, PeerLost, SystemRefused
+from pycomm.hub import Hub
 from pycomm.launch import run_ranks, spawn
 from pycomm.rendezvous import Rendezvous
 
@@ -287,6 +288,69 @@ def _see_the_end_before_the_message(dealer: zmq.Socket[bytes], monkeypatch: pyte
 
     monkeypatch.setattr(zmq.Socket, "poll", late_poll)
     monkeypatch.setattr(control, "monitored_event", noted)
+
+
+def test_a_goodbye_is_waited_for_by_the_hub_that_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a rank had not read yet when its connection ended may be lost, as where the other end's kernel resets it."""
+    make = job_maker("rank 0", 2)
+
+    def rank() -> list[tuple[int, str]]:
+        rendezvous = Rendezvous(make())
+        losses = Losses(rendezvous)
+        rendezvous.exchange(b"")
+        if my_rank() == 1:
+            assert rendezvous._control is not None
+            _read_late(rendezvous._control._dealer, monkeypatch)
+            time.sleep(1.0)
+        rendezvous.close()
+        return list(losses.told.queue)
+
+    assert run_ranks(2, rank) == [[]] * 2
+
+
+def _read_late(dealer: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the dealer seem to have no message for a while, and after the end of its connection."""
+    seen: list[int] = []
+    end = time.monotonic() + 0.4
+    poll, read = zmq.Socket.poll, control.monitored_event
+
+    def late_poll(self: zmq.Socket[bytes], *args: int) -> int:
+        return 0 if self is dealer and (zmq.EVENT_DISCONNECTED in seen or time.monotonic() < end) else poll(self, *args)
+
+    def noted(monitor: zmq.Socket[bytes]) -> int:
+        seen.append(read(monitor))
+        return seen[-1]
+
+    monkeypatch.setattr(zmq.Socket, "poll", late_poll)
+    monkeypatch.setattr(control, "monitored_event", noted)
+
+
+def test_a_goodbye_is_waited_for_that_is_read_long_after_its_process_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where hundreds of ranks share processors with the launcher: the kernel tells of the end of a process first."""
+    readable: list[float] = []
+    ended, read, probe = Hub.ended, Hub._read, Hub._probe
+
+    def noted(self: Hub, rank: int, why: str) -> None:
+        readable.append(time.monotonic() + 0.4)
+        ended(self, rank, why)
+
+    def late() -> bool:
+        return bool(readable) and time.monotonic() < readable[0]
+
+    monkeypatch.setattr(Hub, "ended", noted)
+    monkeypatch.setattr(Hub, "_read", lambda self: None if late() else read(self))
+    monkeypatch.setattr(Hub, "_probe", lambda self: False if late() else probe(self))
+
+    def rank() -> list[tuple[int, str]]:
+        rendezvous = Rendezvous(environment.join())
+        losses = Losses(rendezvous)
+        rendezvous.exchange(b"")
+        # The goodbye of rank 1 comes when nobody reads any more: after the end of rank 2.
+        time.sleep((1.0, 0.2, 0.0)[my_rank()])
+        rendezvous.close()
+        return list(losses.told.queue)
+
+    assert run_ranks(3, rank)[0] == []
 
 
 @pytest.mark.parametrize("hub", HUBS)

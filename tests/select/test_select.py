@@ -117,7 +117,9 @@ def test_every_collective_has_a_choice_that_is_the_same_for_all_who_know_the_sam
         assert one.algorithm in algorithms(collective, one_host(size, 2), uneven=uneven)
 
 
-@pytest.mark.parametrize("machine", [one_host(24, 2), one_host(5, 8), TWO_HOSTS, one_host(12, 1, shared=False)], ids=str)
+@pytest.mark.parametrize(
+    "machine", [one_host(24, 2), one_host(5, 8), TWO_HOSTS, one_host(12, 1, shared=False)], ids=str
+)
 @pytest.mark.parametrize("collective", ["allreduce", "broadcast", "alltoall", "barrier"])
 def test_what_is_not_simulated_could_not_have_won(machine: Machine, collective: str) -> None:
     selector, model = Selector(machine), Predictor(machine)
