@@ -200,7 +200,7 @@ class Calibration:
         return 1 / least
 
     def least(self, messages: float, topology: Topology) -> float:
-        """Return seconds that so many messages among all ranks cannot beat: what they cost processors, were all busy."""
+        """Return seconds that so many messages among all ranks cannot beat: their costs, were all processors busy."""
         others = float(_others(topology, self.processors).min())
         each = min(rates.send + rates.receive + 2 * rates.swap * others for rates in (self.near, self.far))
         ranks = np.bincount(topology.host)

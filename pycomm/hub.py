@@ -19,10 +19,10 @@ from dataclasses import dataclass, field, replace
 import zmq
 from zmq.utils import z85
 
-from pycomm import host
+from pycomm import host, interfaces, knobs
 from pycomm.errors import LaunchError, SystemRefused
 from pycomm.keys import curve_pair
-from pycomm.sockets import monitored_event, set_heartbeat
+from pycomm.sockets import HUB_SILENCE_MS, monitored_event, set_heartbeat
 
 # After a connection ended, the ranks are probed at these times (s): the router learns which of them it was a little
 # later.
@@ -31,9 +31,11 @@ _PROBE_DELAYS = (0.0, 0.02, 0.1, 0.5)
 _UNTIL_SETTLED = 0.25
 # How long (s) a lost connection waits for the process's own end to be seen, which explains it better.
 _UNTIL_EXPLAINED = 0.3
-# How long (s) the end of a process waits for the end of its connection, before which stands what it said last. The kernel
-# may tell of the process first, and seconds first where many ranks share processors; and of the connection never, where a
-# child of the process holds it.
+# How long (s) it waits over tcp, also for the rank to dial again over another network.
+_UNTIL_DIALLED = 1.0
+# How long (s) the end of a process waits for the end of its connection, before which stands what it said last. The
+# kernel may tell of the process first, and long before where many ranks share processors; and of the connection never,
+# where a child of the process holds it.
 _UNTIL_READ = 1.0
 _LARGEST_MESSAGE = 1 << 20
 
@@ -73,6 +75,7 @@ class _Session:
     """One meeting of all ranks.
 
     Attributes:
+        latest: the last exchange that was complete, and what all were sent: someone's may be lost with a connection.
         ordinal: each rank's process takes part in it with its k-th rendezvous, counted from 0. There may be several of
             one ordinal, if each rank's process was followed by another.
     """
@@ -81,6 +84,7 @@ class _Session:
     members: dict[int, _Member] = field(default_factory=dict)
     blobs: dict[int, dict[int, bytes]] = field(default_factory=dict)
     lost: dict[int, str] = field(default_factory=dict)
+    latest: tuple[int, list[bytes]] | None = None
     met: bool = False
     failure: str = ""
 
@@ -148,8 +152,11 @@ class Hub:
         self._router.linger = 1000
         self._router.ipv6 = True
         self._router.backlog = 4096
-        set_heartbeat(self._router, endpoint)
+        set_heartbeat(self._router, endpoint, HUB_SILENCE_MS)
         self._monitor = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._patience = _UNTIL_DIALLED if endpoint.startswith("tcp://") else _UNTIL_EXPLAINED
+        # Where else this hub listens: on the other networks that may lead here.
+        self._others: list[bytes] = []
         try:
             self._listen(endpoint, listener)
         except BaseException:
@@ -176,12 +183,22 @@ class Hub:
         except OSError as why:
             raise LaunchError(f"cannot resolve the host of PYCOMM_RENDEZVOUS={endpoint}: {why.strerror}") from why
         try:
-            self._router.bind(f"tcp://[{address}]:{port}" if ":" in str(address) else f"tcp://{address}:{port}")
+            self._router.bind(_endpoint(str(address), port))
+            self._listen_beside(str(address))
         except zmq.ZMQError as why:
             # The name may be that of a forwarder in front of this host (containers, cloud machines).
             if why.errno not in (zmq.EADDRNOTAVAIL, errno.ENODEV):
                 raise
             self._router.bind(f"tcp://*:{port}")
+
+    def _listen_beside(self, address: str) -> None:
+        allowed = knobs.SOCKET_IFNAME.value()
+        usable = interfaces.addresses(allowed) if allowed.names else None
+        for other in interfaces.beside(address):
+            if usable is None or other in usable:
+                with contextlib.suppress(zmq.ZMQError):  # an interface that goes away while this looks
+                    self._router.bind(_endpoint(other, "*"))
+                    self._others.append(self._router.get_string(zmq.LAST_ENDPOINT).encode())
 
     # What the owner does.
 
@@ -302,6 +319,13 @@ class Hub:
         if kind == b"hello":
             self._hello(route, message)
             return
+        if kind == b"call":
+            self._count(route)
+            self._send(route, [b"answer"])
+            return
+        if kind == b"back":
+            self._back(route, message)
+            return
         if route not in self._routes:
             return
         session, member = self._routes[route]
@@ -317,11 +341,33 @@ class Hub:
         elif kind == b"bye":
             self._leave(session, member)
 
-    def _hello(self, route: bytes, message: list[bytes]) -> None:
+    def _count(self, route: bytes) -> bool:
+        """Note a connection that has proved to be a rank's; return whether it is a new one."""
         if route in self._known:
-            return
+            return False
         self._known.add(route)
         self._hellos += 1
+        return True
+
+    def _back(self, route: bytes, message: list[bytes]) -> None:
+        """Take a rank that had dialled for the one that it was on its last connection."""
+        rank, _, job_id, ordinal, pid = (int(part) for part in message[1:6])
+        name = message[6].decode(errors="replace")
+        for session in self._sessions if job_id == self.job_id else ():
+            member = session.members.get(rank)
+            if session.ordinal != ordinal or member is None or (member.pid, member.host) != (pid, name) or member.left:
+                continue
+            if member.route in self._routes:
+                self._forget(member)
+                member.route = route
+                self._routes[route] = (session, member)
+                self._send(route, [b"welcome", *self._others])
+            for gone, why in session.lost.items():  # perhaps the rank itself: then it hears that it was given up
+                self._send(route, [b"lost", b"%d" % gone, why.encode()])
+
+    def _hello(self, route: bytes, message: list[bytes]) -> None:
+        if not self._count(route):
+            return
         rank, size, job_id, ordinal, pid = (int(part) for part in message[1:6])
         name, node = message[6].decode(errors="replace"), message[7].decode(errors="replace")
         newcomer = _Member(rank, route, pid, name, here=node == self._node)
@@ -348,7 +394,7 @@ class Hub:
             return
         session.members[rank] = newcomer
         self._routes[route] = (session, newcomer)
-        self._send(route, [b"welcome"])
+        self._send(route, [b"welcome", *self._others])
         if session.failure:
             self._send(route, [b"refused", session.failure.encode()])
         for gone, why in session.lost.items():
@@ -369,6 +415,9 @@ class Hub:
         return self._sessions[-1]
 
     def _gather(self, session: _Session, rank: int, number: int, blob: bytes) -> None:
+        if session.latest and session.latest[0] == number:
+            self._send(session.members[rank].route, session.latest[1])
+            return
         arrived = session.blobs.setdefault(number, {})
         arrived[rank] = blob
         if len(arrived) < self.size:
@@ -378,6 +427,7 @@ class Hub:
             session.met = True
             self._on_met()
         reply = [b"all", b"%d" % number, *(arrived[rank] for rank in range(self.size))]
+        session.latest = number, reply
         for member in list(session.members.values()):
             self._send(member.route, reply)
 
@@ -431,8 +481,7 @@ class Hub:
         now, known = time.monotonic(), self._suspects.get(member.route)
         if known is None:
             why = f"its connection ended (pid {member.pid} on {member.host})"
-            patience = _UNTIL_EXPLAINED if member.here else 0.0
-            self._suspects[member.route] = _Suspicion(now + patience, why, ended=False)
+            self._suspects[member.route] = _Suspicion(now + self._patience, why, ended=False)
         elif known.ended:
             self._suspects[member.route] = replace(known, due=now)
 
@@ -464,3 +513,7 @@ class Hub:
         for member in (*session.members.values(), newcomer):
             if not member.left:
                 self._send(member.route, [b"refused", text.encode()])
+
+
+def _endpoint(address: str, port: str) -> str:
+    return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"

@@ -6,8 +6,11 @@ import struct
 
 import zmq
 
+# How long (ms) a connection over tcp may be silent. A rank notices first, and dials before the hub has given it up.
+HUB_SILENCE_MS, RANK_SILENCE_MS = 4000, 2000
 
-def set_heartbeat(sock: zmq.Socket[bytes], endpoint: str) -> None:
+
+def set_heartbeat(sock: zmq.Socket[bytes], endpoint: str, silence: int) -> None:
     """Let the socket notice within seconds that the other host or the link is gone.
 
     Only tcp needs it: on one host the kernel reports every death, and a stopped process (a debugger, Ctrl-Z) is not
@@ -15,8 +18,8 @@ def set_heartbeat(sock: zmq.Socket[bytes], endpoint: str) -> None:
     """
     if endpoint.startswith("tcp://"):
         sock.heartbeat_ivl = 1000
-        sock.heartbeat_timeout = 4000
-        sock.heartbeat_ttl = 4000
+        sock.heartbeat_timeout = silence
+        sock.heartbeat_ttl = HUB_SILENCE_MS
 
 
 def monitored_event(monitor: zmq.Socket[bytes]) -> int:

@@ -1,9 +1,9 @@
 """Starts many ranks on this machine, on pycomm and on gloo: `crowd.py 64 128 256 512`; prints what they took.
 
 All ranks are forked from one process that has loaded their library, so that what is measured is what it adds. The
-columns: `start` until all ranks have a group and have met in it once; then calls whose ranks are already connected, each
-the mean of a few; `first` is what the first of each of the three calls took, in which ranks connect and choose; sockets,
-descriptors and the memory that is a rank's own part (PSS), means over the ranks after all of that.
+columns: `start` until all ranks have a group and have met in it once; `first` is what the first of each of the three
+calls took, in which ranks connect and choose; then those calls among connected ranks, each the mean of a few; sockets,
+descriptors and memory (PSS: a rank's own, and its part of what is shared), means over the ranks after all of that.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import pytest
 import zmq
 from launch_helpers import as_rank, free_port, hub_in_rank_0, my_rank
 
-from pycomm import control, environment
+from pycomm import control, environment, line
 from pycomm.environment import Job
 from pycomm.errors import Aborted, AuthenticationError, DeadlineExceeded, LaunchError, PeerLost, SystemRefused
 from pycomm.hub import Hub
@@ -266,7 +266,7 @@ def test_a_goodbye_that_comes_with_the_end_of_the_connection_is_read_first(monke
         rendezvous.exchange(b"")
         if my_rank() == 1:
             assert rendezvous._control is not None
-            _see_the_end_before_the_message(rendezvous._control._dealer, monkeypatch)
+            _see_the_end_before_the_message(rendezvous._control._line.dealer, monkeypatch)
             time.sleep(1.0)
         rendezvous.close()
         return list(losses.told.queue)
@@ -277,7 +277,7 @@ def test_a_goodbye_that_comes_with_the_end_of_the_connection_is_read_first(monke
 def _see_the_end_before_the_message(dealer: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the dealer seem to have no message until the end of its connection has been read."""
     seen: list[int] = []
-    poll, read = zmq.Socket.poll, control.monitored_event
+    poll, read = zmq.Socket.poll, line.monitored_event
 
     def late_poll(self: zmq.Socket[bytes], *args: int) -> int:
         return 0 if self is dealer and zmq.EVENT_DISCONNECTED not in seen else poll(self, *args)
@@ -287,7 +287,7 @@ def _see_the_end_before_the_message(dealer: zmq.Socket[bytes], monkeypatch: pyte
         return seen[-1]
 
     monkeypatch.setattr(zmq.Socket, "poll", late_poll)
-    monkeypatch.setattr(control, "monitored_event", noted)
+    monkeypatch.setattr(line, "monitored_event", noted)
 
 
 def test_a_goodbye_is_waited_for_by_the_hub_that_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +300,7 @@ def test_a_goodbye_is_waited_for_by_the_hub_that_says_it(monkeypatch: pytest.Mon
         rendezvous.exchange(b"")
         if my_rank() == 1:
             assert rendezvous._control is not None
-            _read_late(rendezvous._control._dealer, monkeypatch)
+            _read_late(rendezvous._control._line.dealer, monkeypatch)
             time.sleep(1.0)
         rendezvous.close()
         return list(losses.told.queue)
@@ -312,7 +312,7 @@ def _read_late(dealer: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch) -> No
     """Let the dealer seem to have no message for a while, and after the end of its connection."""
     seen: list[int] = []
     end = time.monotonic() + 0.4
-    poll, read = zmq.Socket.poll, control.monitored_event
+    poll, read = zmq.Socket.poll, line.monitored_event
 
     def late_poll(self: zmq.Socket[bytes], *args: int) -> int:
         return 0 if self is dealer and (zmq.EVENT_DISCONNECTED in seen or time.monotonic() < end) else poll(self, *args)
@@ -322,7 +322,7 @@ def _read_late(dealer: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch) -> No
         return seen[-1]
 
     monkeypatch.setattr(zmq.Socket, "poll", late_poll)
-    monkeypatch.setattr(control, "monitored_event", noted)
+    monkeypatch.setattr(line, "monitored_event", noted)
 
 
 def test_a_goodbye_is_waited_for_that_is_read_long_after_its_process_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
