@@ -220,7 +220,7 @@ class Control:
             self._deliver([b"again"])
 
     def _dial(self) -> None:
-        """Call the hub at all of its addresses. The line that has failed is the first that is tried again."""
+        """Call the hub at all of its addresses, that of the line which has failed among them."""
         self._line.dealer.linger = 0
         self._line.close()
         self._dials_end = time.monotonic() + _DIALLING
@@ -236,8 +236,8 @@ class Control:
                 return
             while line.monitor.poll(0):
                 failed = line.event() == zmq.EVENT_CLOSED
-                # A refusal at another address proves nothing: it may be somebody else's in this host's networks.
-                if failed and line.endpoint == self._job.endpoint and not self._knock:
+                # A refusal at an address that never answered proves nothing: it may be somebody else's in our networks.
+                if failed and line.endpoint == self._line.endpoint and not self._knock:
                     with contextlib.suppress(OSError):
                         self._knock = Knock(line.endpoint)
         if time.monotonic() >= self._dials_end:

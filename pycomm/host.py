@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
+
+_OWN_DESCRIPTORS = 256  # of a process, for its program, its libraries and what pycomm opens for no peer
 
 
 def node_identity() -> str:
@@ -82,6 +85,20 @@ def is_local(address: str) -> bool:
         except OSError:
             continue
     return False
+
+
+def allow_descriptors(count: int) -> int:
+    """Let this process have so many descriptors open, beside some of its own, or as many as it may; return how many.
+
+    The usual limit of 1,024 may be raised by every process up to a hard one. It is not raised further than needed: some
+    programs that a process starts close every descriptor up to their limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _OWN_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else soft
 
 
 def describe_status(status: int | None) -> str:

@@ -38,6 +38,7 @@ _UNTIL_DIALLED = 1.0
 # where a child of the process holds it.
 _UNTIL_READ = 1.0
 _LARGEST_MESSAGE = 1 << 20
+_DESCRIPTORS = 3  # that each rank costs the process of the hub: a connection; for the launcher, its process and output
 
 
 @dataclass
@@ -115,8 +116,14 @@ class Hub:
             children: returns the processes whose ends the owner reports by `lose`; the hub watches only the others.
             on_met: called when all ranks of a session have met for the first time.
 
-        Raises SystemRefused if the address cannot be had, LaunchError if it names no host.
+        Raises SystemRefused if the address cannot be had, or not as many descriptors as there are ranks; LaunchError if
+        the endpoint names no host.
         """
+        needed = _DESCRIPTORS * size
+        allowed = host.allow_descriptors(needed)
+        if allowed < needed:
+            what = f"the hub of {size} ranks opens {needed} descriptors and may open {allowed}"
+            raise SystemRefused(errno.EMFILE, f"{what}: raise the hard limit (`ulimit -Hn`)")
         self.size = size
         self.job_id = job_id
         self.refused = 0

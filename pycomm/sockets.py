@@ -6,7 +6,9 @@ import struct
 
 import zmq
 
-# How long (ms) a connection over tcp may be silent. A rank notices first, and dials before the hub has given it up.
+# How often (ms) an end of a connection over tcp says that it is there.
+HEARTBEAT_MS = 1000
+# How long (ms) the other may be silent. A rank notices first, and dials before the hub has given it up.
 HUB_SILENCE_MS, RANK_SILENCE_MS = 4000, 2000
 
 
@@ -17,7 +19,7 @@ def set_heartbeat(sock: zmq.Socket[bytes], endpoint: str, silence: int) -> None:
     dead.
     """
     if endpoint.startswith("tcp://"):
-        sock.heartbeat_ivl = 1000
+        sock.heartbeat_ivl = HEARTBEAT_MS
         sock.heartbeat_timeout = silence
         sock.heartbeat_ttl = HUB_SILENCE_MS
 

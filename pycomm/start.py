@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from . import interfaces, keys, knobs, table
+from . import host, interfaces, keys, knobs, table
 from .comm import Comm
 from .environment import join
 from .errors import InvalidArgument, PycommError
@@ -29,6 +29,7 @@ _PROCESSORS_BYTES = 128  # a bit for each processor of a host that a rank may us
 # What ranks tell of themselves: their host, the processors, their place on it, the bytes of the address that follows.
 _FACTS = struct.Struct(f"<{_HOST_BYTES}s{_PROCESSORS_BYTES}s{len(Place._fields)}iI")
 _MOST_TABLE = 1 << 19  # bytes, packed: all ranks get it by way of the hub
+_DESCRIPTORS = 3  # that a peer costs at most: a connection, its process, its doorbell
 WORLD = 1  # id of the communicator of all ranks
 
 
@@ -122,6 +123,7 @@ def assemble(
     """
     names = transports or ",".join(knobs.TRANSPORTS.value())
     listen, advertise = _addresses(endpoint)
+    host.allow_descriptors(_DESCRIPTORS * size)
     world = World(rank, size, job=job, transports=names, secret=secret, listen=listen, advertise=advertise)
     if at_close is not None:
         world.at_close(at_close)

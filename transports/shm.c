@@ -137,7 +137,10 @@ static int send_descriptors(int socket, const int *fds, int n)
     return sent == 1 ? 0 : -1;
 }
 
-/* Returns how many descriptors came, 0 if the peer closed, -1 if nothing is there yet, -2 on an error. */
+static const char *no_descriptors = "this process may open no more descriptors: raise the limit (ulimit -n)";
+
+/* Returns how many descriptors came, 0 if the peer closed, -1 if nothing is there yet, -2 on an error, -3 if this process
+ * can take no more. */
 static int receive_descriptors(int socket, int fds[2])
 {
     char byte;
@@ -155,10 +158,11 @@ static int receive_descriptors(int socket, int fds[2])
     if (got == 0 || (got < 0 && errno == ECONNRESET)) return 0; /* reset: it closed before it had read what we sent */
     if (got < 0) return -2;
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    if (!header || header->cmsg_type != SCM_RIGHTS) return -2;
-    int n = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-    memcpy(fds, CMSG_DATA(header), (size_t)n * sizeof(int));
-    return n;
+    bool some = header && header->cmsg_type == SCM_RIGHTS, cut = message.msg_flags & MSG_CTRUNC;
+    int n = some ? (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int)) : 0;
+    if (some) memcpy(fds, CMSG_DATA(header), (size_t)n * sizeof(int));
+    for (int i = 0; i < n && cut; i++) close(fds[i]);
+    return cut ? -3 : some ? n : -2;
 }
 
 /* Finds out which process the peer is: to be told when it ends, and to read its memory if we may. */
@@ -227,6 +231,7 @@ static void on_socket(struct pcm_watch *watch, uint32_t events)
     if (n == -1) return;
     if (n == 0 && c->stage == MAPPED) return part(c, "its process has ended");
     if (n == 0) return leave_early(c);
+    if (n == -3) return part(c, no_descriptors);
     if (c->stage == OFFERED && n == 1) return become_up(c, fds[0]);
     if (c->stage == ENTERED && n == 2 && take_offer(c, fds)) return become_up(c, fds[1]);
     part(c, "it sent nonsense while connecting");
@@ -262,7 +267,7 @@ static void enter(void *user, int fd, const struct pcm_hello *hello)
     }
     if (c->visit) pcm_door_drop(c->visit), c->visit = NULL;
     c->stage = ENTERED;
-    if (!watch_socket(c, fd)) part(c, "the reactor is out of descriptors");
+    if (!watch_socket(c, fd)) part(c, "the reactor cannot watch its socket");
 }
 
 static void called(void *user, int status, int fd, const char *why)
@@ -274,7 +279,7 @@ static void called(void *user, int status, int fd, const char *why)
     errno = 0;
     if (watch_socket(c, fd) && offer(c)) return;
     if (errno == EPIPE || errno == ECONNRESET) return leave_early(c);
-    part(c, "its shared memory could not be made");
+    part(c, errno == EMFILE ? no_descriptors : "its shared memory could not be made");
 }
 
 static struct pcm_visit *call(struct shm_endpoint *e, struct shm_channel *c, const struct shm_address *to)

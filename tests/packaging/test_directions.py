@@ -128,8 +128,8 @@ def test_nobody_loads_tune_but_its_command(path: Path):
 
 def test_launching_knows_no_communicator():
     above = {"comm", "core", "_pycomm", "world", "request", "start", "threads", "select", "schedule", "view", "perf"}
-    below = ["environment", "publication", "keys", "knobs", "hub", "control", "rendezvous", "supervisor", "processes"]
-    for name in below:
+    below = ["environment", "publication", "keys", "knobs", "hub", "control", "line", "rendezvous", "supervisor"]
+    for name in [*below, "processes"]:
         for module in modules(ROOT / "pycomm" / f"{name}.py"):
             assert not (module.startswith("pycomm.") and module.split(".")[1] in above), f"{name} imports {module}"
 
