@@ -38,7 +38,21 @@ _UNTIL_DIALLED = 1.0
 # where a child of the process holds it.
 _UNTIL_READ = 1.0
 _LARGEST_MESSAGE = 1 << 20
-_DESCRIPTORS = 3  # that each rank costs the process of the hub: a connection; for the launcher, its process and output
+_DESCRIPTORS = (
+    4  # that each rank costs the process of the hub: a connection; a launcher, its process, output and result
+)
+
+
+def allow_descriptors(size: int) -> None:
+    """Let this process run the hub of so many ranks.
+
+    Raises SystemRefused if it may not open as many descriptors.
+    """
+    needed = _DESCRIPTORS * size
+    allowed = host.allow_descriptors(needed)
+    if allowed < needed:
+        what = f"the hub of {size} ranks opens {needed} descriptors and may open {allowed}"
+        raise SystemRefused(errno.EMFILE, f"{what}: raise the hard limit (`ulimit -Hn`)")
 
 
 @dataclass
@@ -119,11 +133,7 @@ class Hub:
         Raises SystemRefused if the address cannot be had, or not as many descriptors as there are ranks; LaunchError if
         the endpoint names no host.
         """
-        needed = _DESCRIPTORS * size
-        allowed = host.allow_descriptors(needed)
-        if allowed < needed:
-            what = f"the hub of {size} ranks opens {needed} descriptors and may open {allowed}"
-            raise SystemRefused(errno.EMFILE, f"{what}: raise the hard limit (`ulimit -Hn`)")
+        allow_descriptors(size)
         self.size = size
         self.job_id = job_id
         self.refused = 0

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import zmq
 
 from pycomm.environment import job_id_of
-from pycomm.hub import Hub
+from pycomm.hub import Hub, allow_descriptors
 from pycomm.output import Tagger
 from pycomm.processes import Ending, Team
 
@@ -34,7 +34,11 @@ class Meeting:
     """
 
     def __init__(self, size: int, endpoint: str = "") -> None:
-        """Meet at the endpoint, tcp://HOST:PORT; by default at an abstract unix socket, which leaves no file behind."""
+        """Meet at the endpoint, tcp://HOST:PORT; by default at an abstract unix socket, which leaves no file behind.
+
+        Raises SystemRefused if this process may not open as many descriptors as the launcher of so many ranks needs.
+        """
+        allow_descriptors(size)
         self.size = size
         self.endpoint = endpoint
         self.listener: socket.socket | None = None

@@ -11,22 +11,18 @@ import numpy as np
 import pytest
 
 import pycomm
-from pycomm.errors import PycommError, SystemRefused
-from pycomm.launch import run_ranks, spawn
-
-
-def limit(soft: int, hard: int) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+from pycomm.errors import SystemRefused
+from pycomm.launch import run_ranks
 
 
 @contextlib.contextmanager
 def soft_limit(soft: int) -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit(soft, before[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
     try:
         yield
     finally:
-        limit(*before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def open_descriptors() -> int:
@@ -40,26 +36,14 @@ def talk_to_everybody(comm: pycomm.Comm) -> list[int]:
 
 
 def test_a_low_soft_limit_is_raised() -> None:
-    with soft_limit(open_descriptors() + 24):
+    with soft_limit(open_descriptors() + 8):
         assert run_ranks(16, lambda: talk_to_everybody(pycomm.init())) == [list(range(16))] * 16
 
 
 def test_a_hub_that_may_not_open_enough_says_so() -> None:
     def launch() -> None:
-        limit(60, 60)
-        with pytest.raises(SystemRefused, match="hub of 30 ranks opens 90 descriptors and may open 60"):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+        with pytest.raises(SystemRefused, match="hub of 30 ranks opens 120 descriptors and may open 60"):
             run_ranks(30, int)
 
     run_ranks(1, launch)
-
-
-def test_a_rank_that_may_not_open_enough_says_so() -> None:
-    def rank() -> None:
-        comm = pycomm.init(timeout=20)
-        comm.Barrier()
-        limit(open_descriptors() + 5, open_descriptors() + 5)
-        talk_to_everybody(comm)
-
-    errors = [outcome.error for outcome in spawn(12, rank)]
-    assert all(isinstance(error, PycommError) for error in errors)
-    assert any("no more descriptors" in str(error) or "Too many open files" in str(error) for error in errors)
