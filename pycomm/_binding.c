@@ -1,5 +1,6 @@
 /* _binding.c: see _binding.h. */
 #include "pycomm.h"
+#include "flow.h"
 #include "simulate.h"
 #include "squeeze.h"
 #include "_binding.h"
