@@ -60,7 +60,7 @@ def _built_in() -> Iterator[str]:
     yield f"kernels: {core.kernels()}"
     yield "algorithms:"
     for collective in CONTRACTS:
-        yield f"  {collective:22} {', '.join(registry.names(collective))}"
+        yield f"  {collective:22} {', '.join(registry.known(collective))}"
 
 
 def _settings() -> Iterator[str]:

@@ -126,9 +126,15 @@ def _wishes(text: str) -> Wishes:
     tables = [clause[1:].strip() for clause in clauses if clause.startswith("@")]
     if len(tables) > 1 or "" in tables:
         raise ValueError("expected the path of one table after @")
-    pairs = (clause.rpartition(":") for clause in clauses if clause != "confirm" and not clause.startswith("@"))
-    names = tuple((collective.strip(), name.strip()) for collective, _, name in pairs)
-    return Wishes(names, "".join(tables), "confirm" in clauses)
+    asked = [clause for clause in clauses if clause != "confirm" and not clause.startswith("@")]
+    return Wishes(tuple(map(_wish, asked)), "".join(tables), "confirm" in clauses)
+
+
+def _wish(clause: str) -> tuple[str, str]:
+    """Return the collective and the name, which may have colons within brackets: allreduce:packed(torus:4x4)."""
+    head, bracket, inside = clause.partition("(")
+    collective, _, name = head.rpartition(":")
+    return collective.strip(), (name + bracket + inside).strip()
 
 
 def _level(text: str) -> str:

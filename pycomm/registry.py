@@ -106,7 +106,12 @@ def add(entry: Algorithm) -> None:
 def add_family(entry: Algorithm, build: Callable[..., Algorithm]) -> None:
     """Enter an algorithm that takes others, or numbers: `find(collective, "name(a, 2)")` returns `build("a", "2")`."""
     add(entry)
-    _families[entry.collective, entry.name] = build
+    add_builder(entry.collective, entry.name, build)
+
+
+def add_builder(collective: str, name: str, build: Callable[..., Algorithm]) -> None:
+    """Enter an algorithm that there is with what stands in brackets alone, and which `names` therefore leaves out."""
+    _families[collective, name] = build
 
 
 def find(collective: str, name: str | Callable[[Any], None]) -> Algorithm:
@@ -120,21 +125,34 @@ def find(collective: str, name: str | Callable[[Any], None]) -> Algorithm:
     if callable(name):
         return _of_function(collective, name)
     base, _, rest = name.replace(" ", "").partition("(")
-    known = _algorithms.get((collective, base))
-    if known is None:
-        raise InvalidArgument(f"{collective} has no algorithm {base!r}; it has: {', '.join(names(collective))}")
-    if not rest:
-        return known
-    build = _families.get((collective, base))
+    if not has(collective, base):
+        raise InvalidArgument(f"{collective} has no algorithm {base!r}; it has: {', '.join(known(collective))}")
+    found, build = _algorithms.get((collective, base)), _families.get((collective, base))
+    if found and not rest:
+        return found
     if build is None or not rest.endswith(")"):
-        why = "a bracket is not closed" if build else f"{base} takes nothing in brackets"
+        why = f"{base} takes nothing in brackets"
+        if build:
+            why = "a bracket is not closed" if rest else f"say in brackets what {base} is for"
         raise InvalidArgument(f"{name!r} names no algorithm: {why}")
     return build(*_parts(rest[:-1]))
+
+
+def has(collective: str, name: str) -> bool:
+    """Return whether a collective has an algorithm of this name, or those whose names begin so, before a bracket."""
+    _load()
+    return (collective, name) in _algorithms or (collective, name) in _families
 
 
 def names(collective: str) -> list[str]:
     """Return the names of the algorithms for a collective, in alphabetical order."""
     return [entry.name for entry in listing() if entry.collective == contract(collective).name]
+
+
+def known(collective: str) -> list[str]:
+    """Return what `find` takes, for people: the names, and those that must be followed by something in brackets."""
+    alone = names(collective)
+    return alone + [f"{name}(...)" for of, name in sorted(_families) if of == collective and name not in alone]
 
 
 def listing() -> list[Algorithm]:

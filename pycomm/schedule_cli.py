@@ -14,7 +14,7 @@ from typing import Any
 from . import show
 from .contract import CONTRACTS, contract
 from .errors import InvalidArgument, PycommError
-from .registry import Groups, find, listing
+from .registry import Groups, has, listing
 from .schedule import Schedule
 from .verify import Verdict, verify
 from .view import emit
@@ -112,12 +112,13 @@ def _meant(args: argparse.Namespace) -> Iterable[tuple[Named, str, Groups | None
     collective = args.collective or "allreduce"
     collectives = list(CONTRACTS) if collective == "all" else [collective]
     name = args.algorithm.partition("(")[0].strip()
-    entries = [entry for entry in listing() if entry.collective in collectives and name in ("all", entry.name)]
-    if not entries:
-        find(collectives[0], args.algorithm)  # which tells what there is
-    for entry in entries:
-        if groups or not entry.grouped or name != "all":
-            yield entry.name if name == "all" else args.algorithm, entry.collective, groups
+    if name != "all":
+        having = [one for one in collectives if has(one, name)] or collectives[:1]  # whose error tells what there is
+        yield from ((args.algorithm, one, groups) for one in having)
+        return
+    for entry in listing():
+        if entry.collective in collectives and (groups or not entry.grouped):
+            yield entry.name, entry.collective, groups
 
 
 def _load(path_and_function: str) -> Callable[[Any], None]:

@@ -11,7 +11,7 @@ from . import knobs
 from .candidates import Choice, algorithms, candidates, window_of
 from .errors import InvalidArgument
 from .machine import Machine
-from .registry import names
+from .registry import has, known
 from .table import Override
 from .view import leaves
 
@@ -246,10 +246,10 @@ def _named(collective: str) -> str | None:
     for which, name in knobs.ALGO.value().names:
         if which and which != collective:
             continue
-        if name.partition("(")[0] in names(collective):  # of one that is made of others, its first word
+        if has(collective, name.partition("(")[0]):  # of one that is made of others, its first word
             return name
         if which:
             raise InvalidArgument(
-                f"PYCOMM_ALGO asks for {name}, which is no {collective}: choose from {', '.join(names(collective))}"
+                f"PYCOMM_ALGO asks for {name}, which is no {collective}: choose from {', '.join(known(collective))}"
             )
     return None

@@ -1,0 +1,172 @@
+"""Spanning trees that use all links of a described machine at once, for collectives that reach its bound on any graph.
+
+docs/packing.md tells what they are for. The method is ForestColl's (Zhao et al., arXiv 2402.06787): find the best rate by
+maximum flows, take out the switches, pack trees that are rooted at ranks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from hashlib import blake2b
+from pathlib import PurePath
+
+import numpy as np
+
+from ..bound.graph import graph_of
+from ..errors import InvalidArgument
+from ..topology import Topology, load
+from . import rates
+from .network import Matrix
+from .switches import without_switches
+from .trees import Parents, pack
+
+__all__ = ["MOST_RANKS", "Packing", "Packer", "packer", "named"]
+
+MOST_RANKS = 128  # which take some ten seconds
+_HOP = 1e-9  # seconds that count for a hop beyond its latency, which may be zero
+_MOST_KEPT = 64
+
+_kept: dict[str, Topology] = {}  # machines that cannot be loaded by their names, the latest ones
+
+
+class Packing:
+    """Trees that a machine carries at once.
+
+    Attributes:
+        parents: the parent of each rank in each tree, -1 for the root; int64 of shape (trees, ranks).
+        efficiency: the rate that these trees reach, over the best one of any number of trees.
+    """
+
+    def __init__(self, parents: Parents, efficiency: float) -> None:
+        self.parents, self.efficiency = parents, efficiency
+
+    @cached_property
+    def depth(self) -> Parents:
+        """How many hops each rank is below the root of each tree; of the shape of `parents`."""
+        depth = np.where(self.parents < 0, 0, -1)
+        for hops in range(1, self.parents.shape[1]):
+            below = np.take_along_axis(depth, self.parents, axis=1) == hops - 1
+            depth[below & (self.parents >= 0)] = hops
+        return depth
+
+
+class Packer:
+    """Packs trees on one machine when somebody asks for them, and keeps them.
+
+    Trees lead from their roots to all ranks; those that are `inwards` are for reductions, which take them from the leaves
+    to the root, against the direction of the links that they were packed on.
+
+    Args:
+        name: what errors and algorithms call the machine.
+        topology: the machine.
+
+    Raises:
+        InvalidArgument: it has more than MOST_RANKS ranks, or links do not join them all.
+    """
+
+    def __init__(self, name: str, topology: Topology) -> None:
+        self.name, self.size = name, topology.size
+        if self.size > MOST_RANKS:
+            raise InvalidArgument(
+                f"{name} has {self.size} ranks, and trees are packed for {MOST_RANKS} at most: pack those of a group, as in "
+                "hierarchical(packed(torus:4x4),ring)"
+            )
+        self._topology = topology
+        graph = graph_of(topology).finite.with_twins_merged()
+        self._symmetric = graph.symmetric
+        order = np.argsort(np.where(graph.weight > 0, graph.lowest, self.size), kind="stable")
+        bandwidth = np.zeros((graph.n, graph.n))
+        bandwidth[graph.source, graph.target] = graph.capacity
+        self._bandwidth: Matrix = bandwidth[np.ix_(order, order)]
+        if not np.isfinite(graph.distances(order[: self.size])[:, order[: self.size]]).all():
+            raise InvalidArgument(f"{name}: its links do not join all ranks with each other")
+        self._packed: dict[tuple[object, ...], Packing] = {}
+        self._counts: dict[bool, int] = {}
+
+    def at_all(self, *, inwards: bool = False) -> Packing:
+        """Return as many trees at each rank, in the order of their roots."""
+        return self._pack(("all", inwards), inwards, lambda links: rates.equal(links, self.size))
+
+    def at_any(self, *, inwards: bool = False) -> Packing:
+        """Return trees with roots where they are best, the same roots inwards; equally many if links are not full duplex."""
+        if self._symmetric:
+            return self._pack(("any",), False, lambda links: rates.free(links, self.size))
+        roots = (self.at_all().parents < 0).sum(axis=0).astype(np.float64)
+        return self._pack(("any", inwards), inwards, lambda links: rates.fixed(links, roots))
+
+    def at_one(self, root: int, *, inwards: bool = False) -> Packing:
+        """Return trees that are all rooted at one rank, as many for each root."""
+        roots = np.zeros(self.size)
+        roots[root] = self.trees_of_one(inwards=inwards)
+        return self._pack(("one", root, inwards), inwards, lambda links: rates.fixed(links, roots))
+
+    def trees_of_one(self, *, inwards: bool = False) -> int:
+        """Return how many trees `at_one` gives."""
+        key = inwards and not self._symmetric
+        if key not in self._counts:
+            self._counts[key] = rates.trees_of_any_root(self._links(inwards), self.size)
+        return self._counts[key]
+
+    def _links(self, inwards: bool) -> Matrix:
+        return self._bandwidth.T.copy() if inwards else self._bandwidth
+
+    def _pack(self, key: tuple[object, ...], inwards: bool, choose: Callable[[Matrix], rates.Rate]) -> Packing:
+        if self._symmetric:
+            key = tuple(part for part in key if part is not True and part is not False)
+        if key not in self._packed:
+            rate = choose(self._links(inwards))
+            between = without_switches(rate.capacity, rate.roots)
+            self._packed[key] = Packing(pack(between, rate.roots, self._latencies(between, inwards)), rate.efficiency)
+        return self._packed[key]
+
+    def _latencies(self, between: Matrix, inwards: bool) -> Matrix:
+        """Return the seconds of each arc between ranks; arcs that do not exist have any."""
+        source, target = np.nonzero(between)
+        ends = (target, source) if inwards else (source, target)
+        latency = np.zeros(between.shape)
+        latency[source, target] = self._topology.ends(*ends).latency + _HOP
+        return latency
+
+
+def named(topology: Topology) -> str:
+    """Return the name by which algorithms for a machine are found: "packed(torus:4x4)".
+
+    What cannot be loaded by the machine's name is kept for this process under its name and a digest of its links.
+    """
+    name = re.sub(r"[ ()]", "", topology.name)
+    try:
+        known = _digest(load(name)) == _digest(topology)
+    except InvalidArgument:
+        known = False
+    if not known:
+        name = f"{name}#{_digest(topology)}"
+        _kept[name] = topology
+        while len(_kept) > _MOST_KEPT:
+            _kept.pop(next(iter(_kept)))
+    return f"packed({name})"
+
+
+@lru_cache(maxsize=_MOST_KEPT)
+def packer(machine: str) -> Packer:
+    """Return what packs trees on a machine.
+
+    Args:
+        machine: as `pycomm.topology.load` takes it, without spaces; or what `named` has given.
+
+    Raises:
+        InvalidArgument: there is no such machine, or its ranks are too many.
+    """
+    if machine in _kept:
+        return Packer(machine, _kept[machine])
+    topology = load(machine)
+    of_file = PurePath(machine.partition(",")[0]).suffix in (".toml", ".xml")
+    return Packer(f"{machine}#{_digest(topology)}" if of_file else machine, topology)
+
+
+def _digest(topology: Topology) -> str:
+    """Return what tells apart machines on which other trees may be packed: eight hexadecimal digits."""
+    links = topology.links
+    parts = (np.array([topology.size, topology.vertices]), links.source, links.target, links.bandwidth, links.latency)
+    return blake2b(b"".join(part.tobytes() for part in parts), digest_size=4).hexdigest()

@@ -1,0 +1,158 @@
+"""How many trees are packed, rooted where, and how much of them an arc carries: few trees that come near to the best rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from .network import Counts, Matrix, Network
+
+_ENOUGH = 0.99  # of the best rate: no more trees are tried
+_MOST_TREES = 1024  # of all roots together: each is a chunk
+_MOST_OF_ROOT = 32
+_DIGITS = 1e-5  # how exactly the scale of capacities is found
+
+
+class Rate(NamedTuple):
+    """What is to be packed.
+
+    Attributes:
+        roots: trees at each rank, whole numbers, of shape (ranks,).
+        capacity: how many trees each arc can carry, whole numbers, of shape (vertices, vertices).
+        efficiency: the rate over the best one that any number of trees would reach.
+    """
+
+    roots: Counts
+    capacity: Matrix
+    efficiency: float
+
+
+def equal(bandwidth: Matrix, ranks: int) -> Rate:
+    """Return the rate of as many trees at each rank.
+
+    Args:
+        bandwidth: bytes per second of each ordered pair of vertices, of which ranks come first.
+        ranks: how many.
+    """
+    best = _least_scale(bandwidth, np.ones(ranks), whole=False)
+    counts = range(1, max(1, min(_MOST_OF_ROOT, _MOST_TREES // ranks)) + 1)
+    return _fewest(bandwidth, ((np.full(ranks, float(k)), k * best) for k in counts))
+
+
+def fixed(bandwidth: Matrix, roots: Counts) -> Rate:
+    """Return the rate of trees that are rooted where somebody says; arguments as for `equal`, `Rate`."""
+    return _fewest(bandwidth, [(roots, _least_scale(bandwidth, roots, whole=False))])
+
+
+def trees_of_any_root(bandwidth: Matrix, ranks: int) -> int:
+    """Return how many trees suit all roots: the fewest that come near to the best rate of the worst root."""
+    best = [_least_scale(bandwidth, _at(root, ranks, 1), whole=False) for root in range(ranks)]
+    slowest = []
+    for k in range(1, _MOST_OF_ROOT + 1):
+        near = [_suffices(bandwidth, _at(root, ranks, k), k * best[root] / _ENOUGH) for root in range(ranks)]
+        if all(near):
+            return k
+        slowest.append(sum(near))
+    return 1 + int(np.argmax(slowest))
+
+
+def free(bandwidth: Matrix, ranks: int) -> Rate:
+    """Return the rate of trees that are rooted where it is best; arguments as for `equal`.
+
+    Trees can be packed that are rooted anywhere if and only if each partition of the ranks into k parts lets k - 1
+    times as many of them in (Frank, "On disjoint trees and arborescences", 1978), which is the bound of an allreduce.
+    """
+    best = _least_scale_of_any(bandwidth, ranks, 1.0, whole=False)
+    even = equal(bandwidth, ranks)
+    scale = float(even.roots.sum()) * best
+    even = even._replace(efficiency=scale / _least_scale(bandwidth, even.roots, whole=True))
+    rates, trees = [even], ranks
+    while max(rate.efficiency for rate in rates) < _ENOUGH and trees <= _MOST_TREES:
+        found = _least_scale_of_any(bandwidth, ranks, float(trees), whole=True)
+        roots = _fewest_roots(bandwidth, ranks, float(trees), found, whole=True)
+        roots[np.argmin(roots)] += trees - roots.sum()  # a partition may leave room for more
+        rates.append(Rate(roots, _capacity(bandwidth, found, trees), trees * best / found))
+        trees *= 2
+    return max(rates, key=lambda rate: rate.efficiency)
+
+
+def _fewest(bandwidth: Matrix, tried: Iterable[tuple[Counts, float]]) -> Rate:
+    """Return the first of several numbers of trees that comes near to the best rate, or the nearest of all.
+
+    Args:
+        bandwidth: see `equal`.
+        tried: trees at each rank, and the scale of capacities that would do if they need not be whole.
+    """
+    best: Rate | None = None
+    for roots, scale in tried:
+        if best is not None and not _suffices(bandwidth, roots, scale / best.efficiency):
+            continue
+        found = _least_scale(bandwidth, roots, whole=True)
+        rate = Rate(roots, _capacity(bandwidth, found, roots.sum()), scale / found)
+        if best is None or rate.efficiency > best.efficiency:
+            best = rate
+        if best.efficiency >= _ENOUGH:
+            break
+    assert best is not None
+    return best
+
+
+def _least_scale(bandwidth: Matrix, roots: Counts, *, whole: bool) -> float:
+    """Return the least factor to the bandwidths that makes capacities of them which suffice for trees."""
+    return _least(bandwidth, float(roots.sum()), lambda scale: _suffices(bandwidth, roots, scale, whole=whole))
+
+
+def _least_scale_of_any(bandwidth: Matrix, ranks: int, trees: float, *, whole: bool) -> float:
+    """Return the least factor that suffices for trees whose roots may be chosen."""
+
+    def suffices(scale: float) -> bool:
+        roots = _fewest_roots(bandwidth, ranks, trees, scale, whole=whole)
+        return float(roots.sum()) <= trees * (1 + _DIGITS / 10)
+
+    return _least(bandwidth, trees, suffices)
+
+
+def _least(bandwidth: Matrix, trees: float, suffices: Callable[[float], bool]) -> float:
+    low, high = 0.0, trees / float(bandwidth[bandwidth > 0].min())  # there, each arc carries all trees
+    while high - low > _DIGITS * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if suffices(middle) else (middle, high)
+    return high
+
+
+def _suffices(bandwidth: Matrix, roots: Counts, scale: float, *, whole: bool = True) -> bool:
+    trees = float(roots.sum())
+    return Network(_capacity(bandwidth, scale, trees, whole=whole), roots).reaches_all(trees)
+
+
+def _fewest_roots(bandwidth: Matrix, ranks: int, trees: float, scale: float, *, whole: bool) -> Counts:
+    """Return how many of some trees must be rooted at each rank, so that each is reached by all of them.
+
+    The numbers that do make a contrapolymatroid: from any, each rank in turn may give up what no set that it is in needs. They
+    begin with the least that does for all ranks alike, so that no rank has much more than others.
+    """
+    network = Network(_capacity(bandwidth, scale, trees, whole=whole), np.full(ranks, trees))
+    low, high = 0.0, trees
+    while high - low > (1 if whole else trees * _DIGITS):
+        middle = (low + high) // 2 if whole else (low + high) / 2
+        network.roots[:] = middle
+        low, high = (low, middle) if network.reaches_all(trees) else (middle, high)
+    network.roots[:] = high
+    for rank in range(ranks):
+        spare = network.flow((rank,), trees + network.roots[rank]) - trees
+        network.roots[rank] -= min(network.roots[rank], max(spare, 0.0))
+    return network.roots
+
+
+def _capacity(bandwidth: Matrix, scale: float, trees: float, *, whole: bool = True) -> Matrix:
+    """Return what arcs carry, as trees; none needs to carry more than all of them."""
+    capacity = np.minimum(bandwidth * scale, trees)
+    return np.floor(capacity * (1 + 1e-12)) if whole else capacity
+
+
+def _at(root: int, ranks: int, trees: float) -> Counts:
+    roots = np.zeros(ranks)
+    roots[root] = trees
+    return roots
