@@ -11,6 +11,7 @@ from ..bound.flow import max_flow
 
 Matrix = npt.NDArray[np.float64]  # capacities of ordered pairs of vertices; whole numbers are exact up to 2^53
 Counts = npt.NDArray[np.float64]  # of trees that are rooted at each rank
+Reached = npt.NDArray[np.bool_]  # which ranks are in each tree, of shape (trees, ranks)
 
 _ROUNDING = 1e-9  # of capacities that are not whole
 
@@ -67,6 +68,30 @@ class Network:
         for v in sinks:
             capacity[self._to_sink + 2 * v] = endless
         return max_flow(self._sink + 1, self._head, capacity, self._source, self._sink, enough)[0]
+
+    def spares(self, u: int, v: int, inside: Reached, tree: int) -> bool:
+        """Say whether a tree may take a unit of an arc, so that all others can still be completed.
+
+        Args:
+            u, v: the ends of the arc; the tree has reached u and not v.
+            inside: what each tree has reached, of shape (trees, ranks); this stands for `roots`.
+            tree: the tree.
+        """
+        waiting = ~inside[:, v]  # trees that have reached v ask for nothing there
+        waiting[tree] = False
+        wanted = np.flatnonzero(waiting)
+        grown, member = np.nonzero(inside[wanted])
+        node = self._sink + 1 + np.arange(len(wanted))
+        tails = np.concatenate([np.full(len(wanted), self._source), node[grown]])
+        heads = np.concatenate([node, member])
+        head = np.concatenate([self._head, np.stack([heads, tails], axis=1).reshape(-1).astype(np.int32)])
+        capacity = np.zeros(len(head))
+        capacity[: self._arcs] = self._capacity
+        capacity[len(self._head) :: 2] = 1.0
+        enough = len(wanted) + 1.0
+        capacity[self._from_source + 2 * u] = enough
+        vertices = self._sink + 1 + len(wanted)
+        return max_flow(vertices, head, capacity, self._source, v, enough)[0] >= enough
 
     def reaches_all(self, trees: float) -> bool:
         """Say whether so many trees can flow to every rank."""

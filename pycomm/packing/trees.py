@@ -15,45 +15,43 @@ Parents = npt.NDArray[np.int64]  # (trees, ranks): the parent of each rank in ea
 def pack(capacity: Matrix, roots: Counts, latency: Matrix) -> Parents:
     """Return trees that span all ranks, those of rank 0 first, then those of rank 1, ...
 
-    Each tree grows from its root by arcs that leave enough for the trees that come after it, which a maximum flow decides
-    (Lovasz, "On two minimax theorems in graph", 1976; Tarjan, "A good algorithm for edge-disjoint branching", 1974). Of
-    these it takes the one that reaches a rank soonest, then the one of which most is left.
+    All trees grow at once, by arcs that leave enough for what all of them still have to reach, which a maximum flow
+    decides (Lovasz, "On two minimax theorems in graph", 1976; Tarjan, "A good algorithm for edge-disjoint branching",
+    1974; Berczi and Frank, "Packing arborescences", 2010). The arc is taken that reaches a rank soonest; of equal ones that of
+    which most is left. So no tree is deep because others came before it.
 
     Args:
         capacity: whole numbers, of shape (ranks, ranks).
         roots: how many trees are rooted at each rank; all of them together can flow to every rank (see `Network`).
         latency: seconds of each arc; of shape (ranks, ranks).
     """
-    waiting = roots.copy()
-    network = Network(capacity, waiting)
+    ranks = len(roots)
+    root = np.repeat(np.arange(ranks), roots.astype(np.int64)).tolist()
+    parents = np.full((len(root), ranks), -1)
+    network = Network(capacity, np.zeros(ranks))
+    inside = np.zeros(parents.shape, np.bool_)  # what each tree has reached
     neighbours = [np.flatnonzero(row).tolist() for row in capacity]
-    of_root: list[list[list[int]]] = [[] for _ in roots]
-    while waiting.any():  # by turns, so that no rank has the best of all arcs
-        for root in np.flatnonzero(waiting).tolist():
-            waiting[root] -= 1
-            of_root[root].append(_grow(network, root, neighbours, latency))
-    return np.array([parents for trees in of_root for parents in trees], np.int64).reshape(-1, len(roots))
+    ways: list[tuple[float, float, int, int, int]] = []
 
-
-def _grow(network: Network, root: int, neighbours: list[list[int]], latency: Matrix) -> list[int]:
-    """Return the parents in a tree, whose arcs are taken off the network."""
-    others = float(network.roots.sum())
-    parents, inside = [-1] * len(neighbours), [False] * len(neighbours)
-    ways: list[tuple[float, float, int, int]] = []
-
-    def enter(rank: int, time: float) -> None:
-        inside[rank] = True
+    def enter(tree: int, rank: int, time: float) -> None:
+        inside[tree, rank] = True
         for v in neighbours[rank]:
-            if not inside[v]:
-                heappush(ways, (time + float(latency[rank, v]), -network.left(rank, v), rank, v))
+            if not inside[tree, v]:
+                heappush(ways, (time + float(latency[rank, v]), -network.left(rank, v), tree, rank, v))
 
-    enter(root, 0.0)
+    for tree, rank in enumerate(root):
+        enter(tree, rank, 0.0)
     while ways:
-        time, _, u, v = heappop(ways)
-        # A way that is refused once is refused until the tree is complete: the set that binds stays as full as it is.
-        if not inside[v] and network.left(u, v) >= 1 and network.flow((v,), others + 1, also=(u,)) > others:
+        time, left, tree, u, v = heappop(ways)
+        if inside[tree, v] or network.left(u, v) < 1:
+            continue
+        if -left > network.left(u, v):  # its turn comes after those of which more is left
+            heappush(ways, (time, -network.left(u, v), tree, u, v))
+            continue
+        # A way that is refused is refused for ever: the set that binds stays as full as it is.
+        if network.spares(u, v, inside, tree):
             network.take(u, v)
-            parents[v] = u
-            enter(v, time)
-    assert all(inside), "arcs that leave enough for all other trees exist until a tree spans all ranks"
+            parents[tree, v] = u
+            enter(tree, v, time)
+    assert inside.all(), "arcs that leave enough for all other trees exist until all trees span all ranks"
     return parents
