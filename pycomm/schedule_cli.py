@@ -104,7 +104,7 @@ def _meant(args: argparse.Namespace) -> Iterable[tuple[Named, str, Groups | None
     if args.ranks < 1:
         raise InvalidArgument(f"--ranks is {args.ranks} and must be at least 1")
     groups = _groups(args.groups, args.ranks) if args.groups else None
-    if args.algorithm != "all" and ":" in args.algorithm:
+    if ":" in args.algorithm.partition("(")[0]:
         write = _load(args.algorithm)
         made_for = [entry.collective for entry in listing() if entry.write is write]
         yield write, args.collective or (made_for or ["allreduce"])[0], groups

@@ -19,7 +19,7 @@ from ..errors import InvalidArgument
 from ..topology import Topology, load
 from . import rates
 from .network import Matrix
-from .switches import without_switches
+from .switches import Way, parts, without_switches
 from .trees import Parents, pack
 
 __all__ = ["MOST_RANKS", "Packing", "Packer", "packer", "named"]
@@ -80,6 +80,7 @@ class Packer:
         bandwidth = np.zeros((graph.n, graph.n))
         bandwidth[graph.source, graph.target] = graph.capacity
         self._bandwidth: Matrix = bandwidth[np.ix_(order, order)]
+        self._vertex = np.argsort(order)[graph.vertex_of]  # what stands for each vertex of the topology
         if not np.isfinite(graph.distances(order[: self.size])[:, order[: self.size]]).all():
             raise InvalidArgument(f"{name}: its links do not join all ranks with each other")
         self._packed: dict[tuple[object, ...], Packing] = {}
@@ -92,34 +93,58 @@ class Packer:
     def at_any(self, *, inwards: bool = False) -> Packing:
         """Return trees with roots where they are best, the same roots inwards; equally many if links are not full duplex."""
         if self._symmetric:
-            return self._pack(("any",), False, lambda links: rates.free(links, self.size))
+            return self._pack(("any", False), False, lambda links: rates.free(links, self.size))
         roots = (self.at_all().parents < 0).sum(axis=0).astype(np.float64)
         return self._pack(("any", inwards), inwards, lambda links: rates.fixed(links, roots))
 
     def at_one(self, root: int, *, inwards: bool = False) -> Packing:
         """Return trees that are all rooted at one rank, as many for each root."""
-        roots = np.zeros(self.size)
-        roots[root] = self.trees_of_one(inwards=inwards)
-        return self._pack(("one", root, inwards), inwards, lambda links: rates.fixed(links, roots))
+        return self._at_one(root, self.trees_of_one(inwards=inwards), inwards)
 
     def trees_of_one(self, *, inwards: bool = False) -> int:
-        """Return how many trees `at_one` gives."""
+        """Return how many trees `at_one` gives.
+
+        They are the fewest that come near to the best rate of every root; or a multiple, if that makes the trees of rank 0 less
+        deep. (One tree at the best rate of a switch is a chain; of p - 1 trees, each has a relay.)
+        """
         key = inwards and not self._symmetric
         if key not in self._counts:
-            self._counts[key] = rates.trees_of_any_root(self._links(inwards), self.size)
+            fewest = rates.trees_of_any_root(self._links(inwards), self.size)
+            counts = [fewest]
+            while 2 * counts[-1] <= rates.MOST_OF_ROOT:
+                counts.append(2 * counts[-1])
+            self._counts[key] = min(counts, key=lambda count: self._at_one(0, count, inwards).depth.max())
         return self._counts[key]
+
+    def _at_one(self, root: int, trees: int, inwards: bool) -> Packing:
+        roots = np.zeros(self.size)
+        roots[root] = trees
+        return self._pack(("one", root, trees, inwards), inwards, lambda links: rates.fixed(links, roots))
 
     def _links(self, inwards: bool) -> Matrix:
         return self._bandwidth.T.copy() if inwards else self._bandwidth
 
     def _pack(self, key: tuple[object, ...], inwards: bool, choose: Callable[[Matrix], rates.Rate]) -> Packing:
         if self._symmetric:
-            key = tuple(part for part in key if part is not True and part is not False)
+            key = (*key[:-1], False)  # the same trees serve inwards
         if key not in self._packed:
             rate = choose(self._links(inwards))
-            between = without_switches(rate.capacity, rate.roots)
+            between = without_switches(rate.capacity, rate.roots, self._routes(inwards))
             self._packed[key] = Packing(pack(between, rate.roots, self._latencies(between, inwards)), rate.efficiency)
         return self._packed[key]
+
+    def _routes(self, inwards: bool) -> set[Way]:
+        """Return the ways that messages take, as vertices of the graph that is packed, and all parts of them."""
+        if len(self._bandwidth) == self.size:
+            return set()  # there is nothing to take out
+        target, source = np.divmod(np.arange(self.size**2), self.size)
+        start, links = self._topology.paths(source, target)
+        heads = self._vertex[self._topology.links.target[links]].tolist()
+        ways = (
+            (self._vertex[rank].item(), *heads[first:end])
+            for rank, first, end in zip(source.tolist(), start[:-1].tolist(), start[1:].tolist(), strict=True)
+        )
+        return parts(way[::-1] if inwards else way for way in ways)
 
     def _latencies(self, between: Matrix, inwards: bool) -> Matrix:
         """Return the seconds of each arc between ranks; arcs that do not exist have any."""

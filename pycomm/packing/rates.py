@@ -11,7 +11,7 @@ from .network import Counts, Matrix, Network
 
 _ENOUGH = 0.99  # of the best rate: no more trees are tried
 _MOST_TREES = 1024  # of all roots together: each is a chunk
-_MOST_OF_ROOT = 32
+MOST_OF_ROOT = 32  # trees of a rank
 _DIGITS = 1e-5  # how exactly the scale of capacities is found
 
 
@@ -37,7 +37,7 @@ def equal(bandwidth: Matrix, ranks: int) -> Rate:
         ranks: how many.
     """
     best = _least_scale(bandwidth, np.ones(ranks), whole=False)
-    counts = range(1, max(1, min(_MOST_OF_ROOT, _MOST_TREES // ranks)) + 1)
+    counts = range(1, max(1, min(MOST_OF_ROOT, _MOST_TREES // ranks)) + 1)
     return _fewest(bandwidth, ((np.full(ranks, float(k)), k * best) for k in counts))
 
 
@@ -50,7 +50,7 @@ def trees_of_any_root(bandwidth: Matrix, ranks: int) -> int:
     """Return how many trees suit all roots: the fewest that come near to the best rate of the worst root."""
     best = [_least_scale(bandwidth, _at(root, ranks, 1), whole=False) for root in range(ranks)]
     slowest = []
-    for k in range(1, _MOST_OF_ROOT + 1):
+    for k in range(1, MOST_OF_ROOT + 1):
         near = [_suffices(bandwidth, _at(root, ranks, k), k * best[root] / _ENOUGH) for root in range(ranks)]
         if all(near):
             return k

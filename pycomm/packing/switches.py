@@ -1,76 +1,110 @@
-"""Takes the switches out of a network: what goes through one becomes arcs between its neighbours."""
+"""Takes the switches out of a network: what goes through them becomes arcs between ranks, on the ways that messages take."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 import numpy as np
+import numpy.typing as npt
 
 from .network import Counts, Matrix, Network
 
+Way = tuple[int, ...]  # vertices, from one to another
+Pieces = dict[Way, float]  # what goes along each way
 
-def without_switches(capacity: Matrix, roots: Counts) -> Matrix:
+
+def without_switches(capacity: Matrix, roots: Counts, routes: Collection[Way]) -> Matrix:
     """Return capacities between ranks alone that the links and switches of a machine have room for, all at once.
 
     Two arcs, into a switch and out of it, are replaced by one past it as far as all trees still reach every rank. Where as
     much enters a switch as leaves it, this uses up all of its arcs (Bang-Jensen, Frank and Jackson, "Preserving and
     increasing local edge-connectivity in mixed graphs", 1995; for collectives: Zhao et al., "ForestColl", arXiv 2402.06787).
-    The shares of all pairs of neighbours are tried first, so that ranks on one switch reach each other directly.
+    First it is tried to spread what enters evenly, so that ranks on one switch reach each other directly; and ways that
+    messages would not take come last.
 
     Args:
         capacity: whole numbers, of shape (vertices, vertices); ranks come first.
         roots: trees at each rank, all of which reach every rank.
+        routes: the ways between ranks, and all parts of them.
     """
-    ranks = len(roots)
-    for switch in range(len(capacity) - 1, ranks - 1, -1):
-        capacity = _without_last(capacity[: switch + 1, : switch + 1].copy(), roots)
-    return capacity
+    ranks, n = len(roots), len(capacity)
+    pieces = {(int(u), int(v)): float(capacity[u, v]) for u, v in zip(*np.nonzero(capacity), strict=True)}
+    for switch in range(n - 1, ranks - 1, -1):
+        _take_out(pieces, n, switch, roots, routes)
+    return _matrix(pieces, n)[:ranks, :ranks]
 
 
-def _without_last(capacity: Matrix, roots: Counts) -> Matrix:
-    switch = len(capacity) - 1
-    shares = _shares(capacity[:-1, switch], capacity[switch, :-1])
-    split = capacity.copy()
-    split[:-1, :-1] += shares
-    split[:-1, switch] -= shares.sum(axis=1)
-    split[switch, :-1] -= shares.sum(axis=0)
-    if Network(split, roots).reaches_all(float(roots.sum())):
-        capacity = split
-    else:
-        for u, v in zip(*np.nonzero(shares), strict=True):
-            _split(capacity, roots, int(u), int(v), shares[u, v])
-    for u in np.flatnonzero(capacity[:-1, switch]):
-        for v in np.flatnonzero(capacity[switch, :-1]):
-            if u != v:
-                _split(capacity, roots, int(u), int(v), np.inf)
-    return capacity[:-1, :-1]
+def _take_out(pieces: Pieces, n: int, switch: int, roots: Counts, routes: Collection[Way]) -> None:
+    entering = [way for way in pieces if way[-1] == switch]
+    leaving = [way for way in pieces if way[0] == switch]
+    apart = np.array([[a[0] != b[-1] for b in leaving] for a in entering], np.bool_).reshape(len(entering), -1)
+    taken = np.array([[a + b[1:] in routes for b in leaving] for a in entering], np.bool_).reshape(apart.shape)
+    shares = _shares([pieces[way] for way in entering], [pieces[way] for way in leaving], apart & taken)
+    spread = dict(pieces)
+    for i, j in zip(*np.nonzero(shares), strict=True):
+        _move(spread, entering[i], leaving[j], shares[i, j])
+    if Network(_matrix(spread, n), roots).reaches_all(float(roots.sum())):
+        pieces.clear()
+        pieces.update(spread)
+        shares[:] = 0.0
+    for usable, most in ((shares > 0, shares), (apart & taken, None), (apart & ~taken, None)):
+        for i, j in zip(*np.nonzero(usable), strict=True):
+            into, out = entering[i], leaving[j]
+            amount = min(pieces.get(into, 0.0), pieces.get(out, 0.0), np.inf if most is None else most[i, j])
+            if amount >= 1:
+                _move(pieces, into, out, _spared(_matrix(pieces, n), roots, (into[0], switch, out[-1]), amount))
+    for way in (*entering, *leaving):  # what is left goes nowhere
+        pieces.pop(way, None)
 
 
-def _shares(entering: Counts, leaving: Counts) -> Matrix:
-    """Return what goes from each neighbour of a switch to each other one if all of it is spread evenly."""
-    others = leaving.sum() - leaving  # what may leave of that which a neighbour sends in
+def _shares(entering: list[float], leaving: list[float], usable: npt.NDArray[np.bool_]) -> Matrix:
+    """Return how much goes from each arc into a switch to each one out of it if all is spread evenly over what is usable."""
+    spread = usable * np.array(leaving)[None, :]
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.where(others > 0, entering / others, 0.0)[:, None] * leaving[None, :]
-        np.fill_diagonal(spread, 0.0)
-        spread *= np.minimum(1.0, np.where(leaving > 0, leaving / spread.sum(axis=0), 0.0))
+        spread *= np.nan_to_num(np.array(entering) / spread.sum(axis=1), posinf=0.0)[:, None]
+        spread *= np.minimum(1.0, np.nan_to_num(np.array(leaving) / spread.sum(axis=0), posinf=0.0))
     whole: Matrix = np.floor(spread * (1 + 1e-12))
     return whole
 
 
-def _split(capacity: Matrix, roots: Counts, u: int, v: int, most: float) -> None:
-    """Let as much go from u to v past the last vertex as keeps all trees at every rank; no more than `most`."""
-    switch, wanted = len(capacity) - 1, float(roots.sum())
-    most = min(most, capacity[u, switch], capacity[switch, v])
-    if most < 1:
-        return
-    network, ranks = Network(capacity, roots), range(len(roots))
+def _spared(capacity: Matrix, roots: Counts, way: Way, most: float) -> float:
+    """Return how much may go past a switch instead of to it and from it, so that all trees still reach every rank.
+
+    Args:
+        capacity, roots: as for `without_switches`.
+        way: from where, the switch, and to where.
+        most: no more than this is looked for.
+    """
+    network, wanted, ranks = Network(capacity, roots), float(roots.sum()), range(len(roots))
+    u, switch, v = way
     near = [rank for rank in (u, v) if rank in ranks]
-    # Two kinds of cuts lose what is split: those that have u and v on the source's side and the switch on the other ...
+    # Two kinds of cuts lose what goes past: those that have u and v on the source's side and the switch on the other ...
     for rank in ranks:
         if most > 0 and rank not in near:
             most = min(most, network.flow((switch, rank), wanted + most, also=(u, v)) - wanted)
-    # ... and those that have them on the other side, where there must be a rank; u or v may be it.
+    # ... and those that have u and v on the other side, with some rank, which one of them may be.
     for rank in near[:1] or ranks:
         if most > 0:
             most = min(most, network.flow({u, v, rank}, wanted + most, also=(switch,)) - wanted)
-    capacity[u, switch] -= most
-    capacity[switch, v] -= most
-    capacity[u, v] += most
+    return max(most, 0.0)
+
+
+def _move(pieces: Pieces, into: Way, out: Way, amount: float) -> None:
+    """Let some of what goes to a switch and on from it go past it."""
+    if amount > 0:
+        for way, more in ((into, -amount), (out, -amount), (into + out[1:], amount)):
+            pieces[way] = pieces.get(way, 0.0) + more
+            if not pieces[way]:
+                del pieces[way]
+
+
+def _matrix(pieces: Pieces, n: int) -> Matrix:
+    capacity = np.zeros((n, n))
+    for way, amount in pieces.items():
+        capacity[way[0], way[-1]] += amount
+    return capacity
+
+
+def parts(ways: Iterator[Way]) -> set[Way]:
+    """Return all parts of some ways that are a link or more."""
+    return {way[i:j] for way in ways for i in range(len(way)) for j in range(i + 2, len(way) + 1)}
