@@ -58,7 +58,7 @@ def window_of(slices: int, machine: Machine) -> int:
 
 
 def algorithms(collective: str, machine: Machine, *, uneven: bool = False, told: bool = False) -> list[str]:
-    """Return the names of the shipped algorithms that can do a call on a machine, in alphabetical order.
+    """Return the names of the algorithms that can do a call on a machine: the shipped ones, in alphabetical order, first.
 
     Args:
         collective: e.g. "allreduce".
@@ -76,6 +76,8 @@ def algorithms(collective: str, machine: Machine, *, uneven: bool = False, told:
         and (machine.grouped or not entry.grouped)
         and (not uneven or entry.uneven or all_know or (told and entry.grouped))
     ]
+    if machine.packed and not uneven and registry.has(collective, "packed"):
+        found.append(machine.packed)
     return found if uneven else [*found, *_composed(collective, machine)]
 
 

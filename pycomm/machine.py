@@ -26,6 +26,7 @@ class Machine:
         name: of a described machine; "" for one that ranks run on.
         network: what is between the hosts; None: nobody measured it, or there is one host only.
         places: of each rank, on its host; empty: nobody knows.
+        packed: of a described machine whose links make no tree, the name of algorithms that are packed for it.
     """
 
     hosts: tuple[tuple[int, ...], ...]
@@ -35,6 +36,7 @@ class Machine:
     name: str = ""
     network: Network | None = None
     places: tuple[Place, ...] = ()
+    packed: str = ""
 
     @property
     def size(self) -> int:

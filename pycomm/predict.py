@@ -132,11 +132,13 @@ def _slowed(terms: costs.Calibration, message: float) -> costs.Calibration:
 
 def machine_of(topology: Topology) -> Machine:
     """Return what ranks on a described machine would know of it."""
+    from .packing import offered  # here: ranks that run have no use for it
+
     ranks: dict[int, list[int]] = {}
     for rank, host in enumerate(topology.host):
         ranks.setdefault(int(host), []).append(rank)
     hosts = tuple(map(tuple, ranks.values()))
-    return Machine(hosts, tuple(map(len, hosts)), name=topology.name)
+    return Machine(hosts, tuple(map(len, hosts)), name=topology.name, packed=offered(topology))
 
 
 def topology_of(machine: Machine, *, priced: float = 0.0, inside: float = np.inf) -> Topology:

@@ -19,6 +19,7 @@ from . import costs, figures, registry, table, timeline
 from .bound import bound
 from .contract import CONTRACTS, contract
 from .errors import InvalidArgument, PycommError
+from .packing import offered
 from .schedule import SEND
 from .simulate import Bound, Result
 from .topology import Topology, load
@@ -94,7 +95,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "docs/simulator.md tells what is in the model and what is not.",
     )
     parser.add_argument("collective", help=", ".join(CONTRACTS))
-    parser.add_argument("--algorithm", default="all", metavar="NAME[,NAME]", help="default: all")
+    parser.add_argument("--algorithm", default="all", metavar="NAME[,NAME]", help="default: all, and those packed for a machine that is no tree")
     parser.add_argument("--topology", required=True, metavar="FILE|GENERATOR", help="as for `pycomm topo`")
     parser.add_argument(
         "--size", default="1M", metavar="BYTES[,BYTES]", help="of a rank's full vector; 1K..1G: each four times larger"
@@ -178,7 +179,9 @@ def _names(asked: str, collective: str, topology: Topology) -> list[str]:
     if asked != "all":
         return [name for name in _split(asked) if registry.find(collective, name)]
     entries = [entry for entry in registry.listing() if entry.collective == collective]
-    return [entry.name for entry in entries if _groups(topology) or not entry.grouped]
+    names = [entry.name for entry in entries if _groups(topology) or not entry.grouped]
+    packed = offered(topology) if registry.has(collective, "packed") else ""
+    return [*names, packed] if packed else names
 
 
 def _split(asked: str) -> list[str]:

@@ -15,18 +15,21 @@ from pathlib import PurePath
 import numpy as np
 
 from ..bound.graph import graph_of
+from ..bound.tree import tree_of
 from ..errors import InvalidArgument
 from ..topology import Topology, load
 from . import rates
-from .network import Matrix
+from .network import Matrix, all_reached
 from .switches import Way, parts, without_switches
 from .trees import Parents, pack
 
-__all__ = ["MOST_RANKS", "Packing", "Packer", "packer", "named"]
+__all__ = ["Packer", "Packing", "named", "offered", "packer"]
 
-MOST_RANKS = 128  # which take some ten seconds
+MOST_RANKS = 128  # which take a minute
+MOST_CHOSEN = 64
 _HOP = 1e-9  # seconds that count for a hop beyond its latency, which may be zero
 _MOST_KEPT = 64
+_SLOWER, _LEAST = 1.05, 0.1  # where switches are not full duplex: steps of the rate, and the last one
 
 _kept: dict[str, Topology] = {}  # machines that cannot be loaded by their names, the latest ones
 
@@ -128,8 +131,14 @@ class Packer:
         if self._symmetric:
             key = (*key[:-1], False)  # the same trees serve inwards
         if key not in self._packed:
-            rate = choose(self._links(inwards))
-            between = without_switches(rate.capacity, rate.roots, self._routes(inwards))
+            links, routes = self._links(inwards), self._routes(inwards)
+            rate = choose(links)
+            between = without_switches(rate.capacity(links), rate.roots, routes)
+            while not all_reached(between, rate.roots):
+                if rate.efficiency < _LEAST:
+                    raise InvalidArgument(f"{self.name}: no trees are found where less leaves a switch than enters it")
+                rate = rate.slower(_SLOWER)
+                between = without_switches(rate.capacity(links), rate.roots, routes)
             self._packed[key] = Packing(pack(between, rate.roots, self._latencies(between, inwards)), rate.efficiency)
         return self._packed[key]
 
@@ -153,6 +162,16 @@ class Packer:
         latency = np.zeros(between.shape)
         latency[source, target] = self._topology.ends(*ends).latency + _HOP
         return latency
+
+
+def offered(topology: Topology) -> str:
+    """Return the name of algorithms that may be the best ones on a machine, as `named` does; "" where others are.
+
+    On a tree they are no better than others are; on more than MOST_CHOSEN ranks nobody waits for them unasked.
+    """
+    graph = graph_of(topology)
+    many = topology.size > MOST_CHOSEN
+    return "" if many or topology.size < 3 or tree_of(graph.with_twins_merged()) is not None else named(topology)
 
 
 def named(topology: Topology) -> str:

@@ -96,3 +96,8 @@ class Network:
     def reaches_all(self, trees: float) -> bool:
         """Say whether so many trees can flow to every rank."""
         return all(self.flow((rank,), trees) >= trees * (1 - _ROUNDING) for rank in range(len(self.roots)))
+
+
+def all_reached(capacity: Matrix, roots: Counts) -> bool:
+    """Say whether trees that are rooted so can be packed into capacities."""
+    return Network(capacity, roots).reaches_all(float(roots.sum()))

@@ -20,13 +20,21 @@ class Rate(NamedTuple):
 
     Attributes:
         roots: trees at each rank, whole numbers, of shape (ranks,).
-        capacity: how many trees each arc can carry, whole numbers, of shape (vertices, vertices).
+        scale: seconds for each byte of what a tree carries, so that a link has room for scale * bandwidth trees.
         efficiency: the rate over the best one that any number of trees would reach.
     """
 
     roots: Counts
-    capacity: Matrix
+    scale: float
     efficiency: float
+
+    def capacity(self, bandwidth: Matrix) -> Matrix:
+        """Return how many trees each arc can carry, whole numbers, of the shape of `bandwidth`."""
+        return _capacity(bandwidth, self.scale)
+
+    def slower(self, factor: float) -> Rate:
+        """Return the same trees at a rate that is so much less."""
+        return Rate(self.roots, self.scale * factor, self.efficiency / factor)
 
 
 def equal(bandwidth: Matrix, ranks: int) -> Rate:
@@ -73,7 +81,7 @@ def free(bandwidth: Matrix, ranks: int) -> Rate:
         found = _least_scale_of_any(bandwidth, ranks, float(trees), whole=True)
         roots = _fewest_roots(bandwidth, ranks, float(trees), found, whole=True)
         roots[np.argmin(roots)] += trees - roots.sum()  # a partition may leave room for more
-        rates.append(Rate(roots, _capacity(bandwidth, found, trees), trees * best / found))
+        rates.append(Rate(roots, found, trees * best / found))
         trees *= 2
     return max(rates, key=lambda rate: rate.efficiency)
 
@@ -90,7 +98,7 @@ def _fewest(bandwidth: Matrix, tried: Iterable[tuple[Counts, float]]) -> Rate:
         if best is not None and not _suffices(bandwidth, roots, scale / best.efficiency):
             continue
         found = _least_scale(bandwidth, roots, whole=True)
-        rate = Rate(roots, _capacity(bandwidth, found, roots.sum()), scale / found)
+        rate = Rate(roots, found, scale / found)
         if best is None or rate.efficiency > best.efficiency:
             best = rate
         if best.efficiency >= _ENOUGH:
@@ -124,7 +132,7 @@ def _least(bandwidth: Matrix, trees: float, suffices: Callable[[float], bool]) -
 
 def _suffices(bandwidth: Matrix, roots: Counts, scale: float, *, whole: bool = True) -> bool:
     trees = float(roots.sum())
-    return Network(_capacity(bandwidth, scale, trees, whole=whole), roots).reaches_all(trees)
+    return Network(_capacity(bandwidth, scale, whole=whole), roots).reaches_all(trees)
 
 
 def _fewest_roots(bandwidth: Matrix, ranks: int, trees: float, scale: float, *, whole: bool) -> Counts:
@@ -133,7 +141,7 @@ def _fewest_roots(bandwidth: Matrix, ranks: int, trees: float, scale: float, *, 
     The numbers that do make a contrapolymatroid: from any, each rank in turn may give up what no set that it is in needs. They
     begin with the least that does for all ranks alike, so that no rank has much more than others.
     """
-    network = Network(_capacity(bandwidth, scale, trees, whole=whole), np.full(ranks, trees))
+    network = Network(_capacity(bandwidth, scale, whole=whole), np.full(ranks, trees))
     low, high = 0.0, trees
     while high - low > (1 if whole else trees * _DIGITS):
         middle = (low + high) // 2 if whole else (low + high) / 2
@@ -146,10 +154,8 @@ def _fewest_roots(bandwidth: Matrix, ranks: int, trees: float, scale: float, *, 
     return network.roots
 
 
-def _capacity(bandwidth: Matrix, scale: float, trees: float, *, whole: bool = True) -> Matrix:
-    """Return what arcs carry, as trees; none needs to carry more than all of them."""
-    capacity = np.minimum(bandwidth * scale, trees)
-    return np.floor(capacity * (1 + 1e-12)) if whole else capacity
+def _capacity(bandwidth: Matrix, scale: float, *, whole: bool = True) -> Matrix:
+    return np.floor(bandwidth * scale * (1 + 1e-12)) if whole else bandwidth * scale
 
 
 def _at(root: int, ranks: int, trees: float) -> Counts:

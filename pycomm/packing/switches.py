@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from .network import Counts, Matrix, Network
+from .network import Counts, Matrix, Network, all_reached
 
 Way = tuple[int, ...]  # vertices, from one to another
 Pieces = dict[Way, float]  # what goes along each way
@@ -17,7 +17,7 @@ def without_switches(capacity: Matrix, roots: Counts, routes: Collection[Way]) -
     """Return capacities between ranks alone that the links and switches of a machine have room for, all at once.
 
     Two arcs, into a switch and out of it, are replaced by one past it as far as all trees still reach every rank. Where as
-    much enters a switch as leaves it, this uses up all of its arcs (Bang-Jensen, Frank and Jackson, "Preserving and
+    much enters a switch as leaves it, this uses up all of its arcs; elsewhere not all trees may reach every rank then (Bang-Jensen, Frank and Jackson, "Preserving and
     increasing local edge-connectivity in mixed graphs", 1995; for collectives: Zhao et al., "ForestColl", arXiv 2402.06787).
     First it is tried to spread what enters evenly, so that ranks on one switch reach each other directly; and ways that
     messages would not take come last.
@@ -37,13 +37,14 @@ def without_switches(capacity: Matrix, roots: Counts, routes: Collection[Way]) -
 def _take_out(pieces: Pieces, n: int, switch: int, roots: Counts, routes: Collection[Way]) -> None:
     entering = [way for way in pieces if way[-1] == switch]
     leaving = [way for way in pieces if way[0] == switch]
-    apart = np.array([[a[0] != b[-1] for b in leaving] for a in entering], np.bool_).reshape(len(entering), -1)
-    taken = np.array([[a + b[1:] in routes for b in leaving] for a in entering], np.bool_).reshape(apart.shape)
+    shape = len(entering), len(leaving)
+    apart = np.array([a[0] != b[-1] for a in entering for b in leaving], np.bool_).reshape(shape)
+    taken = np.array([a + b[1:] in routes for a in entering for b in leaving], np.bool_).reshape(shape)
     shares = _shares([pieces[way] for way in entering], [pieces[way] for way in leaving], apart & taken)
     spread = dict(pieces)
     for i, j in zip(*np.nonzero(shares), strict=True):
         _move(spread, entering[i], leaving[j], shares[i, j])
-    if Network(_matrix(spread, n), roots).reaches_all(float(roots.sum())):
+    if all_reached(_matrix(spread, n), roots):
         pieces.clear()
         pieces.update(spread)
         shares[:] = 0.0
