@@ -29,7 +29,8 @@ MOST_RANKS = 128  # which take a minute
 MOST_CHOSEN = 64
 _HOP = 1e-9  # seconds that count for a hop beyond its latency, which may be zero
 _MOST_KEPT = 64
-_SLOWER, _LEAST = 1.05, 0.1  # where switches are not full duplex: steps of the rate, and the last one
+_SLOWEST = 100  # times, from which on no other rate is tried
+_CLOSE = 1.01  # how exactly a rate is found where they cannot
 
 _kept: dict[str, Topology] = {}  # machines that cannot be loaded by their names, the latest ones
 
@@ -131,21 +132,49 @@ class Packer:
         if self._symmetric:
             key = (*key[:-1], False)  # the same trees serve inwards
         if key not in self._packed:
-            links, routes = self._links(inwards), self._routes(inwards)
-            rate = choose(links)
-            between = without_switches(rate.capacity(links), rate.roots, routes)
-            while not all_reached(between, rate.roots):
-                if rate.efficiency < _LEAST:
-                    raise InvalidArgument(f"{self.name}: no trees are found where less leaves a switch than enters it")
-                rate = rate.slower(_SLOWER)
-                between = without_switches(rate.capacity(links), rate.roots, routes)
+            links = self._links(inwards)
+            rate, between = self._fitted(choose(links), links, inwards)
             self._packed[key] = Packing(pack(between, rate.roots, self._latencies(between, inwards)), rate.efficiency)
         return self._packed[key]
 
+    def _fitted(self, rate: rates.Rate, links: Matrix, inwards: bool) -> tuple[rates.Rate, Matrix]:
+        """Return the rate that trees have on the ways that messages take, and the arcs on which they are packed.
+
+        What goes ways that messages do not take loads other links than those that have room for it. So it is tried both
+        to allow this, and to find a rate at which all go the ways that they take.
+        """
+        routes = self._routes(inwards)
+        found: list[tuple[rates.Rate, Matrix]] = []
+        between = without_switches(rate.capacity(links), rate.roots, routes, strictly=False)
+        if all_reached(between, rate.roots):
+            found.append((rate.slower(max(1.0, self._overload(between, rate.scale, inwards))), between))
+        good, bad = np.inf, 1 / _CLOSE
+        while good > bad * _CLOSE and (not found or found[0][0].efficiency * _CLOSE < rate.efficiency / bad):
+            factor = min((good * bad) ** 0.5, bad * 2) if bad >= 1 else 1.0
+            slower = rate.slower(factor)
+            between = without_switches(slower.capacity(links), rate.roots, routes, strictly=True)
+            if all_reached(between, rate.roots):
+                good = factor
+                found.append((slower, between))
+            elif factor > _SLOWEST:
+                break
+            else:
+                bad = factor
+        if not found:
+            raise InvalidArgument(f"{self.name}: no trees are found on the ways that messages take")
+        return max(found, key=lambda one: one[0].efficiency)
+
+    def _overload(self, between: Matrix, scale: float, inwards: bool) -> float:
+        """Return what goes over the busiest link, over what has room on it, if all arcs between ranks are used in full."""
+        source, target = np.nonzero(between.T if inwards else between)
+        start, links = self._topology.paths(source, target)
+        amount = (between.T if inwards else between)[source, target]
+        bandwidth = self._topology.links.bandwidth
+        load = np.bincount(links, np.repeat(amount, np.diff(start)), len(bandwidth))
+        return float((load / bandwidth).max() / scale)
+
     def _routes(self, inwards: bool) -> set[Way]:
         """Return the ways that messages take, as vertices of the graph that is packed, and all parts of them."""
-        if len(self._bandwidth) == self.size:
-            return set()  # there is nothing to take out
         target, source = np.divmod(np.arange(self.size**2), self.size)
         start, links = self._topology.paths(source, target)
         heads = self._vertex[self._topology.links.target[links]].tolist()

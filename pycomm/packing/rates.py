@@ -12,6 +12,8 @@ from .network import Counts, Matrix, Network
 _ENOUGH = 0.99  # of the best rate: no more trees are tried
 _MOST_TREES = 1024  # of all roots together: each is a chunk
 MOST_OF_ROOT = 32  # trees of a rank
+_GRADES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, _ENOUGH)  # of the best rate, by which numbers of trees are compared
+_ROOTS = 8  # that are tried, of more ranks
 _DIGITS = 1e-5  # how exactly the scale of capacities is found
 
 
@@ -56,14 +58,18 @@ def fixed(bandwidth: Matrix, roots: Counts) -> Rate:
 
 def trees_of_any_root(bandwidth: Matrix, ranks: int) -> int:
     """Return how many trees suit all roots: the fewest that come near to the best rate of the worst root."""
-    best = [_least_scale(bandwidth, _at(root, ranks, 1), whole=False) for root in range(ranks)]
-    slowest = []
-    for k in range(1, MOST_OF_ROOT + 1):
-        near = [_suffices(bandwidth, _at(root, ranks, k), k * best[root] / _ENOUGH) for root in range(ranks)]
-        if all(near):
-            return k
-        slowest.append(sum(near))
-    return 1 + int(np.argmax(slowest))
+    some = range(0, ranks, -(-ranks // _ROOTS))
+    best = {root: _least_scale(bandwidth, _at(root, ranks, 1), whole=False) for root in some}
+    fewest, reached = 1, 0.0
+    for trees in range(1, MOST_OF_ROOT + 1):
+        for enough in _GRADES:  # ascending
+            if enough > reached:
+                if not all(_suffices(bandwidth, _at(root, ranks, trees), trees * best[root] / enough) for root in some):
+                    break
+                fewest, reached = trees, enough
+        if reached >= _ENOUGH:
+            break
+    return fewest
 
 
 def free(bandwidth: Matrix, ranks: int) -> Rate:

@@ -13,34 +13,36 @@ Way = tuple[int, ...]  # vertices, from one to another
 Pieces = dict[Way, float]  # what goes along each way
 
 
-def without_switches(capacity: Matrix, roots: Counts, routes: Collection[Way]) -> Matrix:
+def without_switches(capacity: Matrix, roots: Counts, routes: Collection[Way], *, strictly: bool) -> Matrix:
     """Return capacities between ranks alone that the links and switches of a machine have room for, all at once.
 
-    Two arcs, into a switch and out of it, are replaced by one past it as far as all trees still reach every rank. Where as
-    much enters a switch as leaves it, this uses up all of its arcs; elsewhere not all trees may reach every rank then (Bang-Jensen, Frank and Jackson, "Preserving and
-    increasing local edge-connectivity in mixed graphs", 1995; for collectives: Zhao et al., "ForestColl", arXiv 2402.06787).
-    First it is tried to spread what enters evenly, so that ranks on one switch reach each other directly; and ways that
-    messages would not take come last.
+    Two arcs, into a switch and out of it, are replaced by one past it as far as all trees still reach every rank. First it
+    is tried to spread what enters evenly, so that ranks on one switch reach each other directly; and ways that messages
+    would not take come last. Where as much enters each switch as leaves it, all trees reach every rank in the end (Bang-Jensen, Frank and Jackson, "Preserving and increasing local edge-connectivity in mixed graphs", 1995; for
+    collectives: Zhao et al., "ForestColl", arXiv 2402.06787); elsewhere, and strictly, perhaps not.
 
     Args:
         capacity: whole numbers, of shape (vertices, vertices); ranks come first.
         roots: trees at each rank, all of which reach every rank.
-        routes: the ways between ranks, and all parts of them.
+        routes: the ways between ranks that messages take, and all parts of them.
+        strictly: whether other ways are no ways at all.
     """
     ranks, n = len(roots), len(capacity)
-    pieces = {(int(u), int(v)): float(capacity[u, v]) for u, v in zip(*np.nonzero(capacity), strict=True)}
+    links = zip(*(ends.tolist() for ends in np.nonzero(capacity)), strict=True)
+    pieces = {(u, v): float(capacity[u, v]) for u, v in links if (u, v) in routes or not strictly}
     for switch in range(n - 1, ranks - 1, -1):
-        _take_out(pieces, n, switch, roots, routes)
+        _take_out(pieces, n, switch, roots, routes, strictly)
     return _matrix(pieces, n)[:ranks, :ranks]
 
 
-def _take_out(pieces: Pieces, n: int, switch: int, roots: Counts, routes: Collection[Way]) -> None:
+def _take_out(
+    pieces: Pieces, n: int, switch: int, roots: Counts, routes: Collection[Way], strictly: bool
+) -> None:
     entering = [way for way in pieces if way[-1] == switch]
     leaving = [way for way in pieces if way[0] == switch]
     shape = len(entering), len(leaving)
-    apart = np.array([a[0] != b[-1] for a in entering for b in leaving], np.bool_).reshape(shape)
-    taken = np.array([a + b[1:] in routes for a in entering for b in leaving], np.bool_).reshape(shape)
-    shares = _shares([pieces[way] for way in entering], [pieces[way] for way in leaving], apart & taken)
+    usable = np.array([a + b[1:] in routes for a in entering for b in leaving], np.bool_).reshape(shape)
+    shares = _shares([pieces[way] for way in entering], [pieces[way] for way in leaving], usable)
     spread = dict(pieces)
     for i, j in zip(*np.nonzero(shares), strict=True):
         _move(spread, entering[i], leaving[j], shares[i, j])
@@ -48,10 +50,11 @@ def _take_out(pieces: Pieces, n: int, switch: int, roots: Counts, routes: Collec
         pieces.clear()
         pieces.update(spread)
         shares[:] = 0.0
-    for usable, most in ((shares > 0, shares), (apart & taken, None), (apart & ~taken, None)):
-        for i, j in zip(*np.nonzero(usable), strict=True):
+    others = np.array([a[0] != b[-1] and not strictly for a in entering for b in leaving], np.bool_).reshape(shape)
+    for most in (shares, np.where(usable, np.inf, 0.0), np.where(others, np.inf, 0.0)):
+        for i, j in zip(*np.nonzero(most), strict=True):
             into, out = entering[i], leaving[j]
-            amount = min(pieces.get(into, 0.0), pieces.get(out, 0.0), np.inf if most is None else most[i, j])
+            amount = min(pieces.get(into, 0.0), pieces.get(out, 0.0), most[i, j])
             if amount >= 1:
                 _move(pieces, into, out, _spared(_matrix(pieces, n), roots, (into[0], switch, out[-1]), amount))
     for way in (*entering, *leaving):  # what is left goes nowhere
