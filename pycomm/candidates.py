@@ -58,7 +58,7 @@ def window_of(slices: int, machine: Machine) -> int:
 
 
 def algorithms(collective: str, machine: Machine, *, uneven: bool = False, told: bool = False) -> list[str]:
-    """Return the names of the algorithms that can do a call on a machine: the shipped ones, in alphabetical order, first.
+    """Return the names of the algorithms that can do a call on a machine, those made for it last.
 
     Args:
         collective: e.g. "allreduce".

@@ -95,7 +95,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "docs/simulator.md tells what is in the model and what is not.",
     )
     parser.add_argument("collective", help=", ".join(CONTRACTS))
-    parser.add_argument("--algorithm", default="all", metavar="NAME[,NAME]", help="default: all, and those packed for a machine that is no tree")
+    parser.add_argument(
+        "--algorithm",
+        default="all",
+        metavar="NAME[,NAME]",
+        help="default: all, and those packed for a machine that is no tree",
+    )
     parser.add_argument("--topology", required=True, metavar="FILE|GENERATOR", help="as for `pycomm topo`")
     parser.add_argument(
         "--size", default="1M", metavar="BYTES[,BYTES]", help="of a rank's full vector; 1K..1G: each four times larger"

@@ -19,9 +19,9 @@ _ROUNDING = 1e-9  # of capacities that are not whole
 class Network:
     """Directed arcs between vertices, the first of which are ranks, for many flows while capacities change.
 
-    A source, one vertex more, has an arc to each rank, whose capacity says how many trees are rooted there. These trees can be
-    packed if and only if as much as all of them can flow from the source to each rank (Edmonds, "Edge-disjoint branchings",
-    1973).
+    A source, one vertex more, has an arc to each rank, whose capacity says how many trees are rooted there. These trees
+    can be packed if and only if as much as all of them can flow from the source to each rank (Edmonds, "Edge-disjoint
+    branchings", 1973).
 
     Attributes:
         roots: trees that are rooted at each rank, of shape (ranks,); may be changed.

@@ -1,4 +1,4 @@
-"""How many trees are packed, rooted where, and how much of them an arc carries: few trees that come near to the best rate."""
+"""How many trees are packed, rooted where, and how many an arc carries: few that come near to the best rate."""
 
 from __future__ import annotations
 
@@ -144,8 +144,9 @@ def _suffices(bandwidth: Matrix, roots: Counts, scale: float, *, whole: bool = T
 def _fewest_roots(bandwidth: Matrix, ranks: int, trees: float, scale: float, *, whole: bool) -> Counts:
     """Return how many of some trees must be rooted at each rank, so that each is reached by all of them.
 
-    The numbers that do make a contrapolymatroid: from any, each rank in turn may give up what no set that it is in needs. They
-    begin with the least that does for all ranks alike, so that no rank has much more than others.
+    The numbers that do make a contrapolymatroid: from any, each rank may give up what no set that it is in needs, and
+    the sum in the end is the same. They begin with the least that does for all ranks alike, and ranks give up a tree
+    in turn, so that none has much more than others.
     """
     network = Network(_capacity(bandwidth, scale, whole=whole), np.full(ranks, trees))
     low, high = 0.0, trees
@@ -154,9 +155,15 @@ def _fewest_roots(bandwidth: Matrix, ranks: int, trees: float, scale: float, *, 
         network.roots[:] = middle
         low, high = (low, middle) if network.reaches_all(trees) else (middle, high)
     network.roots[:] = high
-    for rank in range(ranks):
-        spare = network.flow((rank,), trees + network.roots[rank]) - trees
-        network.roots[rank] -= min(network.roots[rank], max(spare, 0.0))
+    step, given_up = (1.0 if whole else trees), True
+    while given_up:
+        given_up = False
+        for rank in range(ranks):
+            most = min(step, network.roots[rank])
+            spare = min(most, network.flow((rank,), trees + most) - trees)
+            if spare >= (1 if whole else trees * _DIGITS):
+                network.roots[rank] -= spare
+                given_up = True
     return network.roots
 
 

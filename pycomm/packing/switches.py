@@ -1,4 +1,4 @@
-"""Takes the switches out of a network: what goes through them becomes arcs between ranks, on the ways that messages take."""
+"""Takes the switches out of a network: what goes through them becomes arcs between ranks, as messages go."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ Pieces = dict[Way, float]  # what goes along each way
 def without_switches(capacity: Matrix, roots: Counts, routes: Collection[Way], *, strictly: bool) -> Matrix:
     """Return capacities between ranks alone that the links and switches of a machine have room for, all at once.
 
-    Two arcs, into a switch and out of it, are replaced by one past it as far as all trees still reach every rank. First it
-    is tried to spread what enters evenly, so that ranks on one switch reach each other directly; and ways that messages
-    would not take come last. Where as much enters each switch as leaves it, all trees reach every rank in the end (Bang-Jensen, Frank and Jackson, "Preserving and increasing local edge-connectivity in mixed graphs", 1995; for
+    Two arcs, into a switch and out of it, are replaced by one past it as far as all trees still reach every rank. First
+    it is tried to spread what enters evenly, so that ranks on one switch reach each other directly; and ways that
+    messages would not take come last. Where as much enters each switch as leaves it, all trees reach every rank in the
+    end (Bang-Jensen, Frank and Jackson, "Preserving and increasing local edge-connectivity in mixed graphs", 1995; for
     collectives: Zhao et al., "ForestColl", arXiv 2402.06787); elsewhere, and strictly, perhaps not.
 
     Args:
@@ -29,15 +30,13 @@ def without_switches(capacity: Matrix, roots: Counts, routes: Collection[Way], *
     """
     ranks, n = len(roots), len(capacity)
     links = zip(*(ends.tolist() for ends in np.nonzero(capacity)), strict=True)
-    pieces = {(u, v): float(capacity[u, v]) for u, v in links if (u, v) in routes or not strictly}
+    pieces: Pieces = {(u, v): float(capacity[u, v]) for u, v in links if (u, v) in routes or not strictly}
     for switch in range(n - 1, ranks - 1, -1):
         _take_out(pieces, n, switch, roots, routes, strictly)
     return _matrix(pieces, n)[:ranks, :ranks]
 
 
-def _take_out(
-    pieces: Pieces, n: int, switch: int, roots: Counts, routes: Collection[Way], strictly: bool
-) -> None:
+def _take_out(pieces: Pieces, n: int, switch: int, roots: Counts, routes: Collection[Way], strictly: bool) -> None:
     entering = [way for way in pieces if way[-1] == switch]
     leaving = [way for way in pieces if way[0] == switch]
     shape = len(entering), len(leaving)
@@ -62,7 +61,12 @@ def _take_out(
 
 
 def _shares(entering: list[float], leaving: list[float], usable: npt.NDArray[np.bool_]) -> Matrix:
-    """Return how much goes from each arc into a switch to each one out of it if all is spread evenly over what is usable."""
+    """Return how much goes from each arc into a switch to each one out of it if all is spread evenly.
+
+    Args:
+        entering, leaving: what the arcs carry.
+        usable: from which to which something may go.
+    """
     spread = usable * np.array(leaving)[None, :]
     with np.errstate(divide="ignore", invalid="ignore"):
         spread *= np.nan_to_num(np.array(entering) / spread.sum(axis=1), posinf=0.0)[:, None]
@@ -82,11 +86,11 @@ def _spared(capacity: Matrix, roots: Counts, way: Way, most: float) -> float:
     network, wanted, ranks = Network(capacity, roots), float(roots.sum()), range(len(roots))
     u, switch, v = way
     near = [rank for rank in (u, v) if rank in ranks]
-    # Two kinds of cuts lose what goes past: those that have u and v on the source's side and the switch on the other ...
+    # Two kinds of cuts lose what goes past: those with u and v on the source's side and the switch on the other, ...
     for rank in ranks:
         if most > 0 and rank not in near:
             most = min(most, network.flow((switch, rank), wanted + most, also=(u, v)) - wanted)
-    # ... and those that have u and v on the other side, with some rank, which one of them may be.
+    # ... and those with u and v on the other side, where there is some rank, which one of them may be.
     for rank in near[:1] or ranks:
         if most > 0:
             most = min(most, network.flow({u, v, rank}, wanted + most, also=(switch,)) - wanted)

@@ -1,4 +1,4 @@
-"""Packs spanning trees into capacities between ranks: a unit of an arc for each tree that has it, flat trees if possible."""
+"""Packs spanning trees into capacities between ranks, a unit of an arc for each tree that has it; flat ones if any."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def pack(capacity: Matrix, roots: Counts, latency: Matrix) -> Parents:
 
     All trees grow at once, by arcs that leave enough for what all of them still have to reach, which a maximum flow
     decides (Lovasz, "On two minimax theorems in graph", 1976; Tarjan, "A good algorithm for edge-disjoint branching",
-    1974; Berczi and Frank, "Packing arborescences", 2010). The arc is taken that reaches a rank soonest; of equal ones that of
-    which most is left. So no tree is deep because others came before it.
+    1974; Berczi and Frank, "Packing arborescences", 2010). The arc is taken that reaches a rank soonest; of equal ones
+    that of which most is left. So no tree is deep because others came before it.
 
     Args:
         capacity: whole numbers, of shape (ranks, ranks).
