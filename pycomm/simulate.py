@@ -137,12 +137,23 @@ class Bound:
         self._kinds = kinds(self._messages, topology)
 
     def seconds(self, costs: Costs | None = None, *, watch: Watch | None = None) -> float:
-        """Return what it takes. Of many slices some are simulated: each further one takes as long as the one before."""
+        """Return what it takes. Of many slices some are simulated: each further one takes as long as the one before.
+
+        Where links are shared it is no less than what the busiest one needs, to which few slices may come too near.
+        """
         first, second = _STEADY if len(self.traffic.kind) < _MANY else (self.window, 2 * self.window)
         if self.slices <= second:
             return self.run(costs, watch=watch).seconds
         few, more = (self.run(costs, slices=n, watch=watch).seconds for n in (first, second))
-        return more + (more - few) * (self.slices - second) / (second - first)
+        least = self._busiest if self.contention else 0.0
+        return max(more + (more - few) * (self.slices - second) / (second - first), least)
+
+    @cached_property
+    def _busiest(self) -> float:
+        """Seconds for which the busiest link is needed."""
+        return float(
+            (link_bytes(self.traffic, self.topology, self.nbytes) / self.topology.links.bandwidth).max(initial=0)
+        )
 
     def called(self, costs: Costs) -> float:
         """Return what a call takes whose ranks come at the same time: also what is in no message."""
@@ -175,8 +186,7 @@ class Bound:
             run.share_links(self.topology, self._messages)
         seconds, finish, records = run.go(record, watch)
         if not self.contention and not only_ports(self.topology):
-            busiest = (link_bytes(self.traffic, self.topology, self.nbytes) / self.topology.links.bandwidth).max()
-            seconds = max(seconds, float(busiest) * slices / self.slices)
+            seconds = max(seconds, self._busiest * slices / self.slices)
         return Result(
             self.traffic,
             self.topology,
