@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -26,7 +26,7 @@ class Packing:
 
     Attributes:
         parents: the parent of each rank in each tree, -1 for the root; int64 of shape (trees, ranks).
-        efficiency: the rate that these trees reach, over the best one of any number of trees.
+        efficiency: what the busiest link takes, over what it would for any number of trees on any ways.
     """
 
     def __init__(self, parents: Parents, efficiency: float) -> None:
@@ -122,47 +122,48 @@ class Packer:
             inwards = False  # the same trees serve in both directions
         if (what, inwards) not in self._packed:
             links = self._links(inwards)
-            rate, between = self._fitted(choose(links), links, inwards)
-            packed = pack(between, rate.roots, self._latencies(between, inwards))
-            self._packed[what, inwards] = Packing(packed, rate.efficiency)
+            self._packed[what, inwards] = self._best(choose(links), links, inwards)
         return self._packed[what, inwards]
 
-    def _fitted(self, rate: rates.Rate, links: Matrix, inwards: bool) -> tuple[rates.Rate, Matrix]:
-        """Return the rate that trees have on the ways that messages take, and the arcs on which they are packed.
+    def _best(self, rate: rates.Rate, links: Matrix, inwards: bool) -> Packing:
+        """Return the trees that are fastest on the ways that messages take.
 
         What goes ways that messages do not take loads other links than those that have room for it. It is tried both to
         allow this, and to find a rate at which all go the ways that they take.
         """
         routes = self._routes(inwards)
 
-        def at(rate: rates.Rate, *, strictly: bool) -> Iterator[tuple[rates.Rate, Matrix]]:
-            between = without_switches(rate.capacity(links), rate.roots, routes, strictly=strictly)
-            if all_reached(between, rate.roots):
-                yield rate.slower(max(1.0, self._overload(between, rate.scale, inwards))), between
+        def at(factor: float, *, strictly: bool) -> tuple[rates.Rate, Matrix] | None:
+            slower = rate.slower(factor)
+            between = without_switches(slower.capacity(links), rate.roots, routes, strictly=strictly)
+            return (slower, between) if all_reached(between, rate.roots) else None
 
-        found = list(at(rate, strictly=False))
-        if found and found[0][0].efficiency * _CLOSE >= rate.efficiency:
+        loose = at(1.0, strictly=False)
+        found = [self._packing(*loose, inwards)] if loose else []
+        if found and found[0].efficiency * _CLOSE >= rate.efficiency:
             return found[0]
         factor = 1.0
-        while not (strict := list(at(rate.slower(factor), strictly=True))) and factor < _SLOWEST:
+        while not (strict := at(factor, strictly=True)) and factor < _SLOWEST:
             factor *= 2
         refused = factor / 2
         while factor > max(1.0, refused * _CLOSE):
             middle = (factor * refused) ** 0.5
-            better = list(at(rate.slower(middle), strictly=True))
+            better = at(middle, strictly=True)
             factor, refused, strict = (middle, refused, better) if better else (factor, middle, strict)
-        if not found + strict:
+        found += [self._packing(*strict, inwards)] if strict else []
+        if not found:
             raise InvalidArgument(f"{self.name}: no trees are found on the ways that messages take")
-        return max(found + strict, key=lambda one: one[0].efficiency)
+        return max(found, key=lambda one: one.efficiency)
 
-    def _overload(self, between: Matrix, scale: float, inwards: bool) -> float:
-        """Return what goes over the busiest link, over what has room there, if all arcs between ranks are full."""
-        source, target = np.nonzero(between.T if inwards else between)
-        start, links = self._topology.paths(source, target)
-        amount = (between.T if inwards else between)[source, target]
+    def _packing(self, rate: rates.Rate, between: Matrix, inwards: bool) -> Packing:
+        """Pack trees into arcs, and see what goes over the busiest link."""
+        parents = pack(between, rate.roots, self._latencies(between, inwards))
+        taken = parents >= 0
+        ends = parents[taken], np.broadcast_to(np.arange(self.size), parents.shape)[taken]
         bandwidth = self._topology.links.bandwidth
-        load = np.bincount(links, np.repeat(amount, np.diff(start)), len(bandwidth))
-        return float((load / bandwidth).max() / scale)
+        _, links = self._topology.paths(*(ends[::-1] if inwards else ends))
+        busiest = float((np.bincount(links, minlength=len(bandwidth)) / bandwidth).max())
+        return Packing(parents, rate.efficiency * rate.scale / busiest)
 
     def _routes(self, inwards: bool) -> set[Way]:
         """Return the ways that messages take, as vertices of the graph that is packed, and all parts of them."""
