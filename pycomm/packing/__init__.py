@@ -22,7 +22,7 @@ from .packer import Packing as Packing
 
 __all__ = ["Packer", "Packing", "named", "offered", "packer"]
 
-_MOST_CHOSEN = 64  # ranks, for which packing takes seconds
+_MOST_CHOSEN, _MOST_SWITCHED = 64, 32  # ranks, for which packing takes seconds; where there are switches
 _MOST_KEPT = 64
 
 _kept: dict[str, Topology] = {}  # machines that cannot be loaded by their names, the latest ones
@@ -31,11 +31,13 @@ _kept: dict[str, Topology] = {}  # machines that cannot be loaded by their names
 def offered(topology: Topology) -> str:
     """Return the name of algorithms that may be the best ones on a machine, as `named` does; "" where others are.
 
-    On a tree they are no better than others are; on more than 64 ranks nobody waits for them unasked.
+    On a tree they are no better than others are; on more than 64 ranks, or 32 with switches, nobody waits for them
+    unasked.
     """
-    graph = graph_of(topology)
-    many = topology.size > _MOST_CHOSEN
-    return "" if many or topology.size < 3 or tree_of(graph.with_twins_merged()) is not None else named(topology)
+    most = _MOST_CHOSEN if topology.vertices == topology.size else _MOST_SWITCHED
+    if not 2 < topology.size <= most or tree_of(graph_of(topology).with_twins_merged()) is not None:
+        return ""
+    return named(topology)
 
 
 def named(topology: Topology) -> str:

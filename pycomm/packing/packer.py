@@ -17,8 +17,8 @@ from .trees import Parents, pack
 
 _MOST_RANKS = 128  # which may take a minute
 _HOP = 1e-9  # seconds that count for a hop beyond its latency, which may be zero
-_SLOWEST = 100  # times, from which on no other rate is tried
-_CLOSE = 1.01  # how exactly a rate is found where messages do not take all ways
+_SLOWEST = 100.0  # times, from which on no other rate is tried
+_CLOSE = 1.02  # how exactly a rate is found where messages do not take all ways
 
 
 class Packing:
@@ -142,11 +142,11 @@ class Packer:
         found = [self._packing(*loose, inwards)] if loose else []
         if found and found[0].efficiency * _CLOSE >= rate.efficiency:
             return found[0]
-        factor = 1.0
-        while not (strict := at(factor, strictly=True)) and factor < _SLOWEST:
-            factor *= 2
-        refused = factor / 2
-        while factor > max(1.0, refused * _CLOSE):
+        slowest = rate.efficiency / found[0].efficiency if found else _SLOWEST
+        factor, refused = 1.0, 1.0
+        while not (strict := at(factor, strictly=True)) and factor < slowest:
+            factor, refused = min(2 * factor, slowest), factor
+        while strict and factor > refused * _CLOSE:
             middle = (factor * refused) ** 0.5
             better = at(middle, strictly=True)
             factor, refused, strict = (middle, refused, better) if better else (factor, middle, strict)

@@ -31,12 +31,15 @@ def without_switches(capacity: Matrix, roots: Counts, routes: Collection[Way], *
     ranks, n = len(roots), len(capacity)
     links = zip(*(ends.tolist() for ends in np.nonzero(capacity)), strict=True)
     pieces: Pieces = {(u, v): float(capacity[u, v]) for u, v in links if (u, v) in routes or not strictly}
+    order = list(range(ranks))
     for switch in range(n - 1, ranks - 1, -1):
-        _take_out(pieces, n, switch, roots, routes, strictly)
+        _take_out(pieces, n, switch, roots, routes, strictly, order)
     return _matrix(pieces, n)[:ranks, :ranks]
 
 
-def _take_out(pieces: Pieces, n: int, switch: int, roots: Counts, routes: Collection[Way], strictly: bool) -> None:
+def _take_out(
+    pieces: Pieces, n: int, switch: int, roots: Counts, routes: Collection[Way], strictly: bool, order: list[int]
+) -> None:
     entering = [way for way in pieces if way[-1] == switch]
     leaving = [way for way in pieces if way[0] == switch]
     shape = len(entering), len(leaving)
@@ -55,7 +58,7 @@ def _take_out(pieces: Pieces, n: int, switch: int, roots: Counts, routes: Collec
             into, out = entering[i], leaving[j]
             amount = min(pieces.get(into, 0.0), pieces.get(out, 0.0), most[i, j])
             if amount >= 1:
-                _move(pieces, into, out, _spared(_matrix(pieces, n), roots, (into[0], switch, out[-1]), amount))
+                _move(pieces, into, out, _spared(_matrix(pieces, n), roots, (into[0], switch, out[-1]), amount, order))
     for way in (*entering, *leaving):  # what is left goes nowhere
         pieces.pop(way, None)
 
@@ -75,26 +78,33 @@ def _shares(entering: list[float], leaving: list[float], usable: npt.NDArray[np.
     return whole
 
 
-def _spared(capacity: Matrix, roots: Counts, way: Way, most: float) -> float:
+def _spared(capacity: Matrix, roots: Counts, way: Way, most: float, order: list[int]) -> float:
     """Return how much may go past a switch instead of to it and from it, so that all trees still reach every rank.
 
     Args:
         capacity, roots: as for `without_switches`.
         way: from where, the switch, and to where.
         most: no more than this is looked for.
+        order: the ranks; one that binds comes first from then on, as it may bind again.
     """
-    network, wanted, ranks = Network(capacity, roots), float(roots.sum()), range(len(roots))
+    network, wanted, ranks = Network(capacity, roots), float(roots.sum()), len(roots)
     u, switch, v = way
-    near = [rank for rank in (u, v) if rank in ranks]
+    near = [rank for rank in (u, v) if rank < ranks]
     # Two kinds of cuts lose what goes past: those with u and v on the source's side and the switch on the other, ...
-    for rank in ranks:
-        if most > 0 and rank not in near:
-            most = min(most, network.flow((switch, rank), wanted + most, also=(u, v)) - wanted)
+    cuts: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = [
+        (rank, (switch, rank), (u, v)) for rank in order if rank not in near
+    ]
     # ... and those with u and v on the other side, where there is some rank, which one of them may be.
-    for rank in near[:1] or ranks:
-        if most > 0:
-            most = min(most, network.flow({u, v, rank}, wanted + most, also=(switch,)) - wanted)
-    return max(most, 0.0)
+    cuts += [(rank, (u, v, rank), (switch,)) for rank in near[:1] or order]
+    for rank, sinks, also in cuts:
+        spared = network.flow(sinks, wanted + most, also) - wanted
+        if spared < most:
+            order.remove(rank)
+            order.insert(0, rank)
+            most = spared
+        if most < 1:
+            return 0.0
+    return most
 
 
 def _move(pieces: Pieces, into: Way, out: Way, amount: float) -> None:
