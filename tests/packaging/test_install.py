@@ -33,7 +33,7 @@ def test_nothing_else_is_installed():
     assert [path for path in package if not path.startswith("pycomm/")] == []
     assert [path for path in package if path.rpartition(".")[2] not in allowed] == ["pycomm/lab/relay"]  # an executable
     headers = [path for path in installed() if path.endswith(".h")]
-    assert sorted(headers) == ["pycomm/include/pycomm.h", "pycomm/include/simulate.h", "pycomm/include/squeeze.h"]
+    assert sorted(headers) == [f"pycomm/include/{name}.h" for name in ("flow", "pycomm", "simulate", "squeeze")]
     assert "pycomm/lib/libpycomm.so" in installed()
 
 
@@ -48,7 +48,7 @@ def test_importing_claims_no_other_name():
     assert set(done.stdout.split()) <= {"pycomm"}
 
 
-@pytest.mark.parametrize("name", ["pycomm.h", "simulate.h", "squeeze.h"])
+@pytest.mark.parametrize("name", ["flow.h", "pycomm.h", "simulate.h", "squeeze.h"])
 def test_the_header_is_the_sources(name: str):
     assert files("pycomm").joinpath("include", name).read_text() == (ROOT / "csrc" / name).read_text()
 
