@@ -33,7 +33,7 @@ def reduce_scatter(v: View, machine: Packer) -> None:
 
 
 def allreduce(v: View, machine: Packer) -> None:
-    """Add up along trees to their roots, then send down along trees; more are rooted where links are faster."""
+    """Add up along trees to their roots, then send down along trees, which are rooted where it is best."""
     v.backwards(lambda: _down(v, machine.at_any(inwards=True)))
     _down(v, machine.at_any())
 
