@@ -235,6 +235,7 @@ struct pcm_world {
     pthread_cond_t parked; /* the progress thread waits here while there is nothing for it to do */
     pthread_t thread;
     bool threaded, stopping, destroyed;
+    bool callers_only; /* there must be no thread of our own */
     int held;     /* communicators that were freed and still have users; with them the world's memory stays */
     int drivers;  /* threads that are waiting in a call, and so make progress for all */
     bool asleep;   /* one of them, or the thread below, sleeps on the reactor for all: the doorbell wakes it */

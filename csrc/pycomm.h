@@ -156,6 +156,16 @@ PCM_API uint64_t pcm_world_refused(pcm_world *world);
  * duration_us, state ("done", "under way", "failed"). */
 PCM_API size_t pcm_world_trace(pcm_world *world, char *text, size_t capacity);
 
+/* ---- MPI, if this process has loaded one ------------------------------------------------------- */
+
+/* Makes a communicator of MPI, given as its handle, one that the transport `mpi:BINDING` can use. Collective over it, as it is
+ * duplicated; the duplicate goes when the communicator is freed, when MPI is finalized, or after pcm_mpi_detach with the last
+ * world that uses it. Works with Open MPI, with all that share MPICH's ABI, and with the ABI of MPI 5. */
+PCM_API int pcm_mpi_attach(intptr_t comm, int *binding);
+PCM_API int pcm_mpi_detach(int binding);
+/* Gives `bytes` bytes of each rank to all, in the order of their ranks in MPI. Collective; waits without a deadline. */
+PCM_API int pcm_mpi_exchange(int binding, const void *mine, size_t bytes, void *all);
+
 /* ---- communicators ----------------------------------------------------------------------------- */
 
 /* A communicator of `size` distinct world ranks; `id` is agreed by them and unique among the world's communicators. */

@@ -4,7 +4,7 @@
 
 #include "transport.h"
 
-static const struct pcm_transport *const transports[] = {&pcm_shm, &pcm_tcp, &pcm_inproc, &pcm_null, &pcm_chaos};
+static const struct pcm_transport *const transports[] = {&pcm_shm, &pcm_tcp, &pcm_mpi, &pcm_inproc, &pcm_null, &pcm_chaos};
 
 const struct pcm_transport *pcm_transport_find(const char *name, size_t length)
 {
@@ -19,4 +19,4 @@ const struct pcm_transport *pcm_transport_find(const char *name, size_t length)
     return NULL;
 }
 
-const char *pcm_transports(void) { return "shm,tcp,inproc,null,chaos"; }
+const char *pcm_transports(void) { return "shm,tcp,mpi,inproc,null,chaos"; }

@@ -143,6 +143,12 @@ void pcm_world_on_notice(pcm_world *world, int peer, const void *bytes, size_t l
 /* Something that was committed cannot leave yet (+1), or has left now (-1). Meanwhile the core keeps the reactor turning, also
  * when no one waits for anything: a rank that computes must not hold back what it has sent. */
 void pcm_world_unsent(pcm_world *world, int change);
+/* What this transport stands on may be used in the threads of callers only: the world makes no progress in one of its own. To
+ * be called in open. */
+void pcm_world_callers_only(pcm_world *world);
+/* The world's lock, for what comes from elsewhere than a slot or the reactor. */
+void pcm_world_enter(pcm_world *world);
+void pcm_world_leave(pcm_world *world);
 /* One more connection was turned away. */
 void pcm_world_count_refused(pcm_world *world);
 /* Records this thread's last error from a format; returns code, so that `return pcm_fail(...)` reads well. */
@@ -151,6 +157,6 @@ int pcm_fail(int code, int rank, const char *format, ...) __attribute__((format(
 /* The compiled transports. A name may carry an argument after ':', as in "chaos:seed=1,shm". */
 const struct pcm_transport *pcm_transport_find(const char *name, size_t length);
 
-extern const struct pcm_transport pcm_inproc, pcm_shm, pcm_tcp, pcm_null, pcm_chaos;
+extern const struct pcm_transport pcm_inproc, pcm_shm, pcm_tcp, pcm_mpi, pcm_null, pcm_chaos;
 
 #endif

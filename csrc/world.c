@@ -266,6 +266,10 @@ struct pcm_reactor *pcm_world_reactor(pcm_world *world) { return world->reactor;
 void pcm_world_count_refused(pcm_world *world) { atomic_fetch_add_explicit(&world->refused, 1, memory_order_relaxed); }
 uint64_t pcm_world_refused(pcm_world *world) { return atomic_load(&world->refused); }
 
+void pcm_world_callers_only(pcm_world *world) { world->callers_only = true; }
+void pcm_world_enter(pcm_world *world) { pthread_mutex_lock(&world->lock); }
+void pcm_world_leave(pcm_world *world) { pthread_mutex_unlock(&world->lock); }
+
 void pcm_channel_fail(struct pcm_channel *channel, int state, const char *why)
 {
     if (channel->state >= PCM_CHANNEL_CLOSED) return;
@@ -452,7 +456,7 @@ static void *progress_thread(void *argument)
 
 int pcm_world_start_thread(pcm_world *world)
 {
-    if (world->threaded) return PCM_OK;
+    if (world->threaded || world->callers_only) return PCM_OK;
     int rc = pthread_create(&world->thread, NULL, progress_thread, world);
     if (rc) return pcm_fail(PCM_ERR_SYSTEM, -1, "cannot start the progress thread: %s", strerror(rc));
     world->threaded = true;

@@ -32,6 +32,12 @@ struct pcm_reactor *pcm_world_reactor(pcm_world *world) { return world->reactor;
 
 void pcm_world_unsent(pcm_world *world, int change) { world->unsent += change; }
 
+void pcm_world_callers_only(pcm_world *world) { (void)world; }
+
+void pcm_world_enter(pcm_world *world) { (void)world; } /* each world has one thread */
+
+void pcm_world_leave(pcm_world *world) { (void)world; }
+
 void pcm_world_count_refused(pcm_world *world) { world->refused++; }
 
 void pcm_channel_fail(struct pcm_channel *channel, int state, const char *why)
@@ -51,15 +57,16 @@ void pcm_world_on_notice(pcm_world *world, int peer, const void *bytes, size_t l
 
 /* A test program links only the transports it is built with. */
 extern const struct pcm_transport pcm_inproc __attribute__((weak)), pcm_shm __attribute__((weak)),
-    pcm_tcp __attribute__((weak)), pcm_null __attribute__((weak)), pcm_chaos __attribute__((weak));
+    pcm_tcp __attribute__((weak)), pcm_mpi __attribute__((weak)), pcm_null __attribute__((weak)),
+    pcm_chaos __attribute__((weak));
 
 const struct pcm_transport *pcm_transport_find(const char *name, size_t length)
 {
     const struct {
         const char *name;
         const struct pcm_transport *transport;
-    } table[] = {
-        {"inproc", &pcm_inproc}, {"shm", &pcm_shm}, {"tcp", &pcm_tcp}, {"null", &pcm_null}, {"chaos", &pcm_chaos}};
+    } table[] = {{"inproc", &pcm_inproc}, {"shm", &pcm_shm},   {"tcp", &pcm_tcp},
+                 {"mpi", &pcm_mpi},       {"null", &pcm_null}, {"chaos", &pcm_chaos}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (strlen(table[i].name) == length && !memcmp(table[i].name, name, length)) return table[i].transport;
     return NULL;
