@@ -30,6 +30,8 @@ from .view import emit
 from .world import World
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
+
     from .explain import Explanation
 
 SUM, PROD, MIN, MAX, AVG = lib.PCM_SUM, lib.PCM_PROD, lib.PCM_MIN, lib.PCM_MAX, lib.PCM_AVG
@@ -68,6 +70,7 @@ class Comm(Handle):
         groups: ranks that are near each other (nested lists), for hierarchical algorithms; at first, those of one host,
             in it of a socket, memory node or cache that they are bound to, and beyond it of a site.
         machine: what all ranks know of each other's places, by which algorithms are chosen.
+        mpi: the communicator of mpi4py that `from_mpi` made this one of, with the same ranks; None elsewhere.
     """
 
     def __init__(self, world: World, ident: int, ranks: Sequence[int], machine: Machine | None = None) -> None:
@@ -85,11 +88,34 @@ class Comm(Handle):
         self._passing = Passing(self)
         if knobs.ALGO.value().confirm:
             self.confirm()
+        self.mpi: MPI.Intracomm | None = None
         self._splits = 0
         self._timeout: float | None = None
         self._schedules: dict[Any, Any] = {}
         self._variants: dict[Any, int] = {}
         world.at_close(self._forget)
+
+    @staticmethod
+    def from_mpi(communicator: MPI.Intracomm, *, transports: str | None = None, timeout: float | None = None) -> Comm:
+        """Make a communicator of those ranks of a job of MPI that are in one of mpi4py's; collective over it.
+
+        The ranks keep their numbers. They meet by way of MPI, whichever library it is. What they then send goes over
+        memory within a host and over MPI between; or over MPI alone (`transports="mpi"`), or not over MPI at all ("shm,tcp").
+        Over MPI it goes on a duplicate of the communicator, so that nothing is mixed up with the program's own messages.
+        That ends with `Free`, when the program frees its communicator, or when MPI is finalized.
+
+        Args:
+            communicator: an intracommunicator of mpi4py, such as MPI.COMM_WORLD, or what its Split has made.
+            transports: names in order of preference; None: PYCOMM_TRANSPORTS if that is set, "shm,mpi" else.
+            timeout: seconds that each later call may take; None: PYCOMM_TIMEOUT.
+
+        Raises:
+            InvalidArgument: it is no communicator of mpi4py, none of this process's, or an intercommunicator.
+            SystemRefused: MPI is not running, lacks something, or has refused to do something.
+        """
+        from .mpi_job import from_mpi  # here: it stands on this module
+
+        return from_mpi(communicator, transports, timeout)
 
     def _forget(self) -> None:
         self._handle, self._address = None, 0

@@ -27,6 +27,7 @@ class Machine:
         network: what is between the hosts; None: nobody measured it, or there is one host only.
         places: of each rank, on its host; empty: nobody knows.
         packed: of a described machine whose links make no tree, the name of algorithms that are packed for it.
+        mpi: whether ranks that share no memory of ours, if there are any, reach each other through MPI.
     """
 
     hosts: tuple[tuple[int, ...], ...]
@@ -37,6 +38,7 @@ class Machine:
     network: Network | None = None
     places: tuple[Place, ...] = ()
     packed: str = ""
+    mpi: bool = False
 
     @property
     def size(self) -> int:

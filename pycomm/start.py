@@ -45,7 +45,8 @@ def init(
     """Join the job and return the communicator of all its ranks. A program without a launcher is a job of one rank.
 
     Args:
-        transports: names in order of preference; None: PYCOMM_TRANSPORTS, "shm,tcp" by default.
+        transports: names in order of preference; None: PYCOMM_TRANSPORTS, "shm,tcp" by default. With mpi among them, this
+            is `Comm.from_mpi` of MPI_COMM_WORLD.
         timeout: seconds that each later call may take; None: PYCOMM_TIMEOUT.
         rank, size: place in the job; None: what the launcher says.
         rendezvous: where ranks meet, tcp://HOST:PORT; None: PYCOMM_RENDEZVOUS, or what the launcher's facts give.
@@ -55,6 +56,14 @@ def init(
         LaunchError: the environment is partial or contradictory.
         DeadlineExceeded: some ranks did not come, with their numbers.
     """
+    names = transports or ",".join(knobs.TRANSPORTS.value())
+    if "mpi" in names:
+        from . import mpi_job  # here: it stands on this module
+
+        if mpi_job.asks_for_mpi(names):
+            if (rank, size, rendezvous, secret) != (None, None, None, None):
+                raise InvalidArgument("over MPI, ranks meet by way of it: give neither rank nor size, rendezvous nor secret")
+            return Comm.from_mpi(mpi_job.world(names), transports=names, timeout=timeout)
     patience = knobs.TIMEOUT.value() if timeout is None else timeout
     job = join(rank, size, rendezvous, secret, min(patience, 60.0))
     meeting = Rendezvous(job, min(patience, 60.0))
@@ -82,7 +91,7 @@ def learn_network(comm: Comm) -> None:
     if len(comm.machine.hosts) > 1:
         from .discover import discover  # here: on one host there is nothing to find
 
-        network = discover(comm, _host())
+        network = discover(comm, host_identity())
         if network is not None:
             comm.settle(replace(comm.machine, network=network))
 
@@ -131,7 +140,7 @@ def assemble(
         world.at_close(functools.partial(_tell_rails, world))
     address = world.address()
     allowed = os.sched_getaffinity(0)
-    own = _FACTS.pack(_host(), _bits(allowed), *place_of(allowed, SYS), len(address)) + address
+    own = _FACTS.pack(host_identity(), _bits(allowed), *place_of(allowed, SYS), len(address)) + address
     blobs = exchange(own if rank else own + _packed_table())
     facts = [_FACTS.unpack_from(blob) for blob in blobs]
     ends = [_FACTS.size + fact[-1] for fact in facts]
@@ -187,7 +196,7 @@ def _unpacked_table(packed: bytes) -> table.Table:
     return table.loads(text, source)
 
 
-def _host() -> bytes:
+def host_identity() -> bytes:
     """Return what the ranks of one host have in common: its identity since it booted, and the network namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     namespace = Path("/proc/self/ns/net").stat().st_ino

@@ -1,0 +1,116 @@
+"""Jobs of MPI: from a communicator of mpi4py to one of pycomm, whose ranks meet by way of it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from . import interfaces, keys, knobs
+from .comm import Comm
+from .core import check, ffi, lib
+from .environment import recognise
+from .errors import InvalidArgument, LaunchError
+from .start import WORLD, assemble, host_identity, learn_network
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+# What is used among the ranks of an MPI communicator where nobody says: memory within a host, MPI's network between.
+TRANSPORTS = "shm,mpi"
+_OWN = re.compile(r"\bmpi\b(?!:)")  # the transport, also where another wraps it: "chaos:...;inner=mpi"
+_LENGTH = struct.Struct("<Q")
+_ADDRESS = struct.Struct("<16s64s")  # a host's identity, and an address of it
+
+
+def asks_for_mpi(transports: str) -> bool:
+    """Return whether messages of MPI are among some transports."""
+    return bool(_OWN.search(transports))
+
+
+def world(transports: str) -> MPI.Intracomm:
+    """Return mpi4py's COMM_WORLD for a job whose transports ask for MPI; loads MPI if nobody has.
+
+    Raises:
+        LaunchError: there is no MPI, or it does not know of the ranks that the launcher has started.
+    """
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as why:  # the second is what mpi4py raises where it finds no library
+        raise LaunchError(
+            f"the transports {transports} ask for MPI, and mpi4py cannot be imported ({str(why).splitlines()[0]}): pip "
+            "install mpi4py, and set MPI4PY_LIBMPI to the libmpi.so that belongs to the mpiexec; or leave mpi out"
+        ) from why
+    launched = recognise().size
+    if MPI.COMM_WORLD.size != launched:
+        raise LaunchError(
+            f"the transports {transports} ask for MPI, which knows of {MPI.COMM_WORLD.size} ranks where the launcher has "
+            f"started {launched}: start the program with the mpiexec of this MPI ("
+            f"{MPI.Get_library_version().splitlines()[0].strip()}), or leave mpi out"
+        )
+    return MPI.COMM_WORLD
+
+
+def from_mpi(communicator: MPI.Intracomm, transports: str | None, timeout: float | None) -> Comm:
+    """See `Comm.from_mpi`."""
+    module: Any = sys.modules[type(communicator).__module__]
+    if not hasattr(module, "_handleof"):
+        raise InvalidArgument(f"{communicator!r} is no communicator of mpi4py (4.0 or later)")
+    if communicator == module.COMM_NULL:
+        raise InvalidArgument("this is MPI_COMM_NULL, of which this process is no rank")
+    names = transports or (
+        TRANSPORTS if knobs.TRANSPORTS.source() == "default" else ",".join(knobs.TRANSPORTS.value())
+    )
+    patience = knobs.TIMEOUT.value() if timeout is None else timeout
+    number = ffi.new("int *")
+    check(lib.pcm_mpi_attach(module._handleof(communicator), number))
+    binding = int(number[0])
+    try:
+        comm = _assemble(binding, communicator.rank, communicator.size, names)
+    finally:  # the transport holds it as long as it needs it
+        lib.pcm_mpi_detach(binding)
+    comm.mpi = communicator
+    comm.set_timeout(patience)
+    learn_network(comm)
+    return comm
+
+
+def _assemble(binding: int, rank: int, size: int, names: str) -> Comm:
+    def exchange(mine: bytes) -> Sequence[bytes]:
+        return _exchange(binding, size, mine)
+
+    secret = exchange(secrets.token_bytes(32))[0]
+    job = int.from_bytes(keys.derive(b"mpi job", secret.hex(), 8), "little") or 1
+    endpoint = _endpoint(exchange) if "tcp" in names.split(",") else ""
+    joined = assemble(rank, size, job, secret, endpoint, exchange, _OWN.sub(f"mpi:{binding}", names))
+    machine = replace(joined.machine, shared=joined.machine.shared or asks_for_mpi(names), mpi=asks_for_mpi(names))
+    return Comm(joined.world, WORLD, range(size), machine)
+
+
+def _exchange(binding: int, size: int, mine: bytes) -> list[bytes]:
+    """Give bytes, whose length may differ from rank to rank, to all."""
+
+    def alike(blob: bytes) -> list[bytes]:
+        everybody = ffi.new("char[]", size * len(blob))
+        check(lib.pcm_mpi_exchange(binding, blob, len(blob), everybody))
+        return [bytes(ffi.buffer(everybody + r * len(blob), len(blob))) for r in range(size)]
+
+    lengths = [_LENGTH.unpack(blob)[0] for blob in alike(_LENGTH.pack(len(mine)))]
+    return [blob[:n] for blob, n in zip(alike(mine.ljust(max(lengths), b"\0")), lengths, strict=True)]
+
+
+def _endpoint(exchange: Any) -> str:
+    """Return what shows the network that the ranks share: an address of rank 0's, if they are on several hosts."""
+    everything = [address for found in interfaces.addresses_of().values() for address in found]
+    outward = [a for a in everything if not (ip := ipaddress.ip_address(a)).is_loopback and not ip.is_link_local]
+    own = next(iter(outward), "")
+    facts = [_ADDRESS.unpack(blob) for blob in exchange(_ADDRESS.pack(host_identity(), own.encode()))]
+    first = facts[0][1].rstrip(b"\0").decode()
+    if len({identity for identity, _ in facts}) == 1 or not first:
+        return ""
+    return f"tcp://[{first}]:1" if ":" in first else f"tcp://{first}:1"
