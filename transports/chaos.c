@@ -306,6 +306,11 @@ static void chaos_arm(struct pcm_endpoint *base, bool asleep)
     if (base->inner->ops->arm) base->inner->ops->arm(base->inner, asleep);
 }
 
+static void chaos_settle(struct pcm_endpoint *base)
+{
+    if (base->inner->ops->settle) base->inner->ops->settle(base->inner);
+}
+
 static size_t chaos_rails(struct pcm_endpoint *base, char *text, size_t capacity)
 {
     return base->inner->ops->rails ? base->inner->ops->rails(base->inner, text, capacity) : 0;
@@ -344,6 +349,7 @@ const struct pcm_transport pcm_chaos = {
     .release = chaos_release,
     .notice = chaos_notice,
     .arm = chaos_arm,
+    .settle = chaos_settle,
     .rails = chaos_rails,
     .close = chaos_close,
     .shut = chaos_shut,

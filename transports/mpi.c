@@ -51,6 +51,14 @@ static void welcome(struct mpi_endpoint *e)
     if (c->base.state == PCM_CHANNEL_CONNECTING) c->base.state = PCM_CHANNEL_UP;
 }
 
+static void mpi_settle(struct pcm_endpoint *endpoint)
+{
+    struct mpi_endpoint *e = of(endpoint);
+    if (e->dead) return;
+    for (struct mpi_channel *c = e->channels; c; c = c->next)
+        if (c->unsent) mpi_channel_progress(c);
+}
+
 static bool listen_for_hello(struct mpi_endpoint *e)
 {
     const struct mpi_binding *b = e->binding;
@@ -262,6 +270,7 @@ const struct pcm_transport pcm_mpi = {
     .release = mpi_release,
     .notice = mpi_notice,
     .arm = mpi_arm,
+    .settle = mpi_settle,
     .close = mpi_close,
     .shut = mpi_shut,
 };
