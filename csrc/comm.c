@@ -148,6 +148,12 @@ static void reach_out(pcm_comm *comm)
     for (const struct pcm_request *r = comm->active; r; r = r->next) {
         if (r->kind != PCM_REQUEST_COLLECTIVE) continue;
         const struct pcm_program *p = r->plan->program;
+        uint32_t size = (uint32_t)comm->size, own = (uint32_t)comm->rank;
+        for (uint32_t step = 1; r->launched && step < size;
+             step += size > 3 ? size - 2 : 1) { /* the neighbours, who tell theirs */
+            uint32_t peer = (own + step) % size;
+            if (!comm->world->peers[comm->ranks[peer]].lost) pcm_comm_channel(comm, peer);
+        }
         for (uint32_t i = 0; i < p->nmoves; i++) {
             uint32_t peer = p->moves[i].peer;
             if (p->moves[i].kind <= PCM_STEP_REDUCE_FROM && !comm->world->peers[comm->ranks[peer]].lost)
@@ -200,6 +206,14 @@ void pcm_comm_ask(const struct pcm_request *r, uint32_t peer)
     if (channel && channel->state == PCM_CHANNEL_UP) channel->ops->notice(channel, &notice, sizeof notice);
 }
 
+void pcm_comm_ask_neighbours(const struct pcm_request *r)
+{
+    uint32_t size = (uint32_t)r->comm->size, next = ((uint32_t)r->comm->rank + 1) % size,
+             last = ((uint32_t)r->comm->rank + size - 1) % size;
+    if (size > 1 && pcm_comm_channel(r->comm, next)) pcm_comm_ask(r, next);
+    if (size > 2 && pcm_comm_channel(r->comm, last)) pcm_comm_ask(r, last);
+}
+
 /* A peer waits in a call: if ours under the same number is, or was, another one, it would wait for ever. */
 static void compare(pcm_comm *comm, int peer, const struct pcm_head *theirs)
 {
@@ -240,6 +254,26 @@ void pcm_comm_abort(pcm_comm *comm, const char *why)
     pcm_comm_fail(comm, PCM_ERR_ABORTED, comm->rank, "rank %d aborted the communicator: %s", comm->rank, why);
     pthread_mutex_unlock(&comm->world->lock);
     pcm_reactor_ring(pcm_reactor_doorbell(comm->world->reactor));
+}
+
+struct pcm_endpoint *pcm_comm_offload(pcm_comm *comm, const struct pcm_call *call)
+{
+    if (comm->size != comm->world->config.size || comm->size < 2 || call->in_counts || call->out_counts) return NULL;
+    for (int r = 0; r < comm->size; r++)
+        if (comm->ranks[r] != r) return NULL;
+    for (int i = 0; i < comm->world->nendpoints; i++) {
+        struct pcm_endpoint *e = comm->world->endpoints[i];
+        if (e->ops->offers && e->ops->offers(e, call)) return e;
+    }
+    return NULL;
+}
+
+int pcm_comm_offers(pcm_comm *comm, const struct pcm_call *call)
+{
+    pthread_mutex_lock(&comm->world->lock);
+    bool offers = pcm_comm_offload(comm, call);
+    pthread_mutex_unlock(&comm->world->lock);
+    return offers;
 }
 
 /* ---- calls ----------------------------------------------------------------------------------------------- */

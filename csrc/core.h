@@ -59,6 +59,7 @@ struct pcm_schedule {
     int32_t *in_at, *out_at, *passed_at;
     uint32_t *like;
     uint32_t nsteps, nchunks, in_blocks, out_blocks, passed_blocks, cut;
+    bool offload;
     _Atomic int references;
     struct pcm_program *program[PCM_LAYOUTS]; /* made at first use */
 };
@@ -92,6 +93,7 @@ struct pcm_plan {
     bool uneven, stream;
     enum pcm_layout layout;
     pcm_reduce_fn *reduce; /* of the collective, also where this rank combines nothing itself; NULL: it moves only */
+    struct pcm_endpoint *offload; /* that runs it whole; else NULL */
     uint16_t mark;         /* of algorithm and slices: what two ranks must have in common to understand each other */
 };
 
@@ -147,6 +149,7 @@ struct pcm_request {
     struct pcm_run *runs;
     size_t runs_room, cursors_room, temps_room;
     struct pcm_cursor *cursors;
+    void *launched; /* of an offloaded call: what its transport calls it */
     char *temps;
     void *staged; /* of the input, what must be divided first, or lies where output will be written */
     size_t staged_room;
@@ -261,8 +264,12 @@ struct pcm_world {
 struct pcm_channel *pcm_comm_channel(pcm_comm *comm, uint32_t peer);
 /* Frees the memory of a world that was destroyed and that no communicator holds any more. */
 void pcm_world_release(pcm_world *world);
+/* The endpoint that can run such calls whole; NULL if there is none. */
+struct pcm_endpoint *pcm_comm_offload(pcm_comm *comm, const struct pcm_call *call);
 /* Asks a peer that a collective has waited for too long whether it is in the same call. */
 void pcm_comm_ask(const struct pcm_request *request, uint32_t peer);
+/* The same of the neighbours, where nobody can tell whom is waited for: if ranks disagree, two neighbours do. */
+void pcm_comm_ask_neighbours(const struct pcm_request *request);
 /* Two ranks make different calls under the same number. */
 void pcm_comm_differ(pcm_comm *comm, int peer, const struct pcm_head *theirs, const struct pcm_head *ours);
 /* The communicator fails, once: all its requests end with this error and its peers are told. */

@@ -425,6 +425,7 @@ static void postscale(struct pcm_request *r)
 void pcm_collective_ask(const struct pcm_request *r)
 {
     const struct pcm_program *p = r->plan->program;
+    if (r->launched) return pcm_comm_ask_neighbours(r);
     for (uint32_t w = 0; w < r->window && !r->waiting; w++) {
         const struct pcm_run *run = &r->runs[w];
         for (uint32_t i = run->begin; !run->done && i < p->round_end[run->round]; i++)
@@ -456,15 +457,33 @@ int pcm_collective_begin(struct pcm_request *r)
         memset(run->cursors, 0, p->round_end[0] * sizeof *run->cursors);
         enter_round(r, run, 0);
     }
+    if (plan->offload) { /* at once: calls are launched in their order */
+        r->launched = plan->offload->ops->launch(plan->offload, &r->call);
+        if (!r->launched) return pcm_last_error()->code;
+    }
     r->lane0 = comm->lane_next;
     comm->lane_next = (comm->lane_next + r->window) % PCM_OP_LANES;
     r->waiting = true;
     return PCM_OK;
 }
 
+static bool land(struct pcm_request *r)
+{
+    struct pcm_endpoint *e = r->plan->offload;
+    int status = e->ops->landed(e, r->launched);
+    if (status == PCM_AGAIN) return false;
+    r->launched = NULL;
+    if (status)
+        pcm_comm_fail(r->comm, status, pcm_last_error()->rank, "%s", pcm_last_error()->text);
+    else
+        pcm_request_finish(r, PCM_OK);
+    return true;
+}
+
 bool pcm_collective_progress(struct pcm_request *r)
 {
     bool moved = false;
+    if (r->launched) return land(r);
     for (uint32_t w = 0; w < r->window && r->live; w++) {
         if (!r->runs[w].done) moved |= advance_run(r, &r->runs[w]);
         if (r->comm->error.code) return true;
@@ -532,7 +551,7 @@ static int describe_collective(const struct pcm_request *r, char *text, size_t c
                  r->head.seq);
         return -1;
     }
-    for (uint32_t w = 0; w < r->window; w++) {
+    for (uint32_t w = 0; w < r->window && !r->launched; w++) {
         const struct pcm_run *run = &r->runs[w];
         for (uint32_t i = run->begin; !run->done && i < p->round_end[run->round]; i++) {
             const struct pcm_move *m = &p->moves[i];
@@ -550,7 +569,8 @@ static int describe_collective(const struct pcm_request *r, char *text, size_t c
             return (int)m->peer;
         }
     }
-    snprintf(text, capacity, "%s, operation %u", call, r->head.seq);
+    snprintf(text, capacity, "%s, operation %u%s", call, r->head.seq,
+             r->launched ? ", waits in the transport's own collective" : "");
     return -1;
 }
 

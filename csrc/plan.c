@@ -8,6 +8,8 @@
 
 static int check(const struct pcm_schedule_desc *d)
 {
+    if (d->offload && (d->nsteps || d->nchunks))
+        return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s is offloaded and must have no steps", d->name);
     if (!d->cut) return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: cut must be at least 1", d->name);
     for (uint32_t i = 0; i < d->nsteps; i++) {
         const struct pcm_step *s = &d->steps[i];
@@ -56,6 +58,7 @@ int pcm_schedule_create(const struct pcm_schedule_desc *d, pcm_schedule **out)
     s->like = copied(d->like, d->nchunks * sizeof *d->like);
     s->passed_at = malloc((d->nchunks + 1) * sizeof *s->passed_at);
     s->nsteps = d->nsteps, s->nchunks = d->nchunks;
+    s->offload = d->offload;
     s->in_blocks = d->in_blocks, s->out_blocks = d->out_blocks, s->passed_blocks = d->passed_blocks, s->cut = d->cut;
     atomic_init(&s->references, 1);
     if (!s->steps || !s->in_at || !s->out_at || !s->passed_at || !s->like) {
@@ -276,11 +279,18 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
         if ((schedule->steps[i].kind <= PCM_STEP_REDUCE_FROM) && schedule->steps[i].peer >= (uint32_t)comm->size)
             return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: step %u names rank %u of %d", schedule->name, i,
                             schedule->steps[i].peer, comm->size);
+    pthread_mutex_lock(&comm->world->lock);
+    struct pcm_endpoint *offload = schedule->offload ? pcm_comm_offload(comm, call) : NULL;
+    pthread_mutex_unlock(&comm->world->lock);
+    if (schedule->offload && !offload)
+        return pcm_fail(PCM_ERR_ARGUMENT, -1, "no transport of this communicator can run %s(%s, %s) whole",
+                        pcm_collective_name(call->collective), pcm_dtype_name(call->dtype), pcm_op_name(call->op));
     struct pcm_plan *plan = calloc(1, sizeof *plan);
     if (!plan) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a plan");
     make_key(call, plan->key);
     plan->schedule = schedule, plan->slices = slices, plan->window = window < slices ? window : slices;
     plan->element = element, plan->reduce = reduce, plan->mark = mark_of(schedule, slices, plan->window);
+    plan->offload = offload;
     plan->uneven = call->in_counts || call->out_counts;
     plan->layout = in_place(call) ? PCM_ALIKE : PCM_APART;
     for (uint32_t c = 0; in_place(call) && c < schedule->nchunks; c++)

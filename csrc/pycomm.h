@@ -163,6 +163,8 @@ PCM_API size_t pcm_world_trace(pcm_world *world, char *text, size_t capacity);
  * world that uses it. Works with Open MPI, with all that share MPICH's ABI, and with the ABI of MPI 5. */
 PCM_API int pcm_mpi_attach(intptr_t comm, int *binding);
 PCM_API int pcm_mpi_detach(int binding);
+/* The library in its own words, as MPI_Get_library_version gives them: into at least 8192 bytes, which are returned. */
+PCM_API const char *pcm_mpi_version(char *text);
 /* Gives `bytes` bytes of each rank to all, in the order of their ranks in MPI. Collective; waits without a deadline. */
 PCM_API int pcm_mpi_exchange(int binding, const void *mine, size_t bytes, void *all);
 
@@ -217,6 +219,7 @@ struct pcm_schedule_desc {
     const int32_t
         *passed_at; /* nchunks: block * cut + piece, among the blocks that are passed on, or -1; NULL: none is */
     uint32_t passed_blocks;
+    int offload; /* there are no steps: a transport runs the collective whole (see pcm_comm_offers) */
 };
 /* Copies and checks a description. The schedule may serve any number of plans, dtypes and sizes. */
 PCM_API int pcm_schedule_create(const struct pcm_schedule_desc *desc, pcm_schedule **schedule);
@@ -237,6 +240,9 @@ struct pcm_call {
     double timeout; /* seconds; 0: the communicator's */
 };
 
+/* Whether some transport can run calls such as this one whole, by what lies below it (MPI's own collectives), on this
+ * communicator: same collective, dtype and op. All ranks get the same answer. */
+PCM_API int pcm_comm_offers(pcm_comm *comm, const struct pcm_call *call);
 /* Remembers the schedule for calls like this one (same collective, dtype, op, root, count, variant, uneven or not, in
  * place or not). slices: pieces of the buffer that go through the rounds one after the other; window: how many of
  * them at once. Every rank of the communicator must give the same. */

@@ -4,7 +4,8 @@
 
 #include "transport.h"
 
-static const struct pcm_transport *const transports[] = {&pcm_shm, &pcm_tcp, &pcm_mpi, &pcm_inproc, &pcm_null, &pcm_chaos};
+static const struct pcm_transport *const transports[] = {&pcm_shm,    &pcm_tcp,  &pcm_mpi,
+                                                         &pcm_inproc, &pcm_null, &pcm_chaos};
 
 const struct pcm_transport *pcm_transport_find(const char *name, size_t length)
 {
@@ -14,6 +15,7 @@ const struct pcm_transport *pcm_transport_find(const char *name, size_t length)
         assert(t->open && t->address && t->reaches && t->connect && t->reserve && t->commit && t->peek && t->release);
         assert(t->notice && t->close && t->shut);
         assert(t->lend ? t->returned && t->fetch && t->withdraw : !t->returned && !t->fetch && !t->withdraw);
+        assert(t->offers ? t->launch && t->landed : !t->launch && !t->landed);
         return t;
     }
     return NULL;

@@ -115,6 +115,16 @@ struct pcm_transport {
     /* The owner takes back whatever it has lent on this channel, because it has failed: no fetch succeeds any more. */
     void (*withdraw)(struct pcm_channel *channel);
 
+    /* Whole collectives, where what lies below knows them too (all three NULL elsewhere): among all ranks of the world, in their
+     * order. Ranks launch the same calls in the same order. */
+    /* Whether such calls can be run so; of a call's facts only those that all ranks share decide. */
+    bool (*offers)(struct pcm_endpoint *endpoint, const struct pcm_call *call);
+    /* Starts a call; NULL (and pcm_fail) if it cannot be started. */
+    void *(*launch)(struct pcm_endpoint *endpoint, const struct pcm_call *call);
+    /* PCM_AGAIN while it is under way; then, once, how it has ended (pcm_fail). What is never asked for goes on until it ends, and
+     * may write to its output until then. */
+    int (*landed)(struct pcm_endpoint *endpoint, void *launched);
+
     /* Sends an out-of-band notice (at most PCM_NOTICE bytes) which reaches the peer's pcm_world_on_notice even if all
      * lanes are full. False if it cannot be taken now, because one is already under way: try again later. */
     bool (*notice)(struct pcm_channel *channel, const void *bytes, size_t length);

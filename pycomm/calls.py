@@ -10,8 +10,10 @@ import numpy as np
 
 from . import registry
 from .buffer import IN_PLACE, Array, Blocks
+from .contract import Contract
 from .core import check, fail, ffi, know_python, lib
 from .errors import InvalidArgument
+from .machine import OFFLOAD
 from .request import Request, drop_late
 from .schedule import Lowered
 from .view import View
@@ -72,6 +74,18 @@ def create(lowered: Lowered) -> Any:
         "like": ffi.cast("uint32_t *", ffi.from_buffer(lowered.like)),
         "in_blocks": lowered.in_blocks, "out_blocks": lowered.out_blocks, "cut": lowered.cut,
         "passed_at": ffi.cast("int32_t *", ffi.from_buffer(lowered.passed_at)), "passed_blocks": len(lowered.passed),
+    })  # fmt: skip
+    check(lib.pcm_schedule_create(description, handle))
+    return handle[0]
+
+
+def create_offloaded(promise: Contract, rank: int, size: int, root: int) -> Any:
+    """Make a schedule without steps, for what a transport runs whole."""
+    handle = ffi.new("pcm_schedule **")
+    name = ffi.new("char[]", OFFLOAD.encode())
+    description = ffi.new("struct pcm_schedule_desc *", {
+        "name": name, "offload": 1, "cut": 1,
+        "in_blocks": len(promise.brings(rank, size, root)), "out_blocks": len(promise.gets(rank, size, root)),
     })  # fmt: skip
     check(lib.pcm_schedule_create(description, handle))
     return handle[0]

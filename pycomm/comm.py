@@ -19,7 +19,7 @@ from .confirm import Trials
 from .contract import contract
 from .core import COLLECTIVES, Handle, check, dtype_code, ffi, lib, quick
 from .errors import InvalidArgument
-from .machine import Machine, one_host
+from .machine import OFFLOAD, Machine, one_host
 from .passing import Passing
 from .registry import find
 from .request import Request, Status, drop_late
@@ -584,6 +584,10 @@ class Comm(Handle):
 
         return explain(collective, nbytes, self.machine, self._selector, records=self.trace(), settled=self._trials)
 
+    def choice(self, collective: str, nbytes: int) -> Choice:
+        """Return how such a call of equal blocks is run if nothing else is asked for; `nbytes` as in `explain`."""
+        return self._selector.choose(collective, nbytes)
+
     def settle(self, machine: Machine) -> None:
         """Choose by what is known of the machine, from the next call on; all ranks must know the same."""
         self.machine, self.groups = machine, calls.listed(machine.groups)
@@ -707,7 +711,10 @@ class Comm(Handle):
         settled = self._trials and self._trials.settled(prepared.collective, prepared.nbytes)
         if settled and not prepared.uneven:
             return settled
-        return self._selector.choose(prepared.collective, prepared.nbytes, uneven=prepared.uneven)
+        choice = self._selector.choose(prepared.collective, prepared.nbytes, uneven=prepared.uneven)
+        if choice.algorithm == OFFLOAD and not lib.pcm_comm_offers(self._handle, prepared.call):
+            return self._selector.choose(prepared.collective, prepared.nbytes, offload=False)
+        return choice
 
     def _try(self, prepared: Prepared, trials: Trials) -> bool:
         """Make a call as the next candidate of its trial would; False: nothing is to be tried."""
@@ -753,7 +760,9 @@ class Comm(Handle):
 
     def _schedule(self, collective: str, algorithm: Algorithm, root: int, uneven: bool) -> Any:
         key = self._key(collective, algorithm, root)
-        if key not in self._schedules:
+        if key not in self._schedules and algorithm == OFFLOAD:
+            self._schedules[key] = calls.create_offloaded(contract(collective), self.rank, self.size, root), True
+        elif key not in self._schedules:
             found = find(collective, algorithm)
             may_be_uneven = found.uneven or collective in ("allgather", "reduce_scatter")  # where all know all counts
             if calls.is_users(algorithm, found):

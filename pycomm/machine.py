@@ -3,15 +3,60 @@
 from __future__ import annotations
 
 import functools
+import json
+import math
 import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from .errors import InvalidArgument
 from .network import Network
 from .places import ANYWHERE, Place
 from .registry import Groups
 from .table import Table
+
+
+OFFLOAD = "mpi"  # the name, among algorithms, of what MPI runs itself
+
+
+@dataclass(frozen=True)
+class Native:
+    """What MPI's own collectives are worth, on the ranks of one of its communicators.
+
+    Attributes:
+        curves: for each collective, pairs of a size (bytes of the larger of a rank's two buffers), ascending, and the
+            time that MPI's takes over the time that ours, as it is chosen, takes.
+    """
+
+    curves: tuple[tuple[str, tuple[tuple[int, float], ...]], ...] = ()
+
+    def ratio(self, collective: str, nbytes: int) -> float | None:
+        """Return the ratio at a size, between those that were measured; None: MPI has no such collective."""
+        curve = dict(self.curves).get(collective)
+        if not curve:
+            return None
+        sizes, ratios = zip(*curve, strict=True)
+        return float(np.interp(math.log2(max(1, nbytes)), np.log2(np.maximum(1, sizes)), ratios))
+
+    def dumps(self) -> str:
+        """Return it as JSON."""
+        return json.dumps({name: curve for name, curve in self.curves})
+
+    @classmethod
+    def loads(cls, text: str) -> Native:
+        """Return what `dumps` has written.
+
+        Raises:
+            InvalidArgument: it is something else.
+        """
+        try:
+            return cls(tuple((str(name), tuple((int(size), float(ratio)) for size, ratio in curve))
+                             for name, curve in json.loads(text).items()))  # fmt: skip
+        except (AttributeError, TypeError, ValueError) as why:
+            raise InvalidArgument(f"this is no measurement of MPI's collectives: {why}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +73,7 @@ class Machine:
         places: of each rank, on its host; empty: nobody knows.
         packed: of a described machine whose links make no tree, the name of algorithms that are packed for it.
         mpi: whether ranks that share no memory of ours, if there are any, reach each other through MPI.
+        native: what MPI's own collectives are worth; None: there are none, or nobody measured them.
     """
 
     hosts: tuple[tuple[int, ...], ...]
@@ -39,6 +85,7 @@ class Machine:
     places: tuple[Place, ...] = ()
     packed: str = ""
     mpi: bool = False
+    native: Native | None = None
 
     @property
     def size(self) -> int:
@@ -98,7 +145,8 @@ class Machine:
         """Return how ranks reach each other, for people."""
         ways = {"shm": "over shared memory", "tcp": "over sockets"}
         among = f"on {len(self.hosts)} hosts, over shared memory within and sockets between"
-        return f"on {self.name}" if self.name else ways.get(self.transport, among)
+        text = ways.get(self.transport, among)
+        return f"on {self.name}" if self.name else text.replace("sockets", "MPI") if self.mpi else text
 
     def among(self, places: Mapping[int, int]) -> Machine:
         """Return the machine of those ranks alone that have a place, by their places."""
@@ -107,7 +155,8 @@ class Machine:
         hosts, processors, numbers = zip(*sorted(one for one in kept if one[0]), strict=True)
         network = self.network.among(numbers) if self.network and len(hosts) > 1 else None
         bound = tuple(self.places[rank] for rank in sorted(places, key=places.__getitem__)) if self.places else ()
-        return replace(self, hosts=hosts, processors=processors, network=network, places=bound)
+        # MPI's own collectives are those of all ranks
+        return replace(self, hosts=hosts, processors=processors, network=network, places=bound, native=None)
 
 
 def one_host(size: int, processors: int | None = None, *, shared: bool = True, table: Table | None = None) -> Machine:

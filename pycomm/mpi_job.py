@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import secrets
@@ -11,11 +12,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import interfaces, keys, knobs
 from .comm import Comm
-from .core import check, ffi, lib
+from .core import check, ffi, lib, text
+from .discover import cache
 from .environment import recognise
 from .errors import InvalidArgument, LaunchError
+from .machine import Native
+from .native import measure
 from .start import WORLD, assemble, host_identity, learn_network
 
 if TYPE_CHECKING:
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 # What is used among the ranks of an MPI communicator where nobody says: memory within a host, MPI's network between.
 TRANSPORTS = "shm,mpi"
 _OWN = re.compile(r"\bmpi\b(?!:)")  # the transport, also where another wraps it: "chaos:...;inner=mpi"
+_MOST_KNOWN = 1 << 14  # bytes of a remembered measurement
 _LENGTH = struct.Struct("<Q")
 _ADDRESS = struct.Struct("<16s64s")  # a host's identity, and an address of it
 
@@ -63,9 +70,7 @@ def from_mpi(communicator: MPI.Intracomm, transports: str | None, timeout: float
         raise InvalidArgument(f"{communicator!r} is no communicator of mpi4py (4.0 or later)")
     if communicator == module.COMM_NULL:
         raise InvalidArgument("this is MPI_COMM_NULL, of which this process is no rank")
-    names = transports or (
-        TRANSPORTS if knobs.TRANSPORTS.source() == "default" else ",".join(knobs.TRANSPORTS.value())
-    )
+    names = transports or (TRANSPORTS if knobs.TRANSPORTS.source() == "default" else ",".join(knobs.TRANSPORTS.value()))
     patience = knobs.TIMEOUT.value() if timeout is None else timeout
     number = ffi.new("int *")
     check(lib.pcm_mpi_attach(module._handleof(communicator), number))
@@ -77,7 +82,32 @@ def from_mpi(communicator: MPI.Intracomm, transports: str | None, timeout: float
     comm.mpi = communicator
     comm.set_timeout(patience)
     learn_network(comm)
+    if asks_for_mpi(names) and comm.size > 1:
+        comm.settle(replace(comm.machine, native=_worth(comm, names)))
     return comm
+
+
+def _worth(comm: Comm, names: str) -> Native | None:
+    """Return what MPI's own collectives are worth: as rank 0 remembers it, or measured."""
+    wanted = knobs.NETWORK.value()
+    if wanted == "off":
+        return None
+    library = ffi.new("char[]", 8192)
+    hosts = "/".join(str(len(ranks)) for ranks in comm.machine.hosts)
+    facts = f"{host_identity().hex()} {hosts} {comm.machine.processors} {names} {text(lib.pcm_mpi_version(library))}"
+    key = keys.derive(b"native", facts, 8).hex()
+    known = cache.read(f"native-{key}.json") if comm.rank == 0 and wanted != "fresh" else None
+    message = np.zeros(_MOST_KNOWN, np.uint8)
+    if known is not None and len(known) <= message.size:
+        message[: len(known)] = np.frombuffer(known, np.uint8)
+    comm.Bcast(message)
+    if message[0]:
+        with contextlib.suppress(InvalidArgument):
+            return Native.loads(message.tobytes().rstrip(b"\0").decode())
+    found = measure(comm)
+    if comm.rank == 0:
+        cache.write(f"native-{key}.json", found.dumps().encode())
+    return found
 
 
 def _assemble(binding: int, rank: int, size: int, names: str) -> Comm:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from . import knobs
 from .candidates import Choice, algorithms, candidates, window_of
 from .errors import InvalidArgument
-from .machine import Machine
+from .machine import OFFLOAD, Machine
 from .registry import has, known
 from .table import Override
 from .view import leaves
@@ -19,6 +19,9 @@ _STEPS = 4  # an octave; sizes in a step share their choice, so that few are eve
 _MOST_SELECTORS = 64
 _MANY, _PROMISING = 16, 3  # candidates, beyond which slicings are tried of so many algorithms only
 _EXACT = 64  # bytes up to which each size is a step of its own
+_WORTH = (
+    0.9  # of our time: what MPI's own collective must not exceed to be taken, for it can be neither verified nor ended
+)
 _UNEVEN = 1 << 16  # bytes a rank: for what is chosen where ranks do not know each other's lengths
 
 
@@ -58,7 +61,8 @@ class Candidate(NamedTuple):
     Attributes:
         choice: the way.
         seconds: what it should take.
-        factor: the residual that is in it: what was measured here in the past, over the model's seconds.
+        factor: the residual that is in it: what was measured here in the past, over the model's seconds; of MPI's own
+            collective, what it takes over what ours takes.
     """
 
     choice: Choice
@@ -83,13 +87,14 @@ class Selector:
         self._chosen: dict[tuple[str, int, str | None], Choice] = {}
         self._lock = threading.Lock()
 
-    def choose(self, collective: str, nbytes: int, *, uneven: bool = False) -> Choice:
+    def choose(self, collective: str, nbytes: int, *, uneven: bool = False, offload: bool = True) -> Choice:
         """Return the choice for one call.
 
         Args:
             collective: e.g. "allreduce".
             nbytes: of the larger of the two buffers of a rank; 0 where counts are uneven, which ranks do not all know.
             uneven: whether blocks may differ in length.
+            offload: whether it may be left to MPI.
 
         Raises:
             InvalidArgument: PYCOMM_ALGO names no algorithm of the collective.
@@ -97,12 +102,22 @@ class Selector:
         if uneven:
             return Choice(_named(collective) or self._uneven(collective), 1, 1)
         asked = self.asked_for(collective, nbytes)
+        if asked and asked.algorithm == OFFLOAD:
+            asked = None
+        elif asked or not self._native_wins(collective, nbytes):
+            offload = False
+        if offload:
+            return Choice(OFFLOAD, 1, 1)
         step = _step(nbytes)
         known = self._cheapest(collective, step, asked.algorithm if asked else None)
         slices = known.slices if step == nbytes else max(1, round(known.slices * nbytes / step))
         if asked and asked.slices:
             return Choice(known.algorithm, asked.slices, asked.window or window_of(asked.slices, self._machine))
         return Choice(known.algorithm, slices, (asked and asked.window) or min(slices, known.window))
+
+    def _native_wins(self, collective: str, nbytes: int) -> bool:
+        ratio = self._machine.native.ratio(collective, nbytes) if self._machine.native else None
+        return ratio is not None and ratio < _WORTH
 
     @functools.cached_property
     def _model(self) -> Model:
@@ -157,7 +172,14 @@ class Selector:
     def ranked(self, collective: str, nbytes: int, *also: Choice) -> list[Candidate]:
         """Return the candidates for an even call, and those that are given, the fastest first."""
         choices = candidates(collective, nbytes, self._machine)
-        return self._priced(collective, nbytes, list(dict.fromkeys([*choices, *also])))
+        ours = dict.fromkeys(choice for choice in (*choices, *also) if choice.algorithm != OFFLOAD)
+        found = self._priced(collective, nbytes, list(ours))
+        ratio = self._machine.native.ratio(collective, nbytes) if self._machine.native else None
+        if ratio is not None:
+            own = self.choose(collective, nbytes, offload=False)
+            base = next((one.seconds for one in found if one.choice == own), found[0].seconds)
+            found.append(Candidate(Choice(OFFLOAD, 1, 1), ratio * base, ratio))
+        return sorted(found, key=_order)
 
     def bound(self, collective: str, nbytes: int) -> Bounded | None:
         """Return what no schedule can beat, if that is known."""
@@ -226,7 +248,7 @@ _selectors: dict[object, Selector] = {}  # the latest ones, by what all that mat
 def selector_of(machine: Machine) -> Selector:
     """Return the selector of a machine, the same for all communicators on machines that are alike."""
     places = machine.hosts, machine.groups, machine.processors, machine.shared, machine.network
-    key = *places, machine.name, machine.table.digest
+    key = *places, machine.name, machine.table.digest, machine.native
     found = _selectors.pop(key, None) or Selector(machine)
     _selectors[key] = found
     while len(_selectors) > _MOST_SELECTORS:
@@ -246,7 +268,7 @@ def _named(collective: str) -> str | None:
     for which, name in knobs.ALGO.value().names:
         if which and which != collective:
             continue
-        if has(collective, name.partition("(")[0]):  # of one that is made of others, its first word
+        if name == OFFLOAD or has(collective, name.partition("(")[0]):  # of one that is made of others, its first word
             return name
         if which:
             raise InvalidArgument(

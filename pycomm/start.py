@@ -62,7 +62,9 @@ def init(
 
         if mpi_job.asks_for_mpi(names):
             if (rank, size, rendezvous, secret) != (None, None, None, None):
-                raise InvalidArgument("over MPI, ranks meet by way of it: give neither rank nor size, rendezvous nor secret")
+                raise InvalidArgument(
+                    "over MPI, ranks meet by way of it: give neither rank nor size, rendezvous nor secret"
+                )
             return Comm.from_mpi(mpi_job.world(names), transports=names, timeout=timeout)
     patience = knobs.TIMEOUT.value() if timeout is None else timeout
     job = join(rank, size, rendezvous, secret, min(patience, 60.0))

@@ -94,25 +94,33 @@ static void progress(struct mpi_endpoint *e)
 
 /* ---- sleeping ----------------------------------------------------------------------------------------------------------- */
 
+static void nap(struct mpi_endpoint *e)
+{
+    struct itimerspec spec = {.it_value = {.tv_nsec = e->nap_ns}};
+    timerfd_settime(e->timer.fd, 0, &spec, NULL);
+}
+
 static void on_timer(struct pcm_watch *watch, uint32_t events)
 {
     (void)events;
     uint64_t expirations;
     while (read(watch->fd, &expirations, sizeof expirations) < 0 && errno == EINTR) {
     }
-    progress((struct mpi_endpoint *)((char *)watch - offsetof(struct mpi_endpoint, timer)));
+    struct mpi_endpoint *e = (struct mpi_endpoint *)((char *)watch - offsetof(struct mpi_endpoint, timer));
+    progress(e);
+    if (e->asleep) nap(e); /* another thread has taken the event that would have woken the sleeper */
 }
 
 static void mpi_arm(struct pcm_endpoint *endpoint, bool asleep)
 {
     struct mpi_endpoint *e = of(endpoint);
+    e->asleep = asleep;
     if (!asleep) return;
     progress(e);
-    if (!e->channels || e->dead) return;
+    if ((!e->channels && !e->calls) || e->dead) return;
     e->nap_ns = e->moved ? SHORT_NAP : 2 * e->nap_ns < LONG_NAP ? 2 * e->nap_ns : LONG_NAP;
     e->moved = false;
-    struct itimerspec spec = {.it_value = {.tv_nsec = e->nap_ns}};
-    timerfd_settime(e->timer.fd, 0, &spec, NULL);
+    nap(e);
 }
 
 /* ---- the slots ------------------------------------------------------------------------------------------------------------ */
@@ -227,6 +235,7 @@ void mpi_endpoint_end(struct mpi_endpoint *e)
         if ((flushed && (over || spent > FAREWELL)) || spent > FLUSH) break;
         sched_yield();
     }
+    if (e->calls) e->binding->broken = true; /* what collectives need cannot be freed while they are under way */
     for (struct mpi_channel *c = e->channels; c; c = c->next) {
         mpi_channel_abandon(c);
         if (!c->closed)
@@ -268,6 +277,9 @@ const struct pcm_transport pcm_mpi = {
     .commit = mpi_commit,
     .peek = mpi_peek,
     .release = mpi_release,
+    .offers = mpi_offers,
+    .launch = mpi_launch,
+    .landed = mpi_landed,
     .notice = mpi_notice,
     .arm = mpi_arm,
     .settle = mpi_settle,

@@ -22,8 +22,8 @@ enum {
     MPI_TAGS_EACH = 16,
     MPI_CONTROL = PCM_LANES,
     MPI_DOOR,
-    MPI_SLOTS = 8,                  /* fragments of a lane under way */
-    MPI_PIECE = PCM_FRAGMENT,       /* bytes that a fragment carries */
+    MPI_SLOTS = 4,             /* fragments of a lane under way: with twice as many, they fall out of caches */
+    MPI_PIECE = PCM_FRAGMENT, /* bytes that a fragment carries */
 };
 
 /* ---- bindings (mpi_binding.c) ------------------------------------------------------------------------------------- */
@@ -120,9 +120,10 @@ struct mpi_endpoint {
     struct mpi_hello hello;
     mpi_handle hello_receive;
     bool hello_receiving;
+    struct mpi_call *calls; /* of MPI's own collectives, under way */
     struct pcm_watch timer;
     long nap_ns;
-    bool moved; /* since the last nap */
+    bool asleep, moved; /* moved: since the last nap */
 };
 
 struct mpi_channel *mpi_channel_new(struct mpi_endpoint *endpoint, int peer, uint64_t id, int target, int door);
@@ -142,6 +143,13 @@ void mpi_commit(struct pcm_channel *channel, unsigned lane, const struct pcm_hea
 const struct pcm_head *mpi_peek(struct pcm_channel *channel, unsigned lane, const void **payload, size_t *bytes);
 void mpi_release(struct pcm_channel *channel, unsigned lane);
 bool mpi_notice(struct pcm_channel *channel, const void *bytes, size_t length);
+
+/* ---- MPI's own collectives (mpi_native.c) ------------------------------------------------------------------------------- */
+
+/* The slots of struct pcm_transport. */
+bool mpi_offers(struct pcm_endpoint *endpoint, const struct pcm_call *call);
+void *mpi_launch(struct pcm_endpoint *endpoint, const struct pcm_call *call);
+int mpi_landed(struct pcm_endpoint *endpoint, void *launched);
 
 /* ---- endpoints (mpi.c) ------------------------------------------------------------------------------------------------ */
 

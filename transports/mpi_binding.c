@@ -224,6 +224,15 @@ int pcm_mpi_detach(int number)
     return PCM_OK;
 }
 
+const char *pcm_mpi_version(char *text)
+{
+    const struct mpi_library *mpi = mpi_library();
+    int length = 0;
+    *text = 0;
+    if (mpi) mpi->get_library_version(text, &length); /* of at most MPI_MAX_LIBRARY_VERSION_STRING, 8192 with MPICH */
+    return text;
+}
+
 int pcm_mpi_exchange(int number, const void *mine, size_t bytes, void *all)
 {
     pthread_mutex_lock(&lock);

@@ -1,0 +1,74 @@
+"""What MPI's own collectives are worth beside ours: measured when a communicator is made of one of MPI's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .calls import How
+from .contract import contract
+from .core import lib
+from .machine import OFFLOAD, Native
+
+if TYPE_CHECKING:
+    from .comm import Comm
+
+SIZES = (64, 4096, 65_536, 1 << 20)  # bytes of the larger of a rank's two buffers
+_ROUNDS, _WARM = 7, 2
+_LONG = 2e-3  # seconds of a call, after which longer calls are not tried: they are taken to be alike
+_MAX = lib.PCM_MAX
+
+
+def measure(comm: Comm) -> Native:
+    """Return how long MPI's own collectives take, relative to ours.
+
+    Collective; some 50 ms within a host. Calls of both take turns, and what counts is the slowest rank's median of each, so
+    that all ranks get the same.
+
+    Args:
+        comm: of all ranks of a communicator of MPI, over which its transport mpi goes.
+    """
+    found = []
+    for collective, call in _calls(comm).items():
+        curve: list[tuple[int, float]] = []
+        for nbytes in SIZES:
+            slowest = np.empty(2)
+            comm.Allreduce(np.array(_race(comm, collective, nbytes, call)), slowest, _MAX, algorithm="doubling")
+            curve.append((nbytes, float(f"{slowest[1] / slowest[0]:.3g}")))
+            if slowest.max() > _LONG or collective == "barrier":
+                break
+        found.append((collective, tuple(curve)))
+    return Native(tuple(found))
+
+
+def _calls(comm: Comm) -> dict[str, Callable[..., None]]:
+    """Return what makes a call of each collective, of (a whole buffer, another, a block of it, how)."""
+    return {
+        "allreduce": lambda x, y, block, how: comm.Allreduce(x, y, **how),
+        "broadcast": lambda x, y, block, how: comm.Bcast(x, **how),
+        "reduce": lambda x, y, block, how: comm.Reduce(x, y, **how),
+        "allgather": lambda x, y, block, how: comm.Allgather(block, y, **how),
+        "reduce_scatter": lambda x, y, block, how: comm.Reduce_scatter_block(x, block, **how),
+        "alltoall": lambda x, y, block, how: comm.Alltoall(x, y, **how),
+        "barrier": lambda x, y, block, how: comm.Barrier(**how),
+    }
+
+
+def _race(comm: Comm, collective: str, nbytes: int, call: Callable[..., None]) -> tuple[float, float]:
+    """Return this rank's median seconds of our way and of MPI's."""
+    blocks = 1 if contract(collective).blocks == "one" else comm.size
+    block = np.zeros(max(1, nbytes // blocks // 4), np.float32)
+    x, y = np.zeros((2, block.size * blocks), np.float32)
+    ours = comm.choice(collective, 0 if collective == "barrier" else x.nbytes)
+    ways: tuple[How, How] = {"algorithm": ours.algorithm, "slices": ours.slices}, {"algorithm": OFFLOAD, "slices": 1}
+    times: list[list[float]] = [[], []]
+    for _ in range(_WARM + _ROUNDS):
+        for way, own in zip(ways, times, strict=True):
+            before = perf_counter()
+            call(x, y, block, way)
+            own.append(perf_counter() - before)
+    return median(times[0][_WARM:]), median(times[1][_WARM:])
