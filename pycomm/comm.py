@@ -90,6 +90,7 @@ class Comm(Handle):
             self.confirm()
         self.mpi: MPI.Intracomm | None = None
         self._splits = 0
+        world.users += 1
         self._timeout: float | None = None
         self._schedules: dict[Any, Any] = {}
         self._variants: dict[Any, int] = {}
@@ -100,9 +101,10 @@ class Comm(Handle):
         """Make a communicator of those ranks of a job of MPI that are in one of mpi4py's; collective over it.
 
         The ranks keep their numbers. They meet by way of MPI, whichever library it is. What they then send goes over
-        memory within a host and over MPI between; or over MPI alone (`transports="mpi"`), or not over MPI at all ("shm,tcp").
-        Over MPI it goes on a duplicate of the communicator, so that nothing is mixed up with the program's own messages.
-        That ends with `Free`, when the program frees its communicator, or when MPI is finalized.
+        memory within a host and over MPI between; or over MPI alone (`transports="mpi"`), or not over MPI at all
+        ("shm,tcp"). Over MPI it goes on a duplicate of the communicator, so that nothing is mixed up with the program's
+        own messages. That ends with `Free` of this and of all that was split from it, when the program frees its
+        communicator, or when MPI is finalized.
 
         Args:
             communicator: an intracommunicator of mpi4py, such as MPI.COMM_WORLD, or what its Split has made.
@@ -537,6 +539,9 @@ class Comm(Handle):
             handle, self._handle, self._address = self._handle, None, 0
             lib.pcm_comm_free(handle)
             self._forget()
+            self._world.users -= 1
+            if self._world.ends_unused and not self._world.users:
+                self._world.close()
 
     def Abort(self, why: str = "Abort was called") -> None:
         """Make every operation of the communicator fail with Aborted, here and on the other ranks."""

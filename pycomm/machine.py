@@ -18,7 +18,6 @@ from .places import ANYWHERE, Place
 from .registry import Groups
 from .table import Table
 
-
 OFFLOAD = "mpi"  # the name, among algorithms, of what MPI runs itself
 
 
@@ -43,7 +42,7 @@ class Native:
 
     def dumps(self) -> str:
         """Return it as JSON."""
-        return json.dumps({name: curve for name, curve in self.curves})
+        return json.dumps(dict(self.curves))
 
     @classmethod
     def loads(cls, text: str) -> Native:

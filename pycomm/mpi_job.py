@@ -56,8 +56,8 @@ def world(transports: str) -> MPI.Intracomm:
     launched = recognise().size
     if MPI.COMM_WORLD.size != launched:
         raise LaunchError(
-            f"the transports {transports} ask for MPI, which knows of {MPI.COMM_WORLD.size} ranks where the launcher has "
-            f"started {launched}: start the program with the mpiexec of this MPI ("
+            f"the transports {transports} ask for MPI, which knows of {MPI.COMM_WORLD.size} ranks where the launcher "
+            f"has started {launched}: start the program with the mpiexec of this MPI ("
             f"{MPI.Get_library_version().splitlines()[0].strip()}), or leave mpi out"
         )
     return MPI.COMM_WORLD
@@ -82,7 +82,8 @@ def from_mpi(communicator: MPI.Intracomm, transports: str | None, timeout: float
     comm.mpi = communicator
     comm.set_timeout(patience)
     learn_network(comm)
-    if asks_for_mpi(names) and comm.size > 1:
+    alone = comm.machine.transport == "shm" and "shm" in names  # MPI has no faster way through the memory of one host
+    if asks_for_mpi(names) and comm.size > 1 and not alone:
         comm.settle(replace(comm.machine, native=_worth(comm, names)))
     return comm
 
@@ -118,6 +119,7 @@ def _assemble(binding: int, rank: int, size: int, names: str) -> Comm:
     job = int.from_bytes(keys.derive(b"mpi job", secret.hex(), 8), "little") or 1
     endpoint = _endpoint(exchange) if "tcp" in names.split(",") else ""
     joined = assemble(rank, size, job, secret, endpoint, exchange, _OWN.sub(f"mpi:{binding}", names))
+    joined.world.ends_unused = True
     machine = replace(joined.machine, shared=joined.machine.shared or asks_for_mpi(names), mpi=asks_for_mpi(names))
     return Comm(joined.world, WORLD, range(size), machine)
 

@@ -45,8 +45,8 @@ def init(
     """Join the job and return the communicator of all its ranks. A program without a launcher is a job of one rank.
 
     Args:
-        transports: names in order of preference; None: PYCOMM_TRANSPORTS, "shm,tcp" by default. With mpi among them, this
-            is `Comm.from_mpi` of MPI_COMM_WORLD.
+        transports: names in order of preference; None: PYCOMM_TRANSPORTS, "shm,tcp" by default. If mpi is among them,
+            this is `Comm.from_mpi` of MPI_COMM_WORLD.
         timeout: seconds that each later call may take; None: PYCOMM_TIMEOUT.
         rank, size: place in the job; None: what the launcher says.
         rendezvous: where ranks meet, tcp://HOST:PORT; None: PYCOMM_RENDEZVOUS, or what the launcher's facts give.

@@ -26,6 +26,10 @@ class World:
         listen: address that tcp listens on; None: loopback.
         advertise: addresses at which peers may reach this rank over tcp, comma-separated; None: `listen`.
         streams: tcp connections a peer; 0: the default.
+
+    Attributes:
+        users: communicators that have not been freed.
+        ends_unused: whether it closes with the last of them.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class World:
         streams: int = 0,
     ) -> None:
         self.rank, self.size = rank, size
+        self.users, self.ends_unused = 0, False
         self._secret = ffi.new_handle(secret) if secret is not None else ffi.NULL
         self._keep: Any = secret
         texts = {

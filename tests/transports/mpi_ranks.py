@@ -1,0 +1,191 @@
+"""What the ranks of a job of MPI do in the tests of the transport mpi: `mpi_ranks.py NAME`; rank 0 says "ok" at the end."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import mpi4py
+import numpy as np
+
+NAME = sys.argv[1]
+if NAME == "serialized":
+    mpi4py.rc.thread_level = "serialized"
+
+from mpi4py import MPI
+
+import pycomm
+from pycomm import Comm
+
+WORLD = MPI.COMM_WORLD
+OPS = ("SUM", "PROD", "MIN", "MAX", "LAND", "LOR", "LXOR", "BAND", "BOR", "BXOR")
+INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+
+
+def check_alike(comm: Comm, mpi: MPI.Intracomm, count: int, **how: str) -> None:
+    """Compare collectives with MPI's own."""
+    p, n = comm.size, count
+    mine = np.arange(n * p, dtype=np.float64) % 97 * (comm.rank + 1)
+    ours, theirs = np.empty_like(mine), np.empty_like(mine)
+    comm.Allreduce(mine, ours, **how)
+    mpi.Allreduce(mine, theirs)
+    assert np.array_equal(ours, theirs)
+    ours = mine.copy()
+    comm.Allreduce(pycomm.IN_PLACE, ours, **how)
+    assert np.array_equal(ours, theirs)
+    block = np.empty(n)
+    comm.Reduce_scatter_block(mine, block, **how)
+    assert np.array_equal(block, theirs[comm.rank * n :][:n])
+    for root in range(p):
+        ours = np.zeros_like(mine)
+        comm.Reduce(mine, ours if comm.rank == root else None, root=root, **how)
+        assert np.array_equal(ours, theirs if comm.rank == root else np.zeros_like(mine))
+        ours = mine.copy()
+        comm.Bcast(ours, root=root, **how)
+        assert np.array_equal(ours, np.arange(n * p) % 97 * (root + 1))
+    comm.Alltoall(mine, ours, **how)
+    mpi.Alltoall(mine, theirs)
+    assert np.array_equal(ours, theirs)
+    ours[comm.rank * n :][:n] = block
+    comm.Allgather(pycomm.IN_PLACE, ours, **how)
+    mpi.Allgather(block, theirs)
+    assert np.array_equal(ours, theirs)
+    comm.Barrier(**how)
+
+
+def collectives() -> None:
+    """All collectives over MPI's messages, and over memory; messages with tags; what is chosen, in words."""
+    for transports in ("mpi", "shm,mpi", "tcp"):
+        comm = Comm.from_mpi(WORLD, transports=transports)
+        assert comm.mpi is WORLD and (comm.rank, comm.size) == (WORLD.rank, WORLD.size)
+        assert comm.transport(comm.size - 1 - comm.rank) == transports.partition(",")[0]
+        for count in (1, 1000, 100_000):
+            check_alike(comm, WORLD, count)
+        right, left = (comm.rank + 1) % comm.size, comm.rank - 1
+        for count in (0, 10, 300_000):
+            got = np.empty(count)
+            coming = comm.Irecv(got, left % comm.size, 7)
+            comm.Send(np.full(count, comm.rank), right, 7)
+            coming.Wait()
+            assert (got == left % comm.size).all()
+        if transports == "mpi":
+            text = str(comm.explain("allreduce", 1 << 20))
+            assert "\n  mpi" in text
+            total = np.empty(3)
+            comm.Iallreduce(np.ones(3), total).Wait()
+            assert (total == comm.size).all()
+        comm.Free()
+
+
+def native() -> None:
+    """MPI's own collectives: each collective, and each type with each reduction that MPI has."""
+    comm = Comm.from_mpi(WORLD, transports="mpi")
+    for count in (1, 10_000):
+        check_alike(comm, WORLD, count, algorithm="mpi")
+    assert {record["algorithm"] for record in comm.trace()[-4:]} == {"mpi"}
+    offered = 0
+    for dtype, op in itertools.product((*INTEGERS, "bool", "float32", "float64", "complex64", "complex128"), OPS):
+        mine = (np.arange(6) % 3 + comm.rank).astype(dtype)
+        ours, theirs = np.empty_like(mine), np.empty_like(mine)
+        try:
+            comm.Allreduce(mine, ours, getattr(pycomm, op), algorithm="mpi")
+        except pycomm.InvalidArgument:
+            continue
+        WORLD.Allreduce(mine, theirs, getattr(MPI, op))
+        assert np.array_equal(ours, theirs), (dtype, op)
+        offered += 1
+    assert offered == 8 * 10 + 3 + 2 * 4 + 2 * 2
+    started = [comm.Iallreduce(np.full(5, k), np.empty(5, np.int64), algorithm="mpi") for k in range(9)]
+    for request in reversed(started):
+        request.Wait()
+    half = np.ones(4, np.float16)
+    comm.Allreduce(half, half.copy())  # which MPI does not have, so that it is not left to it, whatever is chosen
+    try:
+        if comm.rank:
+            comm.Allreduce(np.ones(2), np.empty(2), algorithm="mpi")
+        else:
+            comm.Barrier(algorithm="mpi")
+    except pycomm.Mismatch as error:
+        assert "barrier" in str(error) and "allreduce" in str(error)
+    else:
+        raise AssertionError("nobody has noticed that ranks disagree")
+    sys.stdout.flush()
+    Path(sys.argv[2], str(WORLD.rank)).write_text("ok")
+    os._exit(0)  # MPI cannot end a collective that some ranks never join, nor be finalized before
+
+
+def groups() -> None:
+    """Any intracommunicator, several at once; the ends of either side's communicators."""
+    backwards = WORLD.Split(0, -WORLD.rank)
+    halves = WORLD.Split(WORLD.rank % 2, 0)
+    comms = [(Comm.from_mpi(one, transports=names), one) for one in (backwards, halves) for names in ("mpi", "shm,mpi")]
+    for comm, mpi in comms:
+        assert comm.rank == mpi.rank
+        check_alike(comm, mpi, 500)
+        part = comm.Split(0, -comm.rank)
+        assert part is not None and part.mpi is None
+        total = np.empty(2)
+        part.Allreduce(np.ones(2), total)
+        assert (total == comm.size).all()
+        if mpi is halves:
+            comm.Free()  # what was split from it goes on
+            part.Allreduce(np.ones(2), total)
+            part.Free()
+    backwards.Free()
+    WORLD.Barrier()
+    for comm, _ in comms[:1]:
+        try:
+            comm.Allreduce(np.ones(9), np.empty(9))
+        except pycomm.PeerLost as error:
+            assert "MPI communicator was freed" in str(error)
+        else:
+            raise AssertionError("a freed communicator of MPI still works")
+    check_alike(Comm.from_mpi(WORLD, transports="mpi"), WORLD, 10)
+    low = WORLD.Split(WORLD.rank < 2, 0)
+    between = low.Create_intercomm(0, WORLD, 2 if WORLD.rank < 2 else 0)
+    for wrong in (MPI.COMM_NULL, between, 3):
+        try:
+            Comm.from_mpi(wrong)
+        except pycomm.InvalidArgument:
+            continue
+        raise AssertionError(f"{wrong} was taken")
+    between.Free()
+    MPI.Finalize()  # with a communicator of ours that is alive
+    try:
+        Comm.from_mpi(WORLD)
+    except pycomm.SystemRefused:
+        pass
+    else:
+        raise AssertionError("MPI works after its end")
+
+
+def serialized() -> None:
+    """Where MPI does not allow calls of any thread, pycomm has no thread of its own."""
+    assert MPI.Query_thread() < MPI.THREAD_MULTIPLE
+    comm = Comm.from_mpi(WORLD, transports="mpi")
+    before = len(os.listdir("/proc/self/task"))
+    total = np.empty(200_000)
+    request = comm.Iallreduce(np.ones(200_000), total)
+    assert len(os.listdir("/proc/self/task")) == before and threading.active_count() == 1
+    request.Wait()
+    assert (total == comm.size).all()
+    check_alike(comm, WORLD, 5000)
+
+
+def init() -> None:
+    """`pycomm.init()` where PYCOMM_TRANSPORTS asks for MPI."""
+    comm = pycomm.init()
+    assert comm.mpi == WORLD and comm.transport((comm.rank + 1) % comm.size) == "mpi"
+    check_alike(comm, WORLD, 2000)
+
+
+TESTS: dict[str, Callable[[], None]] = {
+    test.__name__: test for test in (collectives, native, groups, serialized, init)
+}
+
+TESTS[NAME]()
+Path(sys.argv[2], str(WORLD.rank)).write_text("ok")
