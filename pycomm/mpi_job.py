@@ -73,7 +73,7 @@ def from_mpi(communicator: MPI.Intracomm, transports: str | None, timeout: float
     names = transports or (TRANSPORTS if knobs.TRANSPORTS.source() == "default" else ",".join(knobs.TRANSPORTS.value()))
     patience = knobs.TIMEOUT.value() if timeout is None else timeout
     number = ffi.new("int *")
-    check(lib.pcm_mpi_attach(module._handleof(communicator), number))
+    check(lib.pcm_mpi_attach(ffi.cast("intptr_t", module._handleof(communicator)), number))
     binding = int(number[0])
     try:
         comm = _assemble(binding, communicator.rank, communicator.size, names)

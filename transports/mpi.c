@@ -221,8 +221,11 @@ static void mpi_close(struct pcm_channel *channel)
 void mpi_endpoint_end(struct mpi_endpoint *e)
 {
     double begun = now();
-    for (struct mpi_channel *c = e->channels; c; c = c->next)
+    for (struct mpi_channel *c = e->channels; c; c = c->next) {
+        if (!c->closed)
+            pcm_channel_fail(&c->base, PCM_CHANNEL_CLOSED, "its MPI communicator was freed, or MPI finalized");
         if (!c->said_goodbye) c->owes_goodbye = true;
+    }
     for (;;) {
         progress(e);
         bool flushed = true, over = true;
@@ -236,11 +239,7 @@ void mpi_endpoint_end(struct mpi_endpoint *e)
         sched_yield();
     }
     if (e->calls) e->binding->broken = true; /* what collectives need cannot be freed while they are under way */
-    for (struct mpi_channel *c = e->channels; c; c = c->next) {
-        mpi_channel_abandon(c);
-        if (!c->closed)
-            pcm_channel_fail(&c->base, PCM_CHANNEL_CLOSED, "its MPI communicator was freed, or MPI finalized");
-    }
+    for (struct mpi_channel *c = e->channels; c; c = c->next) mpi_channel_abandon(c);
     if (e->hello_receiving && mpi_take_back(e->binding->mpi, &e->hello_receive)) e->hello_receiving = false;
 }
 

@@ -1,4 +1,4 @@
-"""What the ranks of a job of MPI do in the tests of the transport mpi: `mpi_ranks.py NAME`; rank 0 says "ok" at the end."""
+"""What the ranks of a job of MPI do in the tests of the transport mpi: `mpi_ranks.py NAME FOLDER`, to say "ok" there."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ import pycomm
 from pycomm import Comm
 
 WORLD = MPI.COMM_WORLD
+SAYS = Path(sys.argv[2], str(WORLD.rank))
 OPS = ("SUM", "PROD", "MIN", "MAX", "LAND", "LOR", "LXOR", "BAND", "BOR", "BXOR")
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 
@@ -69,7 +70,7 @@ def collectives() -> None:
         for count in (0, 10, 300_000):
             got = np.empty(count)
             coming = comm.Irecv(got, left % comm.size, 7)
-            comm.Send(np.full(count, comm.rank), right, 7)
+            comm.Send(np.full(count, float(comm.rank)), right, 7)
             coming.Wait()
             assert (got == left % comm.size).all()
         if transports == "mpi":
@@ -78,6 +79,7 @@ def collectives() -> None:
             total = np.empty(3)
             comm.Iallreduce(np.ones(3), total).Wait()
             assert (total == comm.size).all()
+        comm.Barrier()
         comm.Free()
 
 
@@ -108,13 +110,13 @@ def native() -> None:
         if comm.rank:
             comm.Allreduce(np.ones(2), np.empty(2), algorithm="mpi")
         else:
-            comm.Barrier(algorithm="mpi")
+            comm.Barrier(algorithm="direct")
     except pycomm.Mismatch as error:
         assert "barrier" in str(error) and "allreduce" in str(error)
     else:
         raise AssertionError("nobody has noticed that ranks disagree")
     sys.stdout.flush()
-    Path(sys.argv[2], str(WORLD.rank)).write_text("ok")
+    SAYS.write_text("ok")
     os._exit(0)  # MPI cannot end a collective that some ranks never join, nor be finalized before
 
 
@@ -188,4 +190,4 @@ TESTS: dict[str, Callable[[], None]] = {
 }
 
 TESTS[NAME]()
-Path(sys.argv[2], str(WORLD.rank)).write_text("ok")
+SAYS.write_text("ok")
