@@ -147,8 +147,8 @@ def groups() -> None:
         else:
             raise AssertionError("a freed communicator of MPI still works")
     check_alike(Comm.from_mpi(WORLD, transports="mpi"), WORLD, 10)
-    low = WORLD.Split(WORLD.rank < 2, 0)
-    between = low.Create_intercomm(0, WORLD, 2 if WORLD.rank < 2 else 0)
+    parts = WORLD.Split(WORLD.rank, 0)
+    between = parts.Create_intercomm(0, WORLD, WORLD.rank ^ 1)
     for wrong in (MPI.COMM_NULL, between, 3):
         try:
             Comm.from_mpi(wrong)

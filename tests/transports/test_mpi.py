@@ -47,9 +47,9 @@ def test_collectives_of_mpi_itself(kind: str, tmp_path: Path) -> None:
     run(kind, 2, "native", tmp_path)
 
 
-@pytest.mark.parametrize("kind", MPIS)
-def test_any_communicator_and_every_end(kind: str, tmp_path: Path) -> None:
-    run(kind, 4, "groups", tmp_path)
+@pytest.mark.parametrize(("kind", "ranks"), [("openmpi", 4), ("mpich", 2), ("impi", 2)])  # the others never yield
+def test_any_communicator_and_every_end(kind: str, ranks: int, tmp_path: Path) -> None:
+    run(kind, ranks, "groups", tmp_path)
 
 
 def test_no_thread_where_mpi_does_not_allow_it(tmp_path: Path) -> None:
