@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "mpi.h"
+#include "mpi_channel.h"
 
 static const long SHORT_NAP = 50000, LONG_NAP = 1000000; /* nanoseconds */
 static const double FLUSH = 2, FAREWELL = 0.2;           /* seconds */

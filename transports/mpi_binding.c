@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpi.h"
+#include "mpi_channel.h"
 
 enum { MOST_NUMBERS = 1 << 15 };
 

@@ -1,10 +1,10 @@
-/* mpi_channel.c: fragments, notes and hellos as messages of MPI; see mpi.h. */
+/* mpi_channel.c: fragments, notes and hellos as messages of MPI; see mpi_channel.h. */
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpi.h"
+#include "mpi_channel.h"
 
 enum { LOOK_EVERY = 32, NUDGE = MPI_SLOTS / 2 };
 

@@ -1,6 +1,6 @@
 /* mpi_library.h: the MPI library that this process has loaded, whichever it is: its functions, and its constants.
  *
- * No mpi.h is used, so that one binary serves them all. What differs between libraries is what their headers say:
+ * No header of MPI is used, so that one binary serves them all. What differs between libraries is what their headers say:
  *
  *   family      libraries                                   handles                     where the constants come from
  *   Open MPI    Open MPI 4 and 5                            pointers to its variables   symbols, looked up

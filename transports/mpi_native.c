@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "mpi.h"
+#include "mpi_channel.h"
 
 struct mpi_call {
     struct mpi_call *next; /* under way on the endpoint */

@@ -1,4 +1,4 @@
-/* mpi.h: what the files of the transport mpi share: bindings to communicators, channels over their messages.
+/* mpi_channel.h: what the files of the transport mpi share: bindings to communicators, channels over their messages.
  *
  * A binding is a communicator of the program, of which pycomm has a duplicate of its own, so that no message or collective of
  * one is taken for one of the other. A channel is a number in the tags of its messages, chosen by whom it leads to:
@@ -13,8 +13,8 @@
  * A lane has MPI_SLOTS slots on each side, as many receives are posted for it from its first peek on, and a sender has no
  * more under way than that: what the receiver has released comes back in fragments that go the other way, and in notes.
  */
-#ifndef PYCOMM_MPI_H
-#define PYCOMM_MPI_H
+#ifndef PYCOMM_MPI_CHANNEL_H
+#define PYCOMM_MPI_CHANNEL_H
 
 #include "mpi_library.h"
 
