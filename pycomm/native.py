@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .comm import Comm
 
 SIZES = (64, 16_384, 1 << 20)  # bytes of the larger of a rank's two buffers
-_ROUNDS, _WARM = 7, 2
+_ROUNDS, _WARM = 7, 10  # calls of each; the first make room in the lanes, of which each call takes another
 _BUDGET = 1.0  # seconds for all, after which what is left is not measured
 _LONG = 2e-3  # seconds of a call, after which longer calls are not tried: they are taken to be alike
 _MAX = lib.PCM_MAX

@@ -1,4 +1,4 @@
-"""What the ranks of a job of MPI do in the tests of the transport mpi: `mpi_ranks.py NAME FOLDER`, to say "ok" there."""
+"""What the ranks of a job of MPI do in the tests of the transport mpi: `mpi_ranks.py NAME FOLDER`, with an "ok" there."""
 
 from __future__ import annotations
 
@@ -9,13 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import mpi4py
 import numpy as np
-
-NAME = sys.argv[1]
-if NAME == "serialized":
-    mpi4py.rc.thread_level = "serialized"
-
 from mpi4py import MPI
 
 import pycomm
@@ -185,9 +179,7 @@ def init() -> None:
     check_alike(comm, WORLD, 2000)
 
 
-TESTS: dict[str, Callable[[], None]] = {
-    test.__name__: test for test in (collectives, native, groups, serialized, init)
-}
+TESTS: dict[str, Callable[[], None]] = {test.__name__: test for test in (collectives, native, groups, serialized, init)}
 
-TESTS[NAME]()
+TESTS[sys.argv[1]]()
 SAYS.write_text("ok")

@@ -53,7 +53,7 @@ def test_any_communicator_and_every_end(kind: str, ranks: int, tmp_path: Path) -
 
 
 def test_no_thread_where_mpi_does_not_allow_it(tmp_path: Path) -> None:
-    run("mpich", 2, "serialized", tmp_path)
+    run("mpich", 2, "serialized", tmp_path, MPI4PY_RC_THREAD_LEVEL="serialized")
 
 
 def test_init_over_mpi(tmp_path: Path) -> None:
