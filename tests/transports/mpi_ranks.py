@@ -1,4 +1,4 @@
-"""What the ranks of a job of MPI do in the tests of the transport mpi: `mpi_ranks.py NAME FOLDER`, with an "ok" there."""
+"""What the ranks of a job of MPI do in the tests of its transport: `mpi_ranks.py NAME FOLDER`, which gets an "ok"."""
 
 from __future__ import annotations
 
