@@ -69,7 +69,7 @@ def collectives() -> None:
             assert (got == left % comm.size).all()
         if transports == "mpi":
             text = str(comm.explain("allreduce", 1 << 20))
-            assert "\n  mpi" in text
+            assert ("\n  mpi" in text) == (comm.machine.native is not None)
             total = np.empty(3)
             comm.Iallreduce(np.ones(3), total).Wait()
             assert (total == comm.size).all()
