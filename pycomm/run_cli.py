@@ -277,6 +277,7 @@ def _be_python(command: list[str], module: bool) -> NoReturn:
         sys.path[0] = str(Path.cwd() if module else Path(command[0]).resolve().parent)
     try:
         if module:
+            sys.modules.pop("pycomm.__main__", None)  # the launcher's; `-m pycomm` runs it as the ranks' program
             runpy.run_module(command[0], run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(command[0], run_name="__main__")
