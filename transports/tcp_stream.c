@@ -314,10 +314,10 @@ static const char *begin(struct tcp_stream *stream)
     case TCP_FRAGMENT: {
         struct tcp_slot *slot = tcp_slot_of(&lane->in, frame->number);
         uint32_t ahead = frame->number - lane->released, behind = lane->released - frame->number;
-        bool new = ahead < lane->window, here = !new || (slot->taken && slot->done);
-        /* Only what was sent again because a stream was dropped may come twice. */
-        if (frame->bytes > PCM_FRAGMENT || (here && !channel->dropped) || (!new && behind > TCP_MOST_SLOTS) ||
-            (!here && slot->taken))
+        bool new = ahead < lane->window, old = (int32_t)behind > 0, here = old || (slot->taken && slot->done);
+        /* Only what was sent again because a stream was dropped may come twice, the second time over a stream that is
+         * however late. */
+        if (frame->bytes > PCM_FRAGMENT || (here && !channel->dropped) || (!new && !old) || (!here && slot->taken))
             return "it sent more than there was room for";
         stream->repeated = here;
         if (here) slot = &stream->junk;

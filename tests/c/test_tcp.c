@@ -601,7 +601,20 @@ static void test_repetitions(void)
     UNTIL(channel->ops->peek(channel, 2, &payload, &bytes));
     channel->ops->release(channel, 2);
     CHECK(!channel->ops->peek(channel, 2, &payload, &bytes) && channel->state == PCM_CHANNEL_UP, "there were two");
-    fragment.wire.frame.number = 0u - TCP_MOST_SLOTS;
+    for (uint32_t number = 2; number < TCP_MOST_SLOTS + 9; number++) {
+        fragment.wire.frame.number = number;
+        say(fd, &fragment, sizeof fragment);
+        UNTIL(channel->ops->peek(channel, 2, &payload, &bytes));
+        channel->ops->release(channel, 2);
+    }
+    fragment.wire.frame.number = 0; /* it was under way over a slow stream all that time */
+    say(fd, &fragment, sizeof fragment);
+    fragment.wire.frame.number = TCP_MOST_SLOTS + 9;
+    say(fd, &fragment, sizeof fragment);
+    UNTIL(channel->ops->peek(channel, 2, &payload, &bytes));
+    channel->ops->release(channel, 2);
+    CHECK(channel->state == PCM_CHANNEL_UP, "what comes late is no reason to go: %s", channel->why);
+    fragment.wire.frame.number += 1 + TCP_MOST_SLOTS;
     say(fd, &fragment, sizeof fragment);
     UNTIL(channel->state == PCM_CHANNEL_LOST);
     CHECK(!strcmp(channel->why, "it sent more than there was room for"), "%s", channel->why);

@@ -13,7 +13,8 @@ from pycomm.lab import Lab
 
 RATE = 1e9 / 8  # bytes a second
 SIZES = (8 << 20, 32 << 20)
-TRIES = 10  # other programs may hold the ranks up
+TRIES = 4  # other programs may hold the ranks up
+ENOUGH = 0.85  # of the rate; it is 0.95 where nothing else runs
 SECONDS = 60
 
 LAB = """
@@ -50,7 +51,7 @@ def test_a_link_is_kept_busy(make_lab: Callable[[str], Lab]) -> None:
         times = lab.run_ranks(2, _times, env={"PYCOMM_TRANSPORTS": "tcp"}, timeout=SECONDS)[0]
         for nbytes, seconds in zip(SIZES, times, strict=True):
             best[nbytes] = max(best[nbytes], nbytes / RATE / seconds)
-        if min(best.values()) >= 0.95:
+        if min(best.values()) >= ENOUGH:
             return
     shares = ", ".join(f"{share:.1%} at {size >> 20} MiB" for size, share in best.items())
     pytest.fail(f"of 1 Gbit/s were used: {shares}")
