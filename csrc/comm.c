@@ -455,9 +455,10 @@ static int start_message(struct pcm_request *r, pcm_request **out)
 static int make_message(pcm_comm *comm, int kind, void *buffer, uint64_t bytes, int dtype, int peer, int tag,
                         double timeout, struct pcm_request **out)
 {
-    if (peer >= comm->size || peer < (kind == PCM_REQUEST_RECV ? PCM_ANY_SOURCE : 0))
+    bool receives = kind != PCM_REQUEST_SEND;
+    if (peer >= comm->size || peer < (receives ? PCM_ANY_SOURCE : 0))
         return pcm_fail(PCM_ERR_ARGUMENT, peer, "there is no rank %d in a communicator of %d", peer, comm->size);
-    if (tag < (kind == PCM_REQUEST_RECV ? PCM_ANY_TAG : 0))
+    if (tag < (receives ? PCM_ANY_TAG : 0))
         return pcm_fail(PCM_ERR_ARGUMENT, peer, "a tag must not be negative, and this one is %d", tag);
     struct pcm_request *r = calloc(1, sizeof *r);
     if (!r) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a request");
@@ -476,12 +477,77 @@ int pcm_send_start(pcm_comm *comm, const void *buf, uint64_t bytes, int dtype, i
     return rc ? rc : start_message(r, request);
 }
 
+int pcm_ssend_start(pcm_comm *comm, const void *buf, uint64_t bytes, int dtype, int dest, int tag, double timeout,
+                    pcm_request **request)
+{
+    struct pcm_request *r = NULL;
+    int rc = make_message(comm, PCM_REQUEST_SEND, (void *)buf, bytes, dtype, dest, tag, timeout, &r);
+    if (rc) return rc;
+    r->synchronous = true;
+    return start_message(r, request);
+}
+
 int pcm_recv_start(pcm_comm *comm, void *buf, uint64_t capacity, int dtype, int source, int tag, double timeout,
                    pcm_request **request)
 {
     struct pcm_request *r = NULL;
     int rc = make_message(comm, PCM_REQUEST_RECV, buf, capacity, dtype, source, tag, timeout, &r);
     return rc ? rc : start_message(r, request);
+}
+
+int pcm_recv_any_start(pcm_comm *comm, void **buf, int source, int tag, double timeout, pcm_request **request)
+{
+    struct pcm_request *r = NULL;
+    int rc = make_message(comm, PCM_REQUEST_RECV, NULL, 0, 0, source, tag, timeout, &r);
+    if (rc) return rc;
+    *buf = NULL;
+    r->allocated = buf;
+    return start_message(r, request);
+}
+
+int pcm_probe_start(pcm_comm *comm, int source, int tag, double timeout, pcm_request **request)
+{
+    struct pcm_request *r = NULL;
+    int rc = make_message(comm, PCM_REQUEST_PROBE, NULL, 0, 0, source, tag, timeout, &r);
+    return rc ? rc : start_message(r, request);
+}
+
+int pcm_probe(pcm_comm *comm, int source, int tag, struct pcm_status_info *info, void **buf, double timeout,
+              pcm_request **request)
+{
+    struct pcm_request *r = NULL;
+    int rc = make_message(comm, PCM_REQUEST_RECV, NULL, 0, 0, source, tag, timeout, &r);
+    if (rc) return rc;
+    pcm_world *world = comm->world;
+    pthread_mutex_lock(&world->lock);
+    rc = comm->error.code ? report(&comm->error) : PCM_OK;
+    if (!rc && !comm->matcher) rc = pcm_matcher_create(comm, &comm->matcher);
+    if (!rc && pcm_p2p_reach(comm, source) && !pcm_p2p_look(comm, source, tag, info)) {
+        if (!world->polled) pcm_reactor_poll(world->reactor, 0);
+        pcm_world_progress(world);
+    }
+    if (!rc && comm->error.code) rc = report(&comm->error);
+    if (!rc && !pcm_p2p_look(comm, source, tag, info)) rc = PCM_AGAIN;
+    if (!rc && request) {
+        *buf = NULL;
+        r->allocated = buf, r->peer = info->source, r->tag = info->tag;
+        r->timeout = timeout > 0 ? timeout : comm->timeout;
+        rc = detach(r);
+        if (!rc) *request = r, r = NULL;
+    }
+    pcm_world_wake_thread(world);
+    pthread_mutex_unlock(&world->lock);
+    if (r) pcm_request_free(r);
+    return rc;
+}
+
+int pcm_cancel(pcm_request *r)
+{
+    pthread_mutex_lock(&r->comm->world->lock);
+    bool under_way = r->kind >= PCM_REQUEST_RECV && atomic_load(&r->status) == PCM_AGAIN;
+    int rc = under_way && pcm_p2p_cancel(r) ? PCM_OK : PCM_AGAIN;
+    pthread_mutex_unlock(&r->comm->world->lock);
+    return rc;
 }
 
 int pcm_wait(pcm_request *r, double seconds, struct pcm_status_info *status)

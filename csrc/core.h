@@ -124,7 +124,7 @@ struct pcm_run { /* one slice under way */
     bool done;
 };
 
-enum pcm_request_kind { PCM_REQUEST_COLLECTIVE, PCM_REQUEST_SEND, PCM_REQUEST_RECV };
+enum pcm_request_kind { PCM_REQUEST_COLLECTIVE, PCM_REQUEST_SEND, PCM_REQUEST_RECV, PCM_REQUEST_PROBE };
 
 struct pcm_request {
     struct pcm_request *next; /* in the list of what is active on its communicator, oldest first */
@@ -160,6 +160,8 @@ struct pcm_request {
     uint64_t bytes, moved;
     uint32_t ticket; /* of the payload, once lent */
     bool announced, lent;
+    bool synchronous; /* a send that is done when its receive has been found */
+    void **allocated; /* a receive of any length: where the caller finds the message */
     struct pcm_request *link_next; /* in a list of p2p.c */
     struct pcm_status_info info;
 };
@@ -188,6 +190,12 @@ void pcm_matcher_free(struct pcm_matcher *matcher);
 void pcm_matcher_forget(pcm_comm *comm, struct pcm_request *request);
 /* A new request enters: it may be done at once. It is active already. */
 void pcm_p2p_begin(struct pcm_request *request);
+/* Opens what is needed for a receive; false: the communicator has failed. */
+bool pcm_p2p_reach(pcm_comm *comm, int source);
+/* The first message that has come and that a receive with these would get. */
+bool pcm_p2p_look(const pcm_comm *comm, int source, int tag, struct pcm_status_info *info);
+/* Ends a receive or a probe that no message has come for; false: there is none. */
+bool pcm_p2p_cancel(struct pcm_request *request);
 
 /* ---- communicators and worlds ----------------------------------------------------------------------- */
 

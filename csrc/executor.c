@@ -580,6 +580,10 @@ int pcm_request_describe(const struct pcm_request *r, char *text, size_t capacit
     bool sends = r->kind == PCM_REQUEST_SEND;
     char peer[32] = "any rank";
     if (r->peer >= 0) snprintf(peer, sizeof peer, "rank %d", r->peer);
+    if (r->kind == PCM_REQUEST_PROBE) {
+        snprintf(text, capacity, "a probe for a message from %s with tag %d waits", peer, r->tag);
+        return r->peer;
+    }
     snprintf(text, capacity, "a %s %s with tag %d waits: %llu of %llu bytes %s", sends ? "send to" : "receive from",
              peer, r->tag, (unsigned long long)r->moved, (unsigned long long)r->bytes,
              sends ? "could be sent" : "have arrived");

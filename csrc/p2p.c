@@ -2,7 +2,8 @@
  *
  * PCM_LANE_P2P carries envelopes. A message of at most EAGER bytes is in its envelope and, if nobody has asked for it yet,
  * is kept in the unexpected list. A longer one is only announced; when a receive matches it, the receiver grants it, and
- * the payload goes by PCM_LANE_BULK, in the order of the grants, straight into the receive's buffer. What an envelope is
+ * the payload goes by PCM_LANE_BULK, in the order of the grants, straight into the receive's buffer. A synchronous one is
+ * announced too, however short: its grant tells that a receive has been found. What an envelope is
  * stands in pcm_head.part, the tag in root, an announced message's ticket in slice.
  */
 #include <stdio.h>
@@ -20,6 +21,7 @@ struct unexpected { /* a message, or the announcement of one, that came before i
     int source;
     uint64_t arrived;
     unsigned char *payload;
+    struct pcm_request *sender; /* a synchronous send to this very rank, which waits for the receive */
 };
 
 struct errand { /* a grant that is to be sent, or a payload that a grant has called for */
@@ -48,6 +50,7 @@ struct pcm_matcher {
     struct link *links; /* by peer */
     int nlinks;
     struct pcm_request *receives, **receives_tail;
+    struct pcm_request *probes;
     struct unexpected *unexpected, **unexpected_tail;
 };
 
@@ -130,6 +133,9 @@ void pcm_matcher_forget(pcm_comm *comm, struct pcm_request *r)
 {
     struct pcm_matcher *m = comm->matcher;
     unlink_request(&m->receives, &m->receives_tail, r);
+    unlink_request(&m->probes, NULL, r);
+    for (struct unexpected *u = m->unexpected; u; u = u->next)
+        if (u->sender == r) u->sender = NULL;
     for (int peer = 0; peer < comm->size; peer++) {
         struct link *l = &m->links[peer];
         if (r->kind == PCM_REQUEST_SEND && peer != r->peer) continue;
@@ -145,16 +151,41 @@ void pcm_matcher_forget(pcm_comm *comm, struct pcm_request *r)
 
 /* ---- matching ----------------------------------------------------------------------------------------------- */
 
+static bool fits_asked(int source, int tag, int asked_source, int asked_tag)
+{
+    return (asked_source == PCM_ANY_SOURCE || asked_source == source) && (asked_tag == PCM_ANY_TAG || asked_tag == tag);
+}
+
 static bool matches(const struct pcm_request *r, int source, int tag)
 {
-    return (r->peer == PCM_ANY_SOURCE || r->peer == source) && (r->tag == PCM_ANY_TAG || r->tag == tag);
+    return fits_asked(source, tag, r->peer, r->tag);
+}
+
+static struct pcm_status_info told(int source, const struct pcm_head *head)
+{
+    return (struct pcm_status_info){.source = source, .tag = head->root, .dtype = head->dtype, .bytes = head->bytes};
+}
+
+/* Makes the memory for a message of any length; false: the receive has ended with an error. */
+static bool make_room(struct pcm_request *r, int source, const struct pcm_head *head)
+{
+    r->buffer = malloc(head->bytes ? head->bytes : 1);
+    r->bytes = head->bytes;
+    *r->allocated = r->buffer;
+    if (r->buffer) return true;
+    r->error = (struct pcm_error){.code = PCM_ERR_SYSTEM, .rank = source};
+    snprintf(r->error.text, sizeof r->error.text, "out of memory for a message of %llu bytes from rank %d with tag %d",
+             (unsigned long long)head->bytes, source, (int)head->root);
+    pcm_request_finish(r, PCM_ERR_SYSTEM);
+    return false;
 }
 
 /* A message has met its receive. True if its payload may be put there; if not, the receive has ended with an error. */
 static bool accept(struct pcm_request *r, int source, const struct pcm_head *head)
 {
     pcm_comm *comm = r->comm;
-    r->info = (struct pcm_status_info){.source = source, .tag = head->root, .bytes = head->bytes};
+    r->info = told(source, head);
+    if (r->allocated) return make_room(r, source, head);
     if (head->dtype != r->head.dtype) {
         pcm_comm_fail(comm, PCM_ERR_MISMATCH, source,
                       "the ranks disagree: rank %d sends %s with tag %d where rank %d receives %s", source,
@@ -204,6 +235,12 @@ static struct unexpected *keep(struct pcm_matcher *m, int source, const struct p
     u->head = *head, u->source = source;
     *m->unexpected_tail = u;
     m->unexpected_tail = &u->next;
+    for (struct pcm_request *r = m->probes, *next; r; r = next) { /* each ends, and leaves the list */
+        next = r->link_next;
+        if (!matches(r, source, head->root)) continue;
+        r->info = told(source, head);
+        pcm_request_finish(r, PCM_OK);
+    }
     return u;
 }
 
@@ -233,6 +270,7 @@ static void look_at_unexpected(pcm_comm *comm, struct pcm_request *r)
             if (u->head.bytes) memcpy(r->buffer, u->payload, u->head.bytes);
             pcm_request_finish(r, PCM_OK);
         }
+        if (u->sender) pcm_request_finish(u->sender, PCM_OK);
         return free_unexpected(u);
     }
     r->link_next = NULL;
@@ -254,8 +292,43 @@ static void send_to_self(struct pcm_request *r)
         struct unexpected *u = keep(comm->matcher, comm->rank, &r->head);
         if (!u) return out_of_memory(comm);
         if (r->bytes) memcpy(u->payload, r->buffer, r->bytes);
+        if (r->synchronous) {
+            u->sender = r;
+            return;
+        }
     }
     if (!comm->error.code) pcm_request_finish(r, PCM_OK);
+}
+
+bool pcm_p2p_reach(pcm_comm *comm, int source)
+{
+    for (int peer = 0; peer < comm->size; peer++) /* whoever may send must be able to reach us */
+        if (peer != comm->rank && (source == peer || source == PCM_ANY_SOURCE) &&
+            !pcm_comm_channel(comm, (uint32_t)peer))
+            return false;
+    return true;
+}
+
+bool pcm_p2p_look(const pcm_comm *comm, int source, int tag, struct pcm_status_info *info)
+{
+    for (const struct unexpected *u = comm->matcher->unexpected; u; u = u->next) {
+        if (!fits_asked(u->source, u->head.root, source, tag)) continue;
+        *info = told(u->source, &u->head);
+        return true;
+    }
+    return false;
+}
+
+bool pcm_p2p_cancel(struct pcm_request *r)
+{
+    struct pcm_matcher *m = r->comm->matcher;
+    for (const struct pcm_request *at = r->kind == PCM_REQUEST_PROBE ? m->probes : m->receives; at; at = at->link_next)
+        if (at == r) {
+            r->info = (struct pcm_status_info){.source = PCM_ANY_SOURCE, .tag = PCM_ANY_TAG};
+            pcm_request_finish(r, PCM_OK);
+            return true;
+        }
+    return false;
 }
 
 void pcm_p2p_begin(struct pcm_request *r)
@@ -270,11 +343,11 @@ void pcm_p2p_begin(struct pcm_request *r)
         pcm_comm_channel(comm, (uint32_t)r->peer);
         return;
     }
-    for (int peer = 0; peer < comm->size; peer++) /* whoever may send must be able to reach us */
-        if (peer != comm->rank && (r->peer == peer || r->peer == PCM_ANY_SOURCE) &&
-            !pcm_comm_channel(comm, (uint32_t)peer))
-            return;
-    look_at_unexpected(comm, r);
+    if (!pcm_p2p_reach(comm, r->peer)) return;
+    if (r->kind == PCM_REQUEST_RECV) return look_at_unexpected(comm, r);
+    if (pcm_p2p_look(comm, r->peer, r->tag, &r->info)) return pcm_request_finish(r, PCM_OK);
+    r->link_next = comm->matcher->probes;
+    comm->matcher->probes = r;
 }
 
 /* ---- sending ------------------------------------------------------------------------------------------------ */
@@ -316,7 +389,7 @@ static bool send_to(pcm_comm *comm, struct link *l, struct pcm_channel *channel)
         pop(&l->grants);
     while (l->sends && !(l->grants.first && !l->sends->moved)) {
         struct pcm_request *r = l->sends;
-        bool eager = r->bytes <= EAGER;
+        bool eager = r->bytes <= EAGER && !r->synchronous;
         r->head.part = eager ? DATA : ANNOUNCE;
         if (!eager && !r->announced) r->head.slice = l->tickets++, r->announced = true;
         if (!push_bytes(channel, PCM_LANE_P2P, &r->head, r->buffer, eager ? r->bytes : 0, &r->moved, &progress)) break;
@@ -468,8 +541,10 @@ static bool anybody_left(const pcm_comm *comm)
 static bool needed(const pcm_comm *comm, const struct link *l, int peer)
 {
     if (l->sends || l->announced || l->payloads_out.first || l->payloads_in.first || l->arriving_into) return true;
-    for (const struct pcm_request *r = comm->matcher->receives; r; r = r->link_next)
-        if (r->peer == peer || (r->peer == PCM_ANY_SOURCE && !anybody_left(comm))) return true;
+    const struct pcm_request *lists[] = {comm->matcher->receives, comm->matcher->probes};
+    for (int i = 0; i < 2; i++)
+        for (const struct pcm_request *r = lists[i]; r; r = r->link_next)
+            if (r->peer == peer || (r->peer == PCM_ANY_SOURCE && !anybody_left(comm))) return true;
     return false;
 }
 

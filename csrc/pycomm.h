@@ -258,14 +258,28 @@ PCM_API void pcm_late_request(pcm_request **request);
 PCM_API int pcm_start(pcm_comm *comm, const struct pcm_call *call, pcm_request **request);
 
 struct pcm_status_info { /* of a received message */
-    int32_t source, tag;
+    int32_t source, tag, dtype;
     uint64_t bytes;
 };
 enum { PCM_ANY_SOURCE = -1, PCM_ANY_TAG = -1 };
 PCM_API int pcm_send_start(pcm_comm *comm, const void *buf, uint64_t bytes, int dtype, int dest, int tag,
                            double timeout, pcm_request **request);
+/* A send that is done only when its receive has been found. */
+PCM_API int pcm_ssend_start(pcm_comm *comm, const void *buf, uint64_t bytes, int dtype, int dest, int tag,
+                            double timeout, pcm_request **request);
 PCM_API int pcm_recv_start(pcm_comm *comm, void *buf, uint64_t capacity, int dtype, int source, int tag, double timeout,
                            pcm_request **request);
+/* A receive of a message of any length and dtype, into memory that is allocated when the message comes. When the request has
+ * been waited for, *buf is that memory, for the caller to free() (it is not NULL, even of an empty message); before, NULL. */
+PCM_API int pcm_recv_any_start(pcm_comm *comm, void **buf, int source, int tag, double timeout, pcm_request **request);
+/* Tells of the message that a receive with these would get, without receiving it; the request is done when it is there. */
+PCM_API int pcm_probe_start(pcm_comm *comm, int source, int tag, double timeout, pcm_request **request);
+/* The same at once: PCM_AGAIN if it is not there. With `request`, it is received as by pcm_recv_any_start. */
+PCM_API int pcm_probe(pcm_comm *comm, int source, int tag, struct pcm_status_info *info, void **buf, double timeout,
+                      pcm_request **request);
+/* Ends a receive, or a probe, that no message has come for: it is done then, without one, and is waited for as usual.
+ * PCM_AGAIN: there is nothing to be cancelled any more (or it is another kind of request). */
+PCM_API int pcm_cancel(pcm_request *request);
 
 /* Waits until the request is done (seconds; < 0: until its own deadline) and frees it, unless PCM_AGAIN: not yet. */
 PCM_API int pcm_wait(pcm_request *request, double seconds, struct pcm_status_info *status);

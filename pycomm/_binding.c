@@ -1,4 +1,6 @@
 /* _binding.c: see _binding.h. */
+#include <stdlib.h>
+
 #include "pycomm.h"
 #include "flow.h"
 #include "simulate.h"
@@ -11,6 +13,8 @@ int pycomm_wait(pcm_request **request, double seconds, struct pcm_status_info *s
     if (rc != PCM_AGAIN) *request = NULL;
     return rc;
 }
+
+void pycomm_free(void *memory) { free(memory); }
 
 int pycomm_run_pointers(uintptr_t handle, int64_t what, uintptr_t in, uintptr_t out, uint64_t count, int dtype)
 {

@@ -5,6 +5,9 @@
 /* pcm_wait that also forgets the request, in the same crossing, once it has been freed. */
 int pycomm_wait(pcm_request **request, double seconds, struct pcm_status_info *status);
 
+/* free() of the C library that the core is linked to, for what pcm_recv_any_start has allocated. */
+void pycomm_free(void *memory);
+
 /* Not one of pcm_status: the buffers lie in a way that is for Python to look at. */
 enum { PYCOMM_LOOK = -1 };
 

@@ -111,7 +111,7 @@ struct quick_method {
 static bool small_int(PyObject *object, long *value)
 {
     int overflow;
-    if (!PyLong_CheckExact(object)) return false;
+    if (!PyLong_Check(object)) return false; /* an Op is an int */
     *value = PyLong_AsLongAndOverflow(object, &overflow);
     return !overflow && *value >= 0 && *value < INT32_MAX;
 }

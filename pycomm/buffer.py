@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .datatype import Datatype, of_dtype
 from .errors import InvalidArgument
-
-Array = npt.NDArray[Any]
+from .layout import Array as Array
+from .layout import as_type, borrow, borrow_pattern
 
 
 class _InPlace:
@@ -19,6 +20,9 @@ class _InPlace:
 
     def __repr__(self) -> str:
         return "pycomm.IN_PLACE"
+
+    def __reduce__(self) -> str:
+        return "IN_PLACE"
 
 
 IN_PLACE: Final = _InPlace()
@@ -38,23 +42,105 @@ class Blocks(NamedTuple):
     displs: npt.NDArray[np.uint64]
 
 
-def as_array(buffer: Any, what: str, *, writes: bool = False) -> Array:
-    """Return a C-contiguous array over the memory of `buffer`; nothing is copied.
+class Spec(NamedTuple):
+    """What a user's list says: `[data]`, `[data, count]`, `[data, type]`, `[data, count, type]`, ...
+
+    Attributes:
+        data: what has the memory.
+        count: elements, or (elements, displacements); None: not said.
+        datatype: of an item; None: the data's own dtype.
+    """
+
+    data: Any
+    count: Any
+    datatype: Datatype | None
+
+
+def as_array(buffer: Any, what: str, *, writes: bool = False, blocks: int = 1) -> Array:
+    """Return a C-contiguous array over the memory of `buffer`.
+
+    Nothing is copied, unless the elements do not lie one after the other: a strided view or a derived datatype is
+    borrowed (see layout), and whoever has it written calls `give_back`. An array in Fortran's order is taken as it lies
+    in memory, which is what mpi4py does.
 
     Args:
-        buffer: a numpy array, anything with `__dlpack__` or the buffer protocol, or `[data, count]`.
+        buffer: a numpy array, anything with `__dlpack__` or the buffer protocol, or `[data, count]`, `[data, type]`,
+            `[data, count, type]`, with (count, displacement) in place of the count.
         what: what to call it in errors, e.g. "recvbuf".
         writes: whether it will be written to.
+        blocks: how many blocks it has; a count is that of one.
 
     Raises:
-        InvalidArgument: it is none of these, not contiguous, or read-only where it must be written.
+        InvalidArgument: it is none of these, or read-only where it must be written.
     """
+    if not isinstance(buffer, (list, tuple)):
+        return _contiguous(_memory(buffer, what, writes), writes)
+    spec = _spec(buffer, what)
+    array, datatype = _typed(spec, what, writes)
+    count, displ = spec.count if isinstance(spec.count, tuple) else (spec.count, 0)
+    displ = _number(displ or 0, f"{what}'s displacement")
+    extent = datatype.extent // datatype.base.itemsize
+    room = (array.size - displ * extent) // extent if extent else 0
+    if count is not None:
+        number = _number(count, f"{what}'s count") * blocks
+        if not number >= 0 or not displ >= 0 or (datatype.offsets is None and number > room):
+            raise InvalidArgument(f"{what} says {number} elements and has {max(room, 0)}")
+    else:
+        number = max(room, 0)
+    if datatype.offsets is None:
+        return array[displ : displ + number]
+    return borrow_pattern(array, displ * extent + datatype.index(number), what, writes=writes)
+
+
+def as_blocks(buffer: Any, size: int, what: str, *, writes: bool = False) -> Blocks:
+    """Return a buffer of blocks.
+
+    Args:
+        buffer: `[data, counts]`, `[data, (counts, displs)]`, either with a datatype behind it, or data alone; counts
+            and displacements are in items, one a rank. One count stands for equal blocks, no counts for blocks that are
+            as equal as can be; one displacement is the distance of two blocks; by default one lies after the other.
+        size: how many blocks.
+        what, writes: see as_array.
+
+    Raises:
+        InvalidArgument: the counts are not one a rank, are negative, or reach beyond the data.
+    """
+    spec = _spec(buffer, what) if isinstance(buffer, (list, tuple)) else Spec(buffer, None, None)
+    array, datatype = _typed(spec, what, writes)
+    given, placed = spec.count if isinstance(spec.count, tuple) and _is_pair(spec.count) else (spec.count, None)
+    extent = datatype.extent // datatype.base.itemsize
+    if given is None:
+        items = array.size // extent if extent else 0
+        counts = items // size + (np.arange(size) < items % size)
+    else:
+        counts = _numbers([given] * size if _is_number(given) else given, size, f"{what}'s counts")
+    displs = np.cumsum(counts) - counts
+    if placed is not None:
+        displs = _numbers(np.arange(size) * placed if _is_number(placed) else placed, size, f"{what}'s displacements")
+    if datatype.offsets is not None:
+        if (counts < 0).any():
+            raise InvalidArgument(f"{what}: the count of rank {int(np.argmin(counts))} is negative")
+        index = [datatype.index(count) + at * extent for count, at in zip(counts, displs, strict=True)]
+        array = borrow_pattern(array, np.concatenate(index), what, writes=writes)
+        counts = counts * len(datatype.offsets)
+        displs = np.cumsum(counts) - counts
+    if (counts < 0).any() or (displs < 0).any() or (counts + displs > array.size).any():
+        rank = int(np.argmax((counts < 0) | (displs < 0) | (counts + displs > array.size)))
+        raise InvalidArgument(
+            f"{what}: the block of rank {rank} ({counts[rank]} elements from {displs[rank]}) does not lie within the "
+            f"{array.size} elements of the data"
+        )
+    if writes and placed is not None:
+        _check_apart(counts, displs, what)
+    return Blocks(array, counts.astype(np.uint64), displs.astype(np.uint64))
+
+
+def _memory(buffer: Any, what: str, writes: bool) -> Array:
+    """Return an array over the memory of what is no list."""
     if buffer is IN_PLACE:
         raise InvalidArgument(f"{what} cannot be IN_PLACE here: give a buffer")
     if isinstance(buffer, np.ndarray):
         array = buffer
-    elif isinstance(buffer, (list, tuple)):
-        array = _counted(buffer, what, writes)
     elif hasattr(buffer, "__dlpack__"):
         array = np.from_dlpack(buffer)
     else:
@@ -64,50 +150,60 @@ def as_array(buffer: Any, what: str, *, writes: bool = False) -> Array:
             raise InvalidArgument(
                 f"{what} is a {type(buffer).__name__}: give a numpy array, or what has DLPack or the buffer protocol"
             ) from None
-    if not array.flags.c_contiguous:
-        raise InvalidArgument(f"{what} is not contiguous (strides {array.strides}): pass np.ascontiguousarray of it")
     if writes and not array.flags.writeable:
         raise InvalidArgument(f"{what} is read-only, and the result must be written to it")
     return array
 
 
-def _counted(spec: Sequence[Any], what: str, writes: bool) -> Array:
-    if len(spec) != 2:
-        raise InvalidArgument(f"{what} is a list of {len(spec)}: give [data, count] or the data alone")
-    data = as_array(spec[0], what, writes=writes).reshape(-1)
-    try:
-        count = operator.index(spec[1])
-    except TypeError:
-        raise InvalidArgument(f"{what}'s count must be a whole number, not {spec[1]!r}") from None
-    if not 0 <= count <= data.size:
-        raise InvalidArgument(f"{what} says {count} elements and has {data.size}")
-    return data[:count]
+def _contiguous(array: Array, writes: bool) -> Array:
+    if array.flags.c_contiguous:
+        return array
+    return array.T if array.flags.f_contiguous else borrow(array, writes=writes)
 
 
-def as_blocks(spec: Any, size: int, what: str, *, writes: bool = False) -> Blocks:
-    """Return `[data, counts]` or `[data, (counts, displs)]` as Blocks; by default one block lies after the other.
-
-    Raises:
-        InvalidArgument: the counts are not one a rank, are negative, or reach beyond the data.
-    """
-    if not isinstance(spec, (list, tuple)) or len(spec) != 2:
-        raise InvalidArgument(f"{what} must be [data, counts] or [data, (counts, displs)]")
-    data = as_array(spec[0], what, writes=writes).reshape(-1)
-    given = spec[1]
-    pair = isinstance(given, tuple) and len(given) == 2 and not np.isscalar(given[0])
-    counts = _numbers(given[0] if pair else given, size, f"{what}'s counts")
-    displs = np.cumsum(counts) - counts
-    if pair and given[1] is not None:
-        displs = _numbers(given[1], size, f"{what}'s displacements")
-    if (counts < 0).any() or (displs < 0).any() or (counts + displs > data.size).any():
-        rank = int(np.argmax((counts < 0) | (displs < 0) | (counts + displs > data.size)))
+def _spec(items: Sequence[Any], what: str) -> Spec:
+    """Read a user's list, as mpi4py does."""
+    rest = list(items[1:])
+    datatype = _datatype(rest.pop(), what) if rest and isinstance(rest[-1], (Datatype, str, np.dtype)) else None
+    if not items or len(rest) > 2 or (len(rest) == 2 and datatype is None):
         raise InvalidArgument(
-            f"{what}: the block of rank {rank} ({counts[rank]} elements from {displs[rank]}) does not lie within the "
-            f"{data.size} elements of the data"
+            f"{what} is a list of {len(items)}: give [data, count], [data, type], [data, count, type], with "
+            "(counts, displs) in place of the count, or the data alone"
         )
-    if writes and pair:
-        _check_apart(counts, displs, what)
-    return Blocks(data, counts.astype(np.uint64), displs.astype(np.uint64))
+    return Spec(items[0], tuple(rest) if len(rest) == 2 else rest[0] if rest else None, datatype)
+
+
+def _datatype(given: Any, what: str) -> Datatype:
+    try:
+        return given if isinstance(given, Datatype) else of_dtype(given)
+    except TypeError:
+        raise InvalidArgument(f"{what}: {given!r} is neither a count nor a datatype") from None
+
+
+def _typed(spec: Spec, what: str, writes: bool) -> tuple[Array, Datatype]:
+    """Return the data as one-dimensional elements, and the type of an item."""
+    if spec.data is None:
+        datatype = spec.datatype or of_dtype(np.uint8)
+        return np.empty(0, datatype.base), datatype
+    array = _contiguous(_memory(spec.data, what, writes), writes)
+    datatype = spec.datatype or Datatype(array.dtype)
+    return as_type(array, datatype, what), datatype
+
+
+def _is_number(given: Any) -> bool:
+    return np.ndim(given) == 0 and hasattr(given, "__index__")
+
+
+def _is_pair(given: tuple[Any, ...]) -> bool:
+    """Whether a tuple is (counts, displs), rather than two counts."""
+    return len(given) == 2 and (given[0] is None or not np.isscalar(given[0]) or not np.isscalar(given[1]))
+
+
+def _number(given: Any, what: str) -> int:
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise InvalidArgument(f"{what} must be a whole number, not {given!r}") from None
 
 
 def _numbers(given: Any, size: int, what: str) -> npt.NDArray[np.int64]:

@@ -41,6 +41,7 @@ class Prepared(NamedTuple):
     nbytes: int
     uneven: bool
     how: How
+    after: Callable[[object], None] | None = None  # called when it is done
 
 
 def finish(status: int, keep: Any) -> None:

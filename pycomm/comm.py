@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 import numpy as np
 
-from . import calls, keys, knobs
+from . import attributes, calls, errhandler, folding, groups, knobs, messages, mixed, objects
+from .attributes import Attributes
 from .buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
 from .calls import Algorithm, Groups, How, Prepared
 from .candidates import Choice
@@ -19,12 +22,17 @@ from .confirm import Trials
 from .contract import contract
 from .core import COLLECTIVES, Handle, check, dtype_code, ffi, lib, quick
 from .errors import InvalidArgument
+from .groups import Group
+from .layout import give_back, giving_back
 from .machine import OFFLOAD, Machine, one_host
+from .op import NAMED, is_own
 from .passing import Passing
+from .persistent import persistent
 from .registry import find
-from .request import Request, Status, drop_late
+from .request import Request, drop_late
 from .schedule import Lowered
 from .select import selector_of
+from .status import UNDEFINED
 from .table import merge, residuals_of, save
 from .view import emit
 from .world import World
@@ -32,21 +40,24 @@ from .world import World
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from .cartesian import Cartcomm
     from .explain import Explanation
 
-SUM, PROD, MIN, MAX, AVG = lib.PCM_SUM, lib.PCM_PROD, lib.PCM_MIN, lib.PCM_MAX, lib.PCM_AVG
-LAND, LOR, LXOR, BAND, BOR, BXOR = lib.PCM_LAND, lib.PCM_LOR, lib.PCM_LXOR, lib.PCM_BAND, lib.PCM_BOR, lib.PCM_BXOR
-ANY_SOURCE, ANY_TAG = lib.PCM_ANY_SOURCE, lib.PCM_ANY_TAG
+SUM, PROD, MIN, MAX, AVG = (NAMED[name] for name in ("SUM", "PROD", "MIN", "MAX", "AVG"))
+LAND, LOR, LXOR, BAND, BOR, BXOR = (NAMED[name] for name in ("LAND", "LOR", "LXOR", "BAND", "BOR", "BXOR"))
+MINLOC, MAXLOC = NAMED["MINLOC"], NAMED["MAXLOC"]
 
 _NO_PLAN = lib.PCM_NO_PLAN
-_MOST_SLICES, _MOST_TAGS = 1 << 20, 1 << 31
+_MOST_SLICES = 1 << 20
 _TURN = 0.2  # seconds in the core before Python may handle a signal
 
 
 class Comm(Handle):
     """A group of ranks. Every collective must be called by all of them, in the same order, with fitting arguments.
 
-    Buffers are numpy arrays, or anything with DLPack or the buffer protocol; they are used in place, never copied.
+    Buffers are numpy arrays, or anything with DLPack or the buffer protocol, or mpi4py's lists of these with a count
+    and a datatype. They are used in place, never copied, unless their elements do not lie one after the other (strided
+    views, derived datatypes): then a copy is made of what is sent, or of what was received.
     Reductions of float16, bfloat16 and float8 combine two operands in float32 and round once to nearest even; AVG of
     float16 and float8 divides the inputs before adding them, so that the sum overflows hardly before the average would,
     and all others after, integers towards zero. Every rank gets the same bits.
@@ -89,7 +100,10 @@ class Comm(Handle):
         if knobs.ALGO.value().confirm:
             self.confirm()
         self.mpi: MPI.Intracomm | None = None
-        self._splits = 0
+        self._splits = 0  # communicators that were made of this one, by all of its ranks
+        self._made: dict[Any, int] = {}  # and by some of them
+        self._attributes = Attributes(self)
+        self.name = ""
         world.users += 1
         self._timeout: float | None = None
         self._schedules: dict[Any, Any] = {}
@@ -134,30 +148,45 @@ class Comm(Handle):
         Args:
             sendbuf: n elements, or IN_PLACE: they are in recvbuf.
             recvbuf: n elements of the same dtype.
-            op: SUM, PROD, MIN, MAX, AVG, LAND, LOR, LXOR, BAND, BOR or BXOR.
+            op: SUM, PROD, MIN, MAX, AVG, LAND, LOR, LXOR, BAND, BOR or BXOR; or MINLOC, MAXLOC, or what Op.Create made.
         """
+        if is_own(op):
+            folding.reduce(self, sendbuf, recvbuf, op, None, how).Wait()
+            return
         self._run(self._prefix("allreduce", sendbuf, recvbuf, op, how))
 
     def Iallreduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
         """Start an Allreduce."""
+        if is_own(op):
+            return folding.reduce(self, sendbuf, recvbuf, op, None, how)
         return self._start(self._prefix("allreduce", sendbuf, recvbuf, op, how))
 
     @quick("scan", op=True)
     def Scan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
         """Reduce over the ranks up to and including this one. Buffers and ops as in Allreduce, but for AVG."""
+        if is_own(op):
+            folding.scan(self, sendbuf, recvbuf, op, how, exclusive=False).Wait()
+            return
         self._run(self._prefix("scan", sendbuf, recvbuf, op, how))
 
     def Iscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
         """Start a Scan."""
+        if is_own(op):
+            return folding.scan(self, sendbuf, recvbuf, op, how, exclusive=False)
         return self._start(self._prefix("scan", sendbuf, recvbuf, op, how))
 
     @quick("exscan", op=True)
     def Exscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> None:
         """Reduce over the ranks before this one. As Scan; rank 0's recvbuf is left as it is."""
+        if is_own(op):
+            folding.scan(self, sendbuf, recvbuf, op, how, exclusive=True).Wait()
+            return
         self._run(self._prefix("exscan", sendbuf, recvbuf, op, how))
 
     def Iexscan(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
         """Start an Exscan."""
+        if is_own(op):
+            return folding.scan(self, sendbuf, recvbuf, op, how, exclusive=True)
         return self._start(self._prefix("exscan", sendbuf, recvbuf, op, how))
 
     @quick("reduce", op=True, root=True)
@@ -170,10 +199,15 @@ class Comm(Handle):
             op: as in Allreduce.
             root: the rank that gets the result.
         """
+        if is_own(op):
+            folding.reduce(self, sendbuf, recvbuf, op, self._checked(root), how).Wait()
+            return
         self._run(self._reduce(sendbuf, recvbuf, op, root, how))
 
     def Ireduce(self, sendbuf: Any, recvbuf: Any, op: int = SUM, root: int = 0, **how: Unpack[How]) -> Request:
         """Start a Reduce."""
+        if is_own(op):
+            return folding.reduce(self, sendbuf, recvbuf, op, self._checked(root), how)
         return self._start(self._reduce(sendbuf, recvbuf, op, root, how))
 
     def _reduce(self, sendbuf: Any, recvbuf: Any, op: int, root: int, how: How) -> Prepared:
@@ -194,10 +228,15 @@ class Comm(Handle):
             recvbuf: n elements.
             op: as in Allreduce.
         """
+        if is_own(op):
+            folding.reduce_scatter(self, sendbuf, recvbuf, None, op, how).Wait()
+            return
         self._run(self._reduce_scatter_block(sendbuf, recvbuf, op, how))
 
     def Ireduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int = SUM, **how: Unpack[How]) -> Request:
         """Start a Reduce_scatter_block."""
+        if is_own(op):
+            return folding.reduce_scatter(self, sendbuf, recvbuf, None, op, how)
         return self._start(self._reduce_scatter_block(sendbuf, recvbuf, op, how))
 
     def _reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: int, how: How) -> Prepared:
@@ -205,34 +244,50 @@ class Comm(Handle):
         if sendbuf is IN_PLACE:
             own, out = out, out.reshape(-1)[: out.size // self.size]
         else:
-            own = as_array(sendbuf, "sendbuf")
+            own = as_array(sendbuf, "sendbuf", blocks=self.size)
         calls.check_sizes(own, out, self.size, 1)
         return self._prepare("reduce_scatter", own, out, out.size, how, op=op, in_place=sendbuf is IN_PLACE)
 
-    def Reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int = SUM,
+    def Reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int] | None = None, op: int = SUM,
                        **how: Unpack[How]) -> None:  # fmt: skip
         """Reduce over all ranks; rank r gets recvcounts[r] elements, the blocks lying one after the other in sendbuf.
 
         Args:
-            sendbuf: sum(recvcounts) elements.
+            sendbuf: sum(recvcounts) elements, or IN_PLACE: they are in recvbuf.
             recvbuf: recvcounts[rank] elements.
-            recvcounts: one count a rank, the same on all ranks.
+            recvcounts: one count a rank, the same on all ranks; None: as many as each rank's recvbuf has, which ranks
+                tell each other first.
             op: as in Allreduce.
         """
-        self._run(self._reduce_scatter(sendbuf, recvbuf, recvcounts, op, how))
+        counts = self._recvcounts(recvbuf, recvcounts)
+        if is_own(op):
+            folding.reduce_scatter(self, sendbuf, recvbuf, counts, op, how).Wait()
+            return
+        self._run(self._reduce_scatter(sendbuf, recvbuf, counts, op, how))
 
     def Ireduce_scatter(
-        self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int = SUM, **how: Unpack[How]
+        self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int] | None = None, op: int = SUM, **how: Unpack[How]
     ) -> Request:
-        """Start a Reduce_scatter."""
-        return self._start(self._reduce_scatter(sendbuf, recvbuf, recvcounts, op, how))
+        """Start a Reduce_scatter; recvcounts that are None are told before it is."""
+        counts = self._recvcounts(recvbuf, recvcounts)
+        if is_own(op):
+            return folding.reduce_scatter(self, sendbuf, recvbuf, counts, op, how)
+        return self._start(self._reduce_scatter(sendbuf, recvbuf, counts, op, how))
+
+    def _recvcounts(self, recvbuf: Any, recvcounts: Sequence[int] | None) -> Sequence[int]:
+        if recvcounts is not None:
+            return recvcounts
+        counts = np.empty(self.size, np.int64)
+        self.Allgather(np.array([as_array(recvbuf, "recvbuf").size]), counts)
+        return list(map(int, counts))
 
     def _reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int, how: How) -> Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
-        blocks = as_blocks([sendbuf, recvcounts], self.size, "sendbuf")
-        return self._prepare(
-            "reduce_scatter", blocks, calls.whole(out, int(blocks.counts[self.rank]), "recvbuf"), 0, how, op=op
-        )
+        in_place = sendbuf is IN_PLACE
+        blocks = as_blocks([out if in_place else sendbuf, recvcounts], self.size, "sendbuf")
+        mine = int(blocks.counts[self.rank])
+        into = calls.whole(out.reshape(-1)[:mine] if in_place else out, mine, "recvbuf")
+        return self._prepare("reduce_scatter", blocks, into, 0, how, op=op, in_place=in_place)
 
     # ---- movement -----------------------------------------------------------------------------------------------
 
@@ -270,7 +325,7 @@ class Comm(Handle):
         return self._start(self._allgather(sendbuf, recvbuf, how))
 
     def _allgather(self, sendbuf: Any, recvbuf: Any, how: How) -> Prepared:
-        out = as_array(recvbuf, "recvbuf", writes=True)
+        out = as_array(recvbuf, "recvbuf", writes=True, blocks=self.size)
         own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
         calls.check_sizes(own, out, self.size if sendbuf is IN_PLACE else 1, self.size)
         return self._prepare("allgather", own, out, out.size // self.size, how)
@@ -314,7 +369,7 @@ class Comm(Handle):
         if not self._check_root(root):
             own = as_array(sendbuf, "sendbuf")
             return self._prepare("gather", own, None, own.size, how, root=root)
-        out = as_array(recvbuf, "recvbuf", writes=True)
+        out = as_array(recvbuf, "recvbuf", writes=True, blocks=self.size)
         own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
         calls.check_sizes(own, out, self.size if sendbuf is IN_PLACE else 1, self.size)
         return self._prepare("gather", own, out, out.size // self.size, how, root=root)
@@ -359,7 +414,7 @@ class Comm(Handle):
         if not self._check_root(root):
             out = as_array(recvbuf, "recvbuf", writes=True)
             return self._prepare("scatter", None, out, out.size, how, root=root)
-        own = as_array(sendbuf, "sendbuf")
+        own = as_array(sendbuf, "sendbuf", blocks=self.size)
         stays = recvbuf is IN_PLACE
         out = np.empty(own.size // self.size, own.dtype) if stays else as_array(recvbuf, "recvbuf", writes=True)
         calls.check_sizes(own, out, self.size, 1)
@@ -401,8 +456,8 @@ class Comm(Handle):
         return self._start(self._alltoall(sendbuf, recvbuf, how))
 
     def _alltoall(self, sendbuf: Any, recvbuf: Any, how: How) -> Prepared:
-        out = as_array(recvbuf, "recvbuf", writes=True)
-        own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
+        out = as_array(recvbuf, "recvbuf", writes=True, blocks=self.size)
+        own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf", blocks=self.size)
         calls.check_sizes(own, out, self.size, self.size)
         return self._prepare("alltoall", own, out, out.size // self.size, how)
 
@@ -410,7 +465,8 @@ class Comm(Handle):
         """Give each rank its block, and get one from each, where blocks differ in length (and may be empty).
 
         Args:
-            sendbuf: [data, counts] or [data, (counts, displs)]: what goes to each rank.
+            sendbuf: [data, counts] or [data, (counts, displs)]: what goes to each rank; or IN_PLACE: a copy of what is
+                in recvbuf.
             recvbuf: [data, counts] or [data, (counts, displs)]: what comes from each.
 
         With algorithm="hierarchical", and without one where several hosts have several ranks each, the ranks of a host
@@ -429,8 +485,10 @@ class Comm(Handle):
         return self._start(self._alltoallv(sendbuf, recvbuf, how))
 
     def _alltoallv(self, sendbuf: Any, recvbuf: Any, how: How) -> Prepared:
-        own = as_blocks(sendbuf, self.size, "sendbuf")
-        return self._prepare("alltoall", own, as_blocks(recvbuf, self.size, "recvbuf", writes=True), 0, how)
+        out = as_blocks(recvbuf, self.size, "recvbuf", writes=True)
+        in_place = sendbuf is IN_PLACE
+        own = out._replace(data=out.data.copy()) if in_place else as_blocks(sendbuf, self.size, "sendbuf")
+        return self._prepare("alltoall", own, out, 0, how)
 
     def _alltoallv_padded(self, sendbuf: Any, recvbuf: Any, how: How) -> None:
         """Do an uneven all-to-all as an even one: ranks that pass blocks on must know how long they are."""
@@ -444,6 +502,21 @@ class Comm(Handle):
         self.Alltoall(padded, arrived, **how)
         for row, count, displ in zip(arrived, out.counts, out.displs, strict=True):
             out.data[displ : displ + count] = row[:count]
+        give_back(out.data)
+
+    def Alltoallw(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
+        """Give each rank its block, and get one from each, where each block has a datatype of its own.
+
+        Args:
+            sendbuf: [data, (counts, displs), types], one of each a rank, displacements in bytes; or [data, types]; or
+                IN_PLACE: what is to be sent is in recvbuf.
+            recvbuf: [data, (counts, displs), types] or [data, types].
+        """
+        mixed.start(self, sendbuf, recvbuf, how).Wait()
+
+    def Ialltoallw(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> Request:
+        """Start an Alltoallw."""
+        return mixed.start(self, sendbuf, recvbuf, how)
 
     @quick("barrier", buffers=0)
     def Barrier(self, **how: Unpack[How]) -> None:
@@ -454,87 +527,135 @@ class Comm(Handle):
         """Start a Barrier."""
         return self._start(self._prepare("barrier", None, None, 0, how))
 
+    # ---- operations that are started many times -------------------------------------------------------------------
+
+    Barrier_init = persistent(Ibarrier)
+    Bcast_init = persistent(Ibcast)
+    Gather_init, Gatherv_init = persistent(Igather), persistent(Igatherv)
+    Scatter_init, Scatterv_init = persistent(Iscatter), persistent(Iscatterv)
+    Allgather_init, Allgatherv_init = persistent(Iallgather), persistent(Iallgatherv)
+    Alltoall_init, Alltoallv_init = persistent(Ialltoall), persistent(Ialltoallv)
+    Alltoallw_init = persistent(Ialltoallw)
+    Reduce_init, Allreduce_init = persistent(Ireduce), persistent(Iallreduce)
+    Reduce_scatter_init = persistent(Ireduce_scatter)
+    Reduce_scatter_block_init = persistent(Ireduce_scatter_block)
+    Scan_init, Exscan_init = persistent(Iscan), persistent(Iexscan)
+    Send_init, Recv_init = persistent(messages.Isend), persistent(messages.Irecv)
+    Ssend_init, Bsend_init = persistent(messages.Issend), persistent(messages.Ibsend)
+    Rsend_init = Send_init
+
     # ---- messages -----------------------------------------------------------------------------------------------
 
-    def Send(self, buf: Any, dest: int, tag: int = 0, *, timeout: float | None = None) -> None:
-        """Send a message; returns when `buf` may be used again, which for long messages is when it is being received.
+    Send, Isend = messages.Send, messages.Isend
+    Rsend, Irsend = messages.Send, messages.Isend  # a receive that is there already needs no other way
+    Ssend, Issend = messages.Ssend, messages.Issend
+    Bsend, Ibsend = messages.Bsend, messages.Ibsend
+    Attach_buffer, Detach_buffer = messages.Attach_buffer, messages.Detach_buffer
+    Flush_buffer = messages.Flush_buffer
+    Recv, Irecv = messages.Recv, messages.Irecv
+    Sendrecv, Isendrecv = messages.Sendrecv, messages.Isendrecv
+    Sendrecv_replace, Isendrecv_replace = messages.Sendrecv_replace, messages.Isendrecv_replace
+    Probe, Iprobe = messages.Probe, messages.Iprobe
+    Mprobe, Improbe = messages.Mprobe, messages.Improbe
 
-        Args:
-            buf: any number of elements.
-            dest: the receiver's rank.
-            tag: number, 0 or more, that the receive must name.
-            timeout: seconds.
-        """
-        self.Isend(buf, dest, tag, timeout=timeout).Wait()
+    # ---- objects ------------------------------------------------------------------------------------------------
 
-    def Isend(self, buf: Any, dest: int, tag: int = 0, *, timeout: float | None = None) -> Request:
-        """Start a Send."""
-        array = as_array(buf, "buf")
-        self._check_message(dest, tag, timeout)
-        request = Request(array)
-        check(lib.pcm_send_start(self._live(), ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), dest, tag,
-                                 timeout or 0, request.handle))  # fmt: skip
-        return request
-
-    def Recv(self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None, *,
-             timeout: float | None = None) -> None:  # fmt: skip
-        """Receive a message.
-
-        Args:
-            buf: at least as many elements as the message has, of its dtype.
-            source: the sender's rank, or ANY_SOURCE (which connects to all ranks).
-            tag: its tag, or ANY_TAG.
-            status: is told source, tag and length.
-            timeout: seconds.
-
-        Raises:
-            Truncated: the message is longer than `buf`. Mismatch: it has another dtype.
-        """
-        self.Irecv(buf, source, tag, timeout=timeout).Wait(status)
-
-    def Irecv(self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, *, timeout: float | None = None) -> Request:
-        """Start a Recv."""
-        array = as_array(buf, "buf", writes=True)
-        self._check_message(source, tag, timeout)
-        request = Request(array)
-        check(lib.pcm_recv_start(self._live(), ffi.from_buffer(array), array.nbytes, dtype_code(array.dtype), source,
-                                 tag, timeout or 0, request.handle))  # fmt: skip
-        return request
-
-    def _check_message(self, peer: int, tag: int, timeout: float | None) -> None:
-        calls.check_timeout(timeout)
-        if not -1 <= peer < self.size:
-            raise InvalidArgument(f"there is no rank {peer} in a communicator of {self.size}")
-        if not -1 <= tag < _MOST_TAGS:
-            raise InvalidArgument(f"a tag is a number from 0 to {_MOST_TAGS - 1}, and this one is {tag}")
+    send, isend = objects.send, objects.isend
+    ssend, issend = objects.ssend, objects.issend
+    bsend, ibsend = objects.bsend, objects.ibsend
+    recv, irecv = objects.recv, objects.irecv
+    sendrecv = objects.sendrecv
+    probe, iprobe = objects.probe, objects.iprobe
+    mprobe, improbe = objects.mprobe, objects.improbe
+    barrier = objects.barrier
+    bcast = objects.bcast
+    gather, allgather = objects.gather, objects.allgather
+    scatter, alltoall = objects.scatter, objects.alltoall
+    reduce, allreduce = objects.reduce, objects.allreduce
+    scan, exscan = objects.scan, objects.exscan
 
     # ---- groups -------------------------------------------------------------------------------------------------
 
-    def Split(self, color: int | None = 0, key: int = 0) -> Comm | None:
-        """Make a communicator of the ranks that give the same color, ordered by key, then by rank.
+    Get_group = groups.Get_group
+    Split, Split_type = groups.Split, groups.Split_type
+    Dup, Clone, Idup = groups.Dup, groups.Clone, groups.Idup
+    Create, Create_group = groups.Create, groups.Create_group
+    Compare = groups.Compare
+
+    @property
+    def group(self) -> Group:
+        """The group of the communicator's ranks."""
+        return self.Get_group()
+
+    def Create_cart(
+        self, dims: Sequence[int], periods: Sequence[bool] | bool | None = None, reorder: bool = False
+    ) -> Cartcomm | None:
+        """Make a communicator whose ranks lie on a grid; all ranks call it, and those beyond the grid get None.
 
         Args:
-            color: which one to join; None: none of them.
-            key: place in it.
+            dims: ranks in each dimension.
+            periods: for each dimension, or for all, whether its last rank is next to its first; None: no.
+            reorder: no rank is given another place on the grid than by its number.
         """
-        mine = np.array([color is not None, calls.int64(color or 0, "color"), calls.int64(key, "key")], np.int64)
-        everyone = np.empty((self.size, 3), np.int64)
-        self.Allgather(mine, everyone)
-        self._splits += 1
-        if color is None:
-            return None
-        members = [r for r in range(self.size) if everyone[r, 0] and everyone[r, 1] == color]
-        members.sort(key=lambda r: (int(everyone[r, 2]), r))
-        ident = int.from_bytes(keys.derive(b"split", f"{self._ident}/{self._splits}/{color}", 8), "little")
-        places = {r: i for i, r in enumerate(members)}
-        comm = Comm(self._world, ident, [self._ranks[r] for r in members], self.machine.among(places))
-        comm.groups = None if self.groups is None else calls.kept_groups(self.groups, places)
-        if self._timeout is not None:
-            comm.set_timeout(self._timeout)
-        return comm
+        from .cartesian import create_cart  # here: a Cartcomm is a Comm
+
+        return create_cart(self, dims, periods, reorder)
+
+    def Get_rank(self) -> int:
+        """Return this process's number in the group."""
+        return self.rank
+
+    def Get_size(self) -> int:
+        """Return how many ranks there are."""
+        return self.size
+
+    def Get_name(self) -> str:
+        """Return the name that Set_name has given."""
+        return self.name
+
+    def Set_name(self, name: str) -> None:
+        """Give the communicator a name, for people."""
+        self.name = name
+
+    def Get_topology(self) -> int:
+        """Return CART of a Cartcomm, and UNDEFINED of others."""
+        return UNDEFINED
+
+    def Is_inter(self) -> bool:
+        """Return False: there are no intercommunicators."""
+        return False
+
+    def Is_intra(self) -> bool:
+        """Return True."""
+        return True
+
+    def Get_attr(self, keyval: int) -> Any:
+        """Return the value that is attached under a key; None if there is none."""
+        return self._attributes.get(keyval)
+
+    def Set_attr(self, keyval: int, attrval: Any) -> None:
+        """Attach a value under a key that Create_keyval has made."""
+        self._attributes.set(keyval, attrval)
+
+    def Delete_attr(self, keyval: int) -> None:
+        """Take a value away."""
+        self._attributes.delete(keyval)
+
+    Get_errhandler, Set_errhandler = errhandler.Get_errhandler, errhandler.Set_errhandler
+    Create_keyval = staticmethod(attributes.create_keyval)
+    Free_keyval = staticmethod(attributes.free_keyval)
+
+    def _maker(self) -> Callable[..., Comm]:
+        """Return what makes a communicator like this one."""
+        return Comm
+
+    def _plain(self) -> Callable[..., Comm]:
+        """Return what makes a communicator that is nothing else."""
+        return Comm
 
     def Free(self) -> None:
         """Leave the communicator: connected ranks see a goodbye. Not collective; outstanding requests fail."""
+        self._attributes.clear()
         if self._world.not_at_close(self._forget):  # else another thread, or the end of the world, frees it
             handle, self._handle, self._address = self._handle, None, 0
             lib.pcm_comm_free(handle)
@@ -543,9 +664,18 @@ class Comm(Handle):
             if self._world.ends_unused and not self._world.users:
                 self._world.close()
 
-    def Abort(self, why: str = "Abort was called") -> None:
-        """Make every operation of the communicator fail with Aborted, here and on the other ranks."""
-        lib.pcm_comm_abort(self._live(), why.encode())
+    Disconnect = Free
+
+    def Abort(self, why: str | int = 0) -> None:
+        """Make every operation of the communicator fail with Aborted, here and on the other ranks.
+
+        Args:
+            why: what the error says. A number, as mpi4py has it, ends this process as well, with that exit code.
+        """
+        text = why if isinstance(why, str) else f"Abort was called with error code {why}"
+        lib.pcm_comm_abort(self._live(), text.encode())
+        if not isinstance(why, str):
+            _leave(why)
 
     def set_timeout(self, seconds: float) -> None:
         """Set how long calls may take when they do not say so themselves."""
@@ -631,6 +761,10 @@ class Comm(Handle):
             raise InvalidArgument(f"root is {root} and must be a rank of the communicator, 0 to {self.size - 1}")
         return root == self.rank
 
+    def _checked(self, root: int) -> int:
+        self._check_root(root)
+        return root
+
     def _prefix(self, collective: str, sendbuf: Any, recvbuf: Any, op: int, how: How) -> Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         own = out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")
@@ -665,7 +799,8 @@ class Comm(Handle):
         # not what lies in this rank's buffers: of that a root has more, and would choose otherwise than the others
         nbytes = count * dtype.itemsize * (1 if contract(collective).blocks == "one" else self.size)
         uneven = isinstance(own, Blocks) or isinstance(out, Blocks)
-        return Prepared(call, keep, collective, nbytes, uneven, how)
+        after = None if out is None else giving_back(calls.data_of(out))
+        return Prepared(call, keep, collective, nbytes, uneven, how, after)
 
     def _run(self, prepared: Prepared) -> None:
         """Run a call to its end."""
@@ -681,10 +816,12 @@ class Comm(Handle):
             raise
         if status:
             calls.finish(status, prepared.keep)
+        if prepared.after is not None:
+            prepared.after(None)
 
     def _start(self, prepared: Prepared) -> Request:
         """Start a call."""
-        request = Request(prepared.keep)
+        request = Request(prepared.keep, prepared.after)
         status = lib.pcm_start(self._handle, prepared.call, request.handle)
         if status == _NO_PLAN:
             self._plan(prepared)
@@ -786,3 +923,10 @@ class Comm(Handle):
                 f"it cannot do an uneven {collective}{started}"
             )
         return schedule
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once, as MPI_Abort does: the program's own cleaning up might wait for other ranks."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF)

@@ -126,6 +126,11 @@ def dtype_code(dtype: npt.DTypeLike) -> int:
     return code
 
 
+def dtype_name(code: int) -> str:
+    """Return the core's name of a dtype."""
+    return text(lib.pcm_dtype_name(code))
+
+
 def dtype_size(name: str) -> int:
     """Return the bytes of an element, by the core's name of the dtype."""
     return int(lib.pcm_dtype_size(_BY_NAME[name]))

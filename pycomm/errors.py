@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+# MPI's classes of errors, as far as errors here fall into them.
+SUCCESS, ERR_ARG, ERR_TRUNCATE, ERR_OTHER, ERR_INTERN, ERR_PROC_FAILED, ERR_REVOKED = 0, 13, 15, 16, 17, 54, 56
+
 
 class PycommError(Exception):
-    """Base of every error that pycomm raises on purpose."""
+    """Base of every error that pycomm raises on purpose.
+
+    Attributes:
+        error_class: MPI's class of it, e.g. ERR_TRUNCATE.
+    """
+
+    error_class: ClassVar[int] = ERR_OTHER
+
+    def Get_error_class(self) -> int:
+        """Return MPI's class of this error."""
+        return self.error_class
+
+    def Get_error_code(self) -> int:
+        """Return the same as the class."""
+        return self.error_class
+
+    def Get_error_string(self) -> str:
+        """Return the sentence."""
+        return str(self)
 
 
 class Recoverable(PycommError):
@@ -21,6 +44,8 @@ class PeerLost(Recoverable):
     Attributes:
         rank: the lost rank, numbered in the communicator of the failed call.
     """
+
+    error_class = ERR_PROC_FAILED
 
     def __init__(self, message: str, rank: int = -1) -> None:
         super().__init__(message)
@@ -46,6 +71,8 @@ class SystemRefused(Recoverable, OSError):
 class Aborted(Recoverable):
     """The communicator was aborted, here or by another rank."""
 
+    error_class = ERR_REVOKED
+
 
 class Mismatch(Misuse):
     """Two ranks disagree on a call: its collective, dtype, count, op, root or order. Raised on both.
@@ -62,13 +89,19 @@ class Mismatch(Misuse):
 class InvalidArgument(Misuse, ValueError):
     """An argument is wrong; the message names it and what it should be."""
 
+    error_class = ERR_ARG
+
 
 class ScheduleError(Misuse):
     """A schedule is malformed, or does not do what its collective promises; the message is the verifier's sentence."""
 
+    error_class = ERR_INTERN
+
 
 class Truncated(Misuse):
     """A message is larger than the buffer that was given for it."""
+
+    error_class = ERR_TRUNCATE
 
 
 class AuthenticationError(Misuse):

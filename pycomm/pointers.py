@@ -15,6 +15,7 @@ from .comm import Comm
 from .contract import contract
 from .core import COLLECTIVES, check, ffi, lib
 from .errors import InvalidArgument, PycommError
+from .messages import check_message
 from .request import Request, drop_late
 
 _NO_PLAN = lib.PCM_NO_PLAN
@@ -129,7 +130,7 @@ class Pointers:
     def send(self, address: int, nbytes: int, dtype: int, dest: int, tag: int, keep: Any,
              timeout: float | None = None) -> Request:  # fmt: skip
         """Start to send a message, as Comm.Isend does."""
-        self.comm._check_message(dest, tag, timeout)
+        check_message(self.comm, dest, tag, timeout)
         request = Request(keep)
         check(lib.pcm_send_start(self.comm._live(), ffi.cast("void *", address), nbytes, dtype, dest, tag,
                                  timeout or 0, request.handle))  # fmt: skip
@@ -138,7 +139,7 @@ class Pointers:
     def recv(self, address: int, nbytes: int, dtype: int, source: int, tag: int, keep: Any,
              timeout: float | None = None) -> Request:  # fmt: skip
         """Start to receive a message, as Comm.Irecv does."""
-        self.comm._check_message(source, tag, timeout)
+        check_message(self.comm, source, tag, timeout)
         request = Request(keep)
         check(lib.pcm_recv_start(self.comm._live(), ffi.cast("void *", address), nbytes, dtype, source, tag,
                                  timeout or 0, request.handle))  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 from ..buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
 from ..comm import AVG, SUM, Comm
 from ..errors import InvalidArgument
+from ..layout import give_back
 from .allgather import Allgather
 from .allreduce import Allreduce
 from .blocks import portions
@@ -88,11 +89,13 @@ class Compressor:
         residual = feedback.of(own.size, parts[-1].kept.stop) if feedback is not None else None
         if len(self.groups) == 1:
             self._near.Allreduce(IN_PLACE if own is out else own, out, op)
+            give_back(out)
             return
         with self._messages("Allreduce", op, (own.size,)) as messages:
             shots = OneShot if len(self.groups) == 2 else TwoShot
             exchange = shots(messages, self._mine, residual)
             Allreduce(self._near, exchange, own, out, self._divisor(op)).run(parts)
+        give_back(out)
 
     def Reduce_scatter_block(
         self, sendbuf: Any, recvbuf: Any, op: int = SUM, *, feedback: Feedback | None = None
@@ -148,11 +151,13 @@ class Compressor:
         if len(self.groups) == 1:  # whose order may be another than that of the ranks
             whole = blocks.data[: sum(counts)]
             self._far.Reduce_scatter(whole.copy() if in_place else whole, out, counts, op)
+            give_back(out)
             return
         with self._messages("Reduce_scatter", op, counts) as messages:
             result = ReduceScatter(self._near, messages, self.comm.rank, blocks, residual).run(made)
         divisor = self._divisor(op)
         out[:] = np.divide(result, np.float32(divisor), out=result) if divisor > 1 else result
+        give_back(out)
 
     def Allgather(self, sendbuf: Any, recvbuf: Any, *, feedback: Feedback | None = None) -> None:
         """Give everybody's block to everybody; to its owner too as the others get it.
@@ -189,9 +194,11 @@ class Compressor:
         residual = feedback.of(sum(counts), count) if feedback is not None else None
         if len(self.groups) == 1:  # whose order may be another than that of the ranks
             self._far.Allgatherv(IN_PLACE if in_place else own, [blocks.data, (counts, blocks.displs)])
+            give_back(blocks.data)
             return
         with self._messages("Allgather", SUM, counts) as messages:
             Allgather(self._near, messages, self.comm.rank, own, blocks, residual).run(self._portions(counts))
+        give_back(blocks.data)
 
     def Free(self) -> None:
         """Leave the Compressor's communicators; see Comm.Free."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..comm import Comm
 from ..errors import Mismatch
-from ..request import Request, Status
+from ..request import Request
+from ..status import Status
 from .codec import Floats, Wire, decode, encode, encoded_bytes
 
 _HEADER = 24  # bytes: kind, op, phase, collective and slice; the elements of all blocks; a checksum of their counts

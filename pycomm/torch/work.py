@@ -14,7 +14,8 @@ import torch.distributed as dist
 
 from ..core import lib
 from ..errors import DeadlineExceeded, InvalidArgument, PycommError
-from ..request import Request, Status
+from ..request import Request
+from ..status import Status
 from .errors import as_torch
 
 _POLL = 0.2  # seconds after which a waiting thread lets Python handle signals

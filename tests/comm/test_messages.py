@@ -321,7 +321,7 @@ def test_wrong_arguments(transport: str) -> None:
             lambda peer, tag: comm.Isend(np.zeros(1), peer, tag),
             lambda peer, tag: comm.Irecv(np.zeros(1), peer, tag),
         ):
-            for peer in (2, 100, -2, 1 << 40):
+            for peer in (2, 100, -3, 1 << 40):
                 with pytest.raises(pycomm.InvalidArgument, match=r"no rank .* in a communicator of 2"):
                     call(peer, 0)
             for tag in (-2, 1 << 31):

@@ -164,7 +164,7 @@ def test_what_torch_loads_at_its_start_loads_nothing():
 
 @pytest.mark.parametrize("path", files("pycomm/torch/*.py"), ids=name_of)
 def test_the_torch_room_knows_neither_a_launcher_nor_an_algorithm(path: Path):
-    below = {"errors", "core", "calls", "comm", "pointers", "request", "start", "torch", "_torch_autoload"}
+    below = {"errors", "core", "calls", "comm", "pointers", "request", "start", "status", "torch", "_torch_autoload"}
     check_rooms(path, below | ({"buffer", "compressed"} if path.name == "compression.py" else set()))
 
 
@@ -176,7 +176,7 @@ def test_the_moe_room_knows_what_the_torch_room_knows_and_it(path: Path):
 
 @pytest.mark.parametrize("path", files("pycomm/compressed/*.py"), ids=name_of)
 def test_compression_is_a_user_of_communicators(path: Path):
-    below = {"errors", "core", "buffer", "comm", "request", "compressed"}
+    below = {"errors", "core", "buffer", "comm", "layout", "request", "status", "compressed"}
     check_rooms(path, below)
 
 
