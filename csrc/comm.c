@@ -525,9 +525,13 @@ int pcm_probe(pcm_comm *comm, int source, int tag, struct pcm_status_info *info,
     if (!rc && pcm_p2p_reach(comm, source) && !pcm_p2p_look(comm, source, tag, info)) {
         if (!world->polled) pcm_reactor_poll(world->reactor, 0);
         pcm_world_progress(world);
+        pcm_comm_progress(comm); /* which the world leaves out where no request is active */
     }
+    bool there = !rc && pcm_p2p_look(comm, source, tag, info);
+    if (!rc && !there && source >= 0 && comm->channels[source] && comm->channels[source]->state >= PCM_CHANNEL_CLOSED)
+        pcm_comm_lost(comm, (uint32_t)source); /* else a program that asks again and again would never end */
     if (!rc && comm->error.code) rc = report(&comm->error);
-    if (!rc && !pcm_p2p_look(comm, source, tag, info)) rc = PCM_AGAIN;
+    if (!rc && !there) rc = PCM_AGAIN;
     if (!rc && request) {
         *buf = NULL;
         r->allocated = buf, r->peer = info->source, r->tag = info->tag;

@@ -30,6 +30,8 @@ from .runtime import (
     THREAD_SERIALIZED,
     THREAD_SINGLE,
     VERSION,
+    Attach_buffer,
+    Detach_buffer,
     Finalize,
     Get_library_version,
     Get_processor_name,
@@ -51,14 +53,14 @@ if TYPE_CHECKING:
     COMM_SELF: Comm
 
 __all__ = [
-    "ANY_SOURCE", "ANY_TAG", "APPNUM", "AVG", "BAND", "BOR", "BXOR", "CART", "COMM_NULL", "COMM_TYPE_SHARED",
+    "ANY_SOURCE", "ANY_TAG", "APPNUM", "AVG", "BAND", "BOR", "BSEND_OVERHEAD", "BXOR", "CART", "COMM_NULL", "COMM_TYPE_SHARED",
     "CONGRUENT", "DATATYPE_NULL", "ERRORS_RETURN", "ERR_ARG", "ERR_INTERN", "ERR_OTHER", "ERR_PROC_FAILED",
     "ERR_REVOKED", "ERR_TRUNCATE", "GROUP_EMPTY", "GROUP_NULL", "IDENT", "INFO_NULL", "IN_PLACE", "KEYVAL_INVALID",
     "LAND", "LOR", "LXOR", "MAX", "MAXLOC", "MESSAGE_NULL", "MIN", "MINLOC", "OP_NULL", "ORDER_C", "ORDER_F",
     "ORDER_FORTRAN", "PROC_NULL", "PROD", "REQUEST_NULL", "SIMILAR", "SUBVERSION", "SUCCESS", "SUM", "TAG_UB",
     "THREAD_FUNNELED", "THREAD_MULTIPLE", "THREAD_SERIALIZED", "THREAD_SINGLE", "UNDEFINED", "UNEQUAL",
     "UNIVERSE_SIZE", "VERSION", "WTIME_IS_GLOBAL",
-    "Cartcomm", "Comm", "Compute_dims", "Datatype", "Errhandler", "Exception", "Finalize", "Get_library_version",
+    "Attach_buffer", "Cartcomm", "Comm", "Compute_dims", "Datatype", "Detach_buffer", "Errhandler", "Exception", "Finalize", "Get_library_version",
     "Get_processor_name", "Get_version", "Group", "Init", "Init_thread", "Intracomm", "Is_finalized",
     "Is_initialized", "Is_thread_main", "Message", "Op", "Prequest", "Query_thread", "Request", "Status", "Wtick",
     "Wtime", "get_vendor",
@@ -69,6 +71,7 @@ ORDER_F = ORDER_FORTRAN
 # What is nothing is None, but for requests and messages, which become nothing when they are done.
 COMM_NULL = GROUP_NULL = OP_NULL = DATATYPE_NULL = INFO_NULL = None
 MESSAGE_NULL = Message()
+BSEND_OVERHEAD = 0  # bytes that a buffer for Bsend would need beside the message
 
 _typedict = {char: _datatype.of_dtype(char) for char in "?bBhHiIlLqQefdFD"}
 

@@ -164,6 +164,8 @@ def _contiguous(array: Array, writes: bool) -> Array:
 def _spec(items: Sequence[Any], what: str) -> Spec:
     """Read a user's list, as mpi4py does."""
     rest = list(items[1:])
+    if len(rest) > 1 and rest[-1] is None:  # no datatype is said
+        rest.pop()
     datatype = _datatype(rest.pop(), what) if rest and isinstance(rest[-1], (Datatype, str, np.dtype)) else None
     if not items or len(rest) > 2 or (len(rest) == 2 and datatype is None):
         raise InvalidArgument(
@@ -195,8 +197,8 @@ def _is_number(given: Any) -> bool:
 
 
 def _is_pair(given: tuple[Any, ...]) -> bool:
-    """Whether a tuple is (counts, displs), rather than two counts."""
-    return len(given) == 2 and (given[0] is None or not np.isscalar(given[0]) or not np.isscalar(given[1]))
+    """Whether a tuple is (counts, displs), which it is if there are two: counts are a list."""
+    return len(given) == 2
 
 
 def _number(given: Any, what: str) -> int:

@@ -253,7 +253,7 @@ class Comm(Handle):
         """Reduce over all ranks; rank r gets recvcounts[r] elements, the blocks lying one after the other in sendbuf.
 
         Args:
-            sendbuf: sum(recvcounts) elements, or IN_PLACE: they are in recvbuf.
+            sendbuf: sum(recvcounts) elements, or IN_PLACE: a copy of what is in recvbuf.
             recvbuf: recvcounts[rank] elements.
             recvcounts: one count a rank, the same on all ranks; None: as many as each rank's recvbuf has, which ranks
                 tell each other first.
@@ -284,10 +284,11 @@ class Comm(Handle):
     def _reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int], op: int, how: How) -> Prepared:
         out = as_array(recvbuf, "recvbuf", writes=True)
         in_place = sendbuf is IN_PLACE
-        blocks = as_blocks([out if in_place else sendbuf, recvcounts], self.size, "sendbuf")
+        # the core cannot run an uneven one in place
+        blocks = as_blocks([np.array(out) if in_place else sendbuf, list(recvcounts)], self.size, "sendbuf")
         mine = int(blocks.counts[self.rank])
         into = calls.whole(out.reshape(-1)[:mine] if in_place else out, mine, "recvbuf")
-        return self._prepare("reduce_scatter", blocks, into, 0, how, op=op, in_place=in_place)
+        return self._prepare("reduce_scatter", blocks, into, 0, how, op=op)
 
     # ---- movement -----------------------------------------------------------------------------------------------
 

@@ -213,8 +213,9 @@ class Datatype:
             part.index(length) + at // base.itemsize
             for part, length, at in zip(parts, blocklengths, displacements, strict=True)
         ]
-        ends = [int(each.max()) + 1 for each in offsets if len(each)]
-        return cls(base, "struct", np.concatenate(offsets), 0, max(ends, default=0))
+        end = max((int(each.max()) + 1 for each in offsets if len(each)), default=0)
+        aligned = max(each.base.alignment for each in datatypes) // base.itemsize or 1  # as a compiler would pad it
+        return cls(base, "struct", np.concatenate(offsets), 0, -(-end // aligned) * aligned)
 
     def _in_units_of(self, base: np.dtype[Any]) -> Datatype:
         """Return the type as a pattern of bytes, or itself if its elements are what is asked for."""

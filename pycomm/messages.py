@@ -106,8 +106,11 @@ def Sendrecv(comm: Comm, sendbuf: Any, dest: int, sendtag: int = 0, recvbuf: Any
 def Isendrecv(comm: Comm, sendbuf: Any, dest: int, sendtag: int = 0, recvbuf: Any = None, source: int = ANY_SOURCE,
               recvtag: int = ANY_TAG, *, timeout: float | None = None) -> Request:  # fmt: skip
     """Start a Sendrecv."""
+    own = as_array(sendbuf, "sendbuf")  # what is wrong with it must be known before a receive is under way
+    check_send(comm, dest, sendtag, timeout)
+    dtype_code(own.dtype)
     received = Irecv(comm, recvbuf, source, recvtag, timeout=timeout)
-    return All([Isend(comm, sendbuf, dest, sendtag, timeout=timeout), received])
+    return All([Isend(comm, own, dest, sendtag, timeout=timeout), received])
 
 
 def Sendrecv_replace(comm: Comm, buf: Any, dest: int, sendtag: int = 0, source: int = ANY_SOURCE,
@@ -130,6 +133,14 @@ def check_message(comm: Comm, peer: int, tag: int, timeout: float | None) -> Non
         raise InvalidArgument(f"there is no rank {peer} in a communicator of {comm.size}")
     if not -1 <= tag <= MOST_TAG:
         raise InvalidArgument(f"a tag is a number from 0 to {MOST_TAG}, and this one is {tag}")
+
+
+def check_send(comm: Comm, dest: int, tag: int, timeout: float | None) -> None:
+    """Raise InvalidArgument unless a message can go to a rank with this tag."""
+    if dest != PROC_NULL:
+        check_message(comm, dest, tag, timeout)
+        if dest < 0 or tag < 0:
+            raise InvalidArgument(f"a message goes to a rank with a tag of 0 or more, not to {dest} with {tag}")
 
 
 def _start_send(comm: Comm, how: Any, array: Array, dest: int, tag: int, timeout: float | None) -> Request:
@@ -155,13 +166,13 @@ def _buffered(request: Request) -> Request:
 
 
 def flush_buffered() -> None:
-    """Wait until all that Bsend and its relatives have sent in this process is on its way for good."""
+    """Wait until what Bsend and its relatives have sent in this process need not be kept any more."""
     while _copies:
         _copies.pop().Wait()
 
 
 def Flush_buffer(comm: Comm) -> None:
-    """Wait until what was sent by Bsend need not be kept any more."""
+    """Wait until what Bsend and its relatives have sent in this process need not be kept any more."""
     flush_buffered()
 
 

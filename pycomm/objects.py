@@ -89,6 +89,7 @@ def irecv(comm: Comm, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_
 def sendrecv(comm: Comm, sendobj: Any, dest: int, sendtag: int = 0, recvbuf: Any = None, source: int = ANY_SOURCE,
              recvtag: int = ANY_TAG, status: Status | None = None) -> Any:  # fmt: skip
     """Send an object and receive another; recvbuf is ignored."""
+    messages.check_send(comm, dest, sendtag, None)
     received = irecv(comm, recvbuf, source, recvtag)
     All([isend(comm, sendobj, dest, sendtag), received]).Wait(status)
     return received._take()

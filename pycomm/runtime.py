@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from . import groups
 from .comm import Comm
@@ -89,6 +90,15 @@ def Finalize() -> None:
 def Is_finalized() -> bool:
     """Return whether Finalize was called."""
     return _job.ended
+
+
+def Attach_buffer(buf: Any) -> None:
+    """Do nothing: Bsend makes room for itself."""
+
+
+def Detach_buffer() -> None:
+    """Wait until what Bsend has sent need not be kept any more; there is no buffer to be returned."""
+    flush_buffered()
 
 
 def Wtime() -> float:

@@ -23,6 +23,7 @@ class Status:
         nbytes: its length in bytes.
         cancelled: whether the receive was cancelled, so that there is no message.
         dtype: the core's code of its elements' type; -1: not known.
+        error: 0: what goes wrong is raised.
     """
 
     source: int = -1
@@ -30,6 +31,7 @@ class Status:
     nbytes: int = 0
     cancelled: bool = False
     dtype: int = -1
+    error: int = 0
 
     def Get_source(self) -> int:
         """Return the sender's rank."""
@@ -48,8 +50,12 @@ class Status:
         self.tag = tag
 
     def Get_error(self) -> int:
-        """Return 0: what goes wrong is raised."""
-        return 0
+        """Return 0, or what Set_error has set: what goes wrong is raised."""
+        return self.error
+
+    def Set_error(self, error: int) -> None:
+        """Set an error's number."""
+        self.error = error
 
     def Get_count(self, datatype: Datatype | None = None) -> int:
         """Return how many elements of a datatype the message has (bytes by default); UNDEFINED if no whole number."""
@@ -81,12 +87,7 @@ class Status:
         """The message's length in bytes, as mpi4py has it."""
         return self.nbytes
 
-    @property
-    def error(self) -> int:
-        """0: what goes wrong is raised."""
-        return 0
-
     def become(self, other: Status) -> None:
         """Take over all that another one says."""
         self.source, self.tag, self.nbytes = other.source, other.tag, other.nbytes
-        self.cancelled, self.dtype = other.cancelled, other.dtype
+        self.cancelled, self.dtype, self.error = other.cancelled, other.dtype, other.error
