@@ -528,7 +528,7 @@ int pcm_probe(pcm_comm *comm, int source, int tag, struct pcm_status_info *info,
         pcm_comm_progress(comm); /* which the world leaves out where no request is active */
     }
     bool there = !rc && pcm_p2p_look(comm, source, tag, info);
-    if (!rc && !there && source >= 0 && comm->channels[source] && comm->channels[source]->state >= PCM_CHANNEL_CLOSED)
+    if (!rc && !there && source >= 0 && comm->channels[source] && comm->channels[source]->state == PCM_CHANNEL_LOST)
         pcm_comm_lost(comm, (uint32_t)source); /* else a program that asks again and again would never end */
     if (!rc && comm->error.code) rc = report(&comm->error);
     if (!rc && !there) rc = PCM_AGAIN;

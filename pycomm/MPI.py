@@ -30,9 +30,11 @@ from .runtime import (
     THREAD_SERIALIZED,
     THREAD_SINGLE,
     VERSION,
+    Alloc_mem,
     Attach_buffer,
     Detach_buffer,
     Finalize,
+    Free_mem,
     Get_library_version,
     Get_processor_name,
     Get_version,
@@ -53,17 +55,18 @@ if TYPE_CHECKING:
     COMM_SELF: Comm
 
 __all__ = [
-    "ANY_SOURCE", "ANY_TAG", "APPNUM", "AVG", "BAND", "BOR", "BSEND_OVERHEAD", "BXOR", "CART", "COMM_NULL", "COMM_TYPE_SHARED",
-    "CONGRUENT", "DATATYPE_NULL", "ERRORS_RETURN", "ERR_ARG", "ERR_INTERN", "ERR_OTHER", "ERR_PROC_FAILED",
+    "ANY_SOURCE", "ANY_TAG", "APPNUM", "AVG", "BAND", "BOR", "BSEND_OVERHEAD", "BXOR", "CART", "COMM_NULL",
+    "COMM_TYPE_SHARED", "CONGRUENT", "DATATYPE_NULL", "ERRORS_RETURN", "ERR_ARG", "ERR_INTERN", "ERR_OTHER",
+    "ERR_PROC_FAILED",
     "ERR_REVOKED", "ERR_TRUNCATE", "GROUP_EMPTY", "GROUP_NULL", "IDENT", "INFO_NULL", "IN_PLACE", "KEYVAL_INVALID",
     "LAND", "LOR", "LXOR", "MAX", "MAXLOC", "MESSAGE_NULL", "MIN", "MINLOC", "OP_NULL", "ORDER_C", "ORDER_F",
     "ORDER_FORTRAN", "PROC_NULL", "PROD", "REQUEST_NULL", "SIMILAR", "SUBVERSION", "SUCCESS", "SUM", "TAG_UB",
     "THREAD_FUNNELED", "THREAD_MULTIPLE", "THREAD_SERIALIZED", "THREAD_SINGLE", "UNDEFINED", "UNEQUAL",
     "UNIVERSE_SIZE", "VERSION", "WTIME_IS_GLOBAL",
-    "Attach_buffer", "Cartcomm", "Comm", "Compute_dims", "Datatype", "Detach_buffer", "Errhandler", "Exception", "Finalize", "Get_library_version",
-    "Get_processor_name", "Get_version", "Group", "Init", "Init_thread", "Intracomm", "Is_finalized",
-    "Is_initialized", "Is_thread_main", "Message", "Op", "Prequest", "Query_thread", "Request", "Status", "Wtick",
-    "Wtime", "get_vendor",
+    "Alloc_mem", "Attach_buffer", "Cartcomm", "Comm", "Compute_dims", "Datatype", "Detach_buffer", "Errhandler",
+    "Exception", "Finalize", "Free_mem", "Get_library_version", "Get_processor_name", "Get_version", "Group", "Init",
+    "Init_thread", "Intracomm", "Is_finalized", "Is_initialized", "Is_thread_main", "Message", "Op", "Prequest",
+    "Query_thread", "Request", "Status", "Wtick", "Wtime", "get_vendor",
 ]  # fmt: skip
 
 Intracomm = Comm

@@ -630,6 +630,18 @@ class Comm(Handle):
         """Return True."""
         return True
 
+    is_inter, is_intra = property(Is_inter), property(Is_intra)
+
+    @property
+    def topology(self) -> int:
+        """CART of a Cartcomm, and UNDEFINED of others."""
+        return self.Get_topology()
+
+    @property
+    def is_topo(self) -> bool:
+        """Whether the ranks lie on a grid."""
+        return self.Get_topology() != UNDEFINED
+
     def Get_attr(self, keyval: int) -> Any:
         """Return the value that is attached under a key; None if there is none."""
         return self._attributes.get(keyval)

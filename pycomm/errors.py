@@ -29,6 +29,8 @@ class PycommError(Exception):
         """Return the sentence."""
         return str(self)
 
+    error_code, error_string = property(Get_error_code), property(Get_error_string)
+
 
 class Recoverable(PycommError):
     """The program was right and the machine was not: a peer died, a deadline passed, the system refused."""

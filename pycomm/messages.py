@@ -337,7 +337,8 @@ class Message:
         """Return the object that was sent by a lower-case method."""
         if status is not None:
             status.become(self._status)
-        return unpickled(self._claim(), self._status) if self._bytes is not None else None
+        data = self._claim()
+        return unpickled(data, self._status) if len(data) else None
 
     def irecv(self) -> Request:
         """Do as recv; the request is done at once."""

@@ -101,6 +101,15 @@ def Detach_buffer() -> None:
     flush_buffered()
 
 
+def Alloc_mem(size: int, info: None = None) -> memoryview:
+    """Return memory of `size` bytes, which is nothing special."""
+    return memoryview(bytearray(size))
+
+
+def Free_mem(mem: memoryview) -> None:
+    """Do nothing: Python does it."""
+
+
 def Wtime() -> float:
     """Return seconds since some time in the past."""
     return time.perf_counter()

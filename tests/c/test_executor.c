@@ -373,6 +373,60 @@ static void messages(struct rank *r)
     }
 }
 
+/* Messages of lengths that the receiver does not know: received of any length, and looked at before; to oneself too. */
+static void unknown_lengths(struct rank *r)
+{
+    enum { MANY = 12 };
+    int to = (r->rank + 1) % size, from = (r->rank + size - 1) % size;
+    pcm_request *sends[MANY], *receives[MANY], *request;
+    unsigned char *out[MANY];
+    void *in[MANY];
+    struct pcm_status_info info;
+    for (int i = 0; i < MANY; i += 2) {
+        int source = i % 4 ? from : PCM_ANY_SOURCE;
+        EXPECT(!pcm_recv_any_start(r->comm, &in[i], source, i, 0, &receives[i]), "%s", transport);
+    }
+    for (int i = 0; i < MANY; i++) {
+        uint64_t n = (uint64_t)i * i * 1500; /* eager, announced, and none at all */
+        out[i] = malloc(n + 1);
+        memset(out[i], i + r->rank, n);
+        int rc = (i % 3 ? pcm_send_start : pcm_ssend_start)(r->comm, out[i], n, PCM_UINT8, to, i, 0, &sends[i]);
+        EXPECT(!rc, "%s: %s", transport, pcm_last_error()->text);
+    }
+    for (int i = 1; i < MANY; i += 2) {
+        uint64_t n = (uint64_t)i * i * 1500;
+        int rc = pcm_probe_start(r->comm, from, i, 0, &request);
+        if (!rc) rc = pcm_wait(request, -1, &info);
+        EXPECT(!rc && info.source == from && info.tag == i && info.bytes == n && info.dtype == PCM_UINT8,
+               "%s: probe %d: %d", transport, i, rc);
+        rc = pcm_probe(r->comm, PCM_ANY_SOURCE, i, &info, &in[i], 0, &receives[i]);
+        EXPECT(!rc && info.bytes == n, "%s: what was seen is taken: %d", transport, rc);
+    }
+    for (int i = 0; i < MANY; i++) {
+        uint64_t n = (uint64_t)i * i * 1500;
+        int rc = pcm_wait(receives[i], -1, &info);
+        bool right = !rc && info.source == from && info.tag == i && info.bytes == n && in[i];
+        for (uint64_t b = 0; right && b < n; b++) right = ((unsigned char *)in[i])[b] == (unsigned char)(i + from);
+        EXPECT(right, "%s: message %d of any length: %d", transport, i, rc);
+        EXPECT(!pcm_wait(sends[i], -1, NULL), "%s: send %d", transport, i);
+        free(in[i]), free(out[i]);
+    }
+    int32_t x = 5, y = 0;
+    EXPECT(pcm_probe(r->comm, r->rank, 99, &info, NULL, 0, NULL) == PCM_AGAIN, "%s: nothing is there", transport);
+    EXPECT(!pcm_ssend_start(r->comm, &x, sizeof x, PCM_INT32, r->rank, 99, 0, &sends[0]), "%s", transport);
+    EXPECT(pcm_wait(sends[0], 0, NULL) == PCM_AGAIN, "%s: a synchronous send to oneself waits", transport);
+    EXPECT(!pcm_probe(r->comm, r->rank, 99, &info, NULL, 0, NULL) && info.bytes == sizeof x, "%s", transport);
+    EXPECT(!pcm_recv_start(r->comm, &y, sizeof y, PCM_INT32, r->rank, 99, 0, &receives[0]), "%s", transport);
+    EXPECT(!pcm_wait(receives[0], -1, NULL) && !pcm_wait(sends[0], -1, NULL) && y == 5, "%s", transport);
+    EXPECT(!pcm_recv_any_start(r->comm, &in[0], from, 98, 0, &receives[0]), "%s", transport);
+    EXPECT(!pcm_probe_start(r->comm, from, 98, 0, &receives[1]), "%s", transport);
+    for (int i = 0; i < 2; i++) {
+        EXPECT(!pcm_cancel(receives[i]) && pcm_cancel(receives[i]) == PCM_AGAIN, "%s: it is cancelled once", transport);
+        EXPECT(!pcm_wait(receives[i], -1, &info) && info.source == PCM_ANY_SOURCE, "%s", transport);
+    }
+    EXPECT(!in[0], "%s: what was cancelled has no memory", transport);
+}
+
 /* ---- threads ------------------------------------------------------------------------------------------------------- */
 
 struct talk {
@@ -552,6 +606,7 @@ int main(int argc, char **argv)
         for (int s = 0; s < 4; s++) run(sizes[s], many_at_once);
         for (int s = 0; s < 5; s++) run(sizes[s], passing);
         run(1, messages), run(2, messages), run(3, messages);
+        run(1, unknown_lengths), run(2, unknown_lengths), run(3, unknown_lengths);
         run(2, several_threads);
         run(2, aborted), run(2, late), run(2, disagreeing), run(4, disagreeing), run(2, freed);
         run(2, left_behind);

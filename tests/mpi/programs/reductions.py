@@ -1,4 +1,4 @@
-"""Reductions: predefined ones in all forms, one's own that does not commute, the least and greatest with their places."""
+"""Reductions: predefined ones in all forms, one's own that does not commute, the least and greatest with places."""
 
 import numpy as np
 from mpi4py import MPI
