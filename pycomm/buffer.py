@@ -84,7 +84,8 @@ def as_array(buffer: Any, what: str, *, writes: bool = False, blocks: int = 1) -
     if count is not None:
         number = _number(count, f"{what}'s count") * blocks
         if not number >= 0 or not displ >= 0 or (datatype.offsets is None and number > room):
-            raise InvalidArgument(f"{what} says {number} elements and has {max(room, 0)}")
+            each = " in each block" if blocks > 1 else ""
+            raise InvalidArgument(f"{what} says {number // blocks} elements{each} and has {max(room, 0)}")
     else:
         number = max(room, 0)
     if datatype.offsets is None:
