@@ -73,6 +73,8 @@ def as_array(buffer: Any, what: str, *, writes: bool = False, blocks: int = 1) -
     Raises:
         InvalidArgument: it is none of these, or read-only where it must be written.
     """
+    if type(buffer) is np.ndarray and buffer.flags.c_contiguous and not writes:
+        return buffer  # the usual case, at once
     if not isinstance(buffer, (list, tuple)):
         return _contiguous(_memory(buffer, what, writes), writes)
     spec = _spec(buffer, what)

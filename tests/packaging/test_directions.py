@@ -133,6 +133,20 @@ def test_nobody_loads_tune_but_its_command(path: Path):
         assert not any(module.startswith("pycomm.tune") for module in modules(path))
 
 
+def test_what_calls_are_given_knows_no_communicator():
+    below = {"attributes", "buffer", "core", "datatype", "errors", "keys", "layout", "op", "request", "status"}
+    for name in ("buffer", "datatype", "layout", "op", "pickles", "request", "status"):
+        check_rooms(ROOT / "pycomm" / f"{name}.py", below | {"_pycomm", "_quick"})
+
+
+def test_methods_of_a_communicator_know_it_by_name_alone():
+    """Comm is made of them: when they are loaded, there is none yet."""
+    for name in ("attributes", "errhandler", "folding", "groups", "messages", "mixed", "objects", "persistent"):
+        for node in ast.parse((ROOT / "pycomm" / f"{name}.py").read_text()).body:
+            if isinstance(node, ast.ImportFrom):
+                assert node.module not in ("comm", "start", "cartesian"), name
+
+
 def test_launching_knows_no_communicator():
     above = {"comm", "core", "_pycomm", "world", "request", "start", "threads", "select", "schedule", "view", "perf"}
     below = ["environment", "publication", "keys", "knobs", "hub", "control", "line", "rendezvous", "supervisor"]
