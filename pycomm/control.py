@@ -205,6 +205,11 @@ class Control:
             if self._met:
                 self._line.send([b"bye"])  # for which the hub waits
                 self._become_deaf()
+        elif kind == b"unknown":  # another hub has answered than the one that this rank had joined
+            if self._met:
+                self._lost()
+            else:
+                self._join_again()
         elif kind != b"probe":
             self._met = self._met or kind == b"all"
             self._deliver(message)
@@ -216,8 +221,12 @@ class Control:
             self._lost()
         elif self._connected:
             self._connected = False
-            self._line.send([b"hello", *self._facts()])
-            self._deliver([b"again"])
+            self._join_again()
+
+    def _join_again(self) -> None:
+        self._joined = False
+        self._line.send([b"hello", *self._facts()])
+        self._deliver([b"again"])
 
     def _dial(self) -> None:
         """Call the hub at all of its addresses, that of the line which has failed among them."""

@@ -139,6 +139,7 @@ class Hub:
         self.refused = 0
         self._children = children
         self._on_met = on_met
+        self._closing = False
         self._node = host.node_identity()
         self._sessions: list[_Session] = []
         self._routes: dict[bytes, tuple[_Session, _Member]] = {}
@@ -274,6 +275,7 @@ class Hub:
         Args:
             patience: seconds to wait for those who have not heard it: what a connection carries may go down with it.
         """
+        self._closing = True
         told = [
             (session, member)
             for session, member in self._routes.values()
@@ -367,13 +369,15 @@ class Hub:
         return True
 
     def _back(self, route: bytes, message: list[bytes]) -> None:
-        """Take a rank that had dialled for the one that it was on its last connection."""
+        """Take a rank that had dialled for the one that it was on its last connection, with an earlier hub perhaps."""
         rank, _, job_id, ordinal, pid = (int(part) for part in message[1:6])
         name = message[6].decode(errors="replace")
+        known = False
         for session in self._sessions if job_id == self.job_id else ():
             member = session.members.get(rank)
             if session.ordinal != ordinal or member is None or (member.pid, member.host) != (pid, name) or member.left:
                 continue
+            known = True
             if member.route in self._routes:
                 self._forget(member)
                 member.route = route
@@ -381,6 +385,8 @@ class Hub:
                 self._send(route, [b"welcome", *self._others])
             for gone, why in session.lost.items():  # perhaps the rank itself: then it hears that it was given up
                 self._send(route, [b"lost", b"%d" % gone, why.encode()])
+        if not known:
+            self._send(route, [b"unknown"])
 
     def _hello(self, route: bytes, message: list[bytes]) -> None:
         if not self._count(route):
@@ -416,6 +422,8 @@ class Hub:
             self._send(route, [b"refused", session.failure.encode()])
         for gone, why in session.lost.items():
             self._send(route, [b"lost", b"%d" % gone, why.encode()])
+        if self._closing:
+            self._send(route, [b"closing"])
         if newcomer.here and pid not in self._children():
             with contextlib.suppress(OSError):
                 fd = os.pidfd_open(pid)
