@@ -156,6 +156,7 @@ def _start_send(comm: Comm, how: Any, array: Array, dest: int, tag: int, timeout
 # ---- what is sent from a copy ---------------------------------------------------------------------------------------
 
 _copies: list[Request] = []  # messages on their way
+_attached: list[Any] = []  # buffers that a program has given, for Detach_buffer to return
 
 
 def _buffered(request: Request) -> Request:
@@ -176,13 +177,25 @@ def Flush_buffer(comm: Comm) -> None:
     flush_buffered()
 
 
-def Attach_buffer(comm: Comm, buf: Any) -> None:
-    """Do nothing: Bsend makes room for itself."""
+def attach(buf: Any) -> None:
+    """Keep a buffer that nobody needs: Bsend makes room for itself."""
+    _attached.append(buf)
 
 
-def Detach_buffer(comm: Comm) -> None:
-    """Do as Flush_buffer; there is no buffer to be returned."""
+def detach() -> Any:
+    """Wait as flush_buffered does, and return the buffer that was given; None if none was."""
     flush_buffered()
+    return _attached.pop() if _attached else None
+
+
+def Attach_buffer(comm: Comm, buf: Any) -> None:
+    """Keep a buffer for Detach_buffer to return; Bsend makes room for itself."""
+    attach(buf)
+
+
+def Detach_buffer(comm: Comm) -> Any:
+    """Do as Flush_buffer, and return the buffer that was attached."""
+    return detach()
 
 
 # ---- messages whose length is not known -----------------------------------------------------------------------------

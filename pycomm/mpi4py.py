@@ -30,13 +30,20 @@ def main() -> None:
     command = words[module:]
     if not command:
         sys.exit("usage: python -m pycomm.mpi4py (SCRIPT | -m MODULE) [ARGUMENT ...]")
+    from .runtime import fail
+
     stand_in()
     sys.argv = command
-    if module:
-        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
-        return
-    sys.path[0] = str(Path(command[0]).resolve().parent)
-    runpy.run_path(command[0], run_name="__main__")
+    try:
+        if module:
+            runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+        else:
+            sys.path[0] = str(Path(command[0]).resolve().parent)
+            runpy.run_path(command[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            fail()
+        raise
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -11,8 +13,8 @@ from typing import Any
 from . import groups
 from .comm import Comm
 from .core import VERSION as _VERSION
-from .errors import InvalidArgument
-from .messages import flush_buffered
+from .errors import InvalidArgument, PycommError
+from .messages import attach, detach, flush_buffered
 from .start import init
 
 THREAD_SINGLE, THREAD_FUNNELED, THREAD_SERIALIZED, THREAD_MULTIPLE = range(4)
@@ -24,6 +26,7 @@ class _Job:
     world: Comm | None = None
     own: Comm | None = None
     ended: bool = False
+    failed: bool = False
 
 
 _job = _Job()
@@ -38,7 +41,7 @@ def comm_world() -> Comm:
         if _job.world is None:
             world = init()
             world.Set_name("MPI_COMM_WORLD")
-            world._world.at_close(flush_buffered)
+            world._world.at_close(_part)
             _job.world = world
         return _job.world
 
@@ -51,6 +54,22 @@ def comm_self() -> Comm:
             _job.own = groups.among(world, [world.rank], f"self {world.rank}", Comm)
             _job.own.Set_name("MPI_COMM_SELF")
         return _job.own
+
+
+def _part() -> None:
+    """Wait until all ranks leave, as MPI_Finalize does, unless this one leaves because of an error.
+
+    A program may let some ranks end early and others receive from anybody, which connects to all.
+    """
+    if _job.world is not None and not _job.failed and getattr(sys, "last_value", None) is None:
+        with contextlib.suppress(PycommError):  # others have not come so far: it is for them to say so
+            flush_buffered()
+            _job.world.Barrier()
+
+
+def fail() -> None:
+    """Say that this rank leaves because of an error, so that it does not wait for the others."""
+    _job.failed = True
 
 
 def Init() -> None:
@@ -80,7 +99,7 @@ def Is_initialized() -> bool:
 
 
 def Finalize() -> None:
-    """Leave the job, once what Bsend has sent is on its way; the end of the program does so by itself."""
+    """Leave the job when all ranks do; the end of the program does so by itself."""
     with _joining:
         if _job.world is not None and not _job.ended:
             _job.ended = True
@@ -93,12 +112,13 @@ def Is_finalized() -> bool:
 
 
 def Attach_buffer(buf: Any) -> None:
-    """Do nothing: Bsend makes room for itself."""
+    """Keep a buffer for Detach_buffer to return; Bsend makes room for itself."""
+    attach(buf)
 
 
-def Detach_buffer() -> None:
-    """Wait until what Bsend has sent need not be kept any more; there is no buffer to be returned."""
-    flush_buffered()
+def Detach_buffer() -> Any:
+    """Wait until what Bsend has sent need not be kept any more, and return the buffer that was attached."""
+    return detach()
 
 
 def Alloc_mem(size: int, info: None = None) -> memoryview:

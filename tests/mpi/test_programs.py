@@ -66,6 +66,28 @@ def test_alone():
     assert output(sys.executable, "-m", "pycomm.mpi4py", program) == recorded("conjugate_gradient")
 
 
+def test_ranks_may_end_early(tmp_path: Path):
+    """Who receives from anybody connects to ranks that have nothing more to do; a failure does not wait for them."""
+    program = tmp_path / "early.py"
+    program.write_text(
+        "import sys, time\n"
+        "from mpi4py import MPI\n"
+        "comm = MPI.COMM_WORLD\n"
+        "if comm.rank == 0:\n"
+        "    time.sleep(0.5)\n"
+        "    print(comm.recv(), comm.recv(source=MPI.ANY_SOURCE))\n"
+        "elif comm.rank == 1:\n"
+        "    comm.send(1, 0)\n"
+        "    comm.send(2, 0)\n"
+        "    if len(sys.argv) > 1: sys.exit(3)\n"
+        "if len(sys.argv) > 1 and comm.rank == 0: comm.recv(source=1)\n"
+    )
+    command = [*RUN, "-m", "pycomm.mpi4py", program]
+    assert output(*command) == "1 2\n"
+    done = subprocess.run([*command, "fail"], capture_output=True, text=True, timeout=60)
+    assert done.returncode in (1, 3) and "PeerLost" in done.stderr
+
+
 def test_mpi4py_prints_what_was_recorded(every: Path):
     rival = next((rival for name in ("openmpi", "mpich") if (rival := RIVALS[name]).find()), None)
     if rival is None:
