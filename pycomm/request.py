@@ -12,7 +12,7 @@ from .status import UNDEFINED, Status
 
 _TURN = 0.2  # seconds in the core before Python may handle a signal
 _GLANCE = 1e-3  # seconds that who waits for any of several gives to one of them, before it looks at all again
-
+_NOT_YET = Status()  # of all that are not done; never written to
 
 _dropped: deque[tuple[Any, Any]] = deque()  # operations that nobody will wait for, with their buffers
 
@@ -61,7 +61,7 @@ class Request:
         self._value: Any = None
         self._cancelled = False
         self._done = done is not None  # and nobody has been told so yet
-        self._status = done or Status()
+        self._status = done or _NOT_YET
 
     def __del__(self) -> None:
         if (
@@ -353,6 +353,7 @@ class All(Request):
 
     def __init__(self, requests: Iterable[Request]) -> None:
         super().__init__()
+        self._status = Status()
         self._requests = list(requests)
 
     def _under_way(self) -> bool:
