@@ -24,6 +24,7 @@ def register() -> None:
         return
     # devices is a list: torch takes a string letter by letter
     dist.Backend.register_backend("pycomm", _create, extended_api=True, devices=["cpu"])
+    dist.register_rendezvous_handler("pycomm", _rendezvous)
     _open_doors(dist)
     with contextlib.suppress(ImportError):  # before torch 2.8
         from torch.distributed import _dist2
@@ -35,6 +36,12 @@ def _create(options: Any, pg_options: Any) -> Any:
     from pycomm.torch import doors
 
     return doors.create(options, pg_options)
+
+
+def _rendezvous(*args: Any, **kwargs: Any) -> Any:
+    from pycomm.torch import launched
+
+    return launched.rendezvous(*args, **kwargs)
 
 
 def _create_alone(*args: Any, **kwargs: Any) -> Any:
@@ -51,6 +58,18 @@ def _open_doors(dist: Any) -> None:
         """Return a group, by default the default one, if it is pycomm's; else None."""
         group = group or c10d._get_default_group()
         return group if type(group).__module__ == "pycomm.torch.group" else None
+
+    init = c10d.init_process_group
+
+    @functools.wraps(init)
+    def init_process_group(backend: Any = None, init_method: Any = None, *args: Any, **kwargs: Any) -> None:
+        places = (kwargs.get("world_size", -1), kwargs.get("rank", -1))
+        unsaid = init_method is kwargs.get("store") is None and places == (-1, -1) and len(args) < 2
+        if unsaid and "pycomm" in str(backend):
+            from pycomm.torch import launched
+
+            init_method = "pycomm://" if launched.is_needed() else None
+        init(backend, init_method, *args, **kwargs)
 
     helper, barrier = c10d._new_process_group_helper, c10d.monitored_barrier
 
@@ -109,6 +128,7 @@ def _open_doors(dist: Any) -> None:
         with group.engine.pointers.held():  # else a thread would work on each message as soon as it is started
             return batch(p2p_op_list)
 
+    c10d.init_process_group = dist.init_process_group = init_process_group
     c10d.batch_isend_irecv = dist.batch_isend_irecv = batch_isend_irecv
     c10d.split_group = dist.split_group = split_group
     c10d._set_pg_timeout = set_pg_timeout

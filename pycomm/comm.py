@@ -131,7 +131,7 @@ class Comm(Handle):
         """
         from .mpi_job import from_mpi  # here: it stands on this module
 
-        return from_mpi(communicator, transports, timeout)
+        return from_mpi(communicator, transports, timeout)[0]
 
     def _forget(self) -> None:
         self._handle, self._address = None, 0

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import re
 import secrets
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import interfaces, keys, knobs
+from . import keys, knobs
 from .comm import Comm
 from .core import check, ffi, lib, text
 from .discover import cache
@@ -22,7 +21,8 @@ from .environment import recognise
 from .errors import InvalidArgument, LaunchError
 from .machine import Native
 from .native import measure
-from .start import WORLD, assemble, host_identity, learn_network
+from .start import WORLD, Joined, assemble, first_address, host_identity, learn_network
+from .world import World
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -32,7 +32,6 @@ TRANSPORTS = "shm,mpi"
 _OWN = re.compile(r"\bmpi\b(?!:)")  # the transport, also where another wraps it: "chaos:...;inner=mpi"
 _MOST_KNOWN = 1 << 14  # bytes of a remembered measurement
 _LENGTH = struct.Struct("<Q")
-_ADDRESS = struct.Struct("<16s64s")  # a host's identity, and an address of it
 
 
 def asks_for_mpi(transports: str) -> bool:
@@ -63,8 +62,8 @@ def world(transports: str) -> MPI.Intracomm:
     return MPI.COMM_WORLD
 
 
-def from_mpi(communicator: MPI.Intracomm, transports: str | None, timeout: float | None) -> Comm:
-    """See `Comm.from_mpi`."""
+def from_mpi(communicator: MPI.Intracomm, transports: str | None, timeout: float | None) -> tuple[Comm, World]:
+    """Return what `Comm.from_mpi` does, and the world that it lives in."""
     module: Any = sys.modules[type(communicator).__module__]
     if not hasattr(module, "_handleof"):
         raise InvalidArgument(f"{communicator!r} is no communicator of mpi4py (4.0 or later)")
@@ -76,16 +75,50 @@ def from_mpi(communicator: MPI.Intracomm, transports: str | None, timeout: float
     check(lib.pcm_mpi_attach(ffi.cast("intptr_t", module._handleof(communicator)), number))
     binding = int(number[0])
     try:
-        comm = _assemble(binding, communicator.rank, communicator.size, names)
+        joined = _assemble(binding, communicator.rank, communicator.size, names)
     finally:  # the transport holds it as long as it needs it
         lib.pcm_mpi_detach(binding)
+    comm = Comm(joined.world, WORLD, range(communicator.size), joined.machine)
     comm.mpi = communicator
     comm.set_timeout(patience)
     learn_network(comm)
     alone = comm.machine.transport == "shm" and "shm" in names  # MPI has no faster way through the memory of one host
     if asks_for_mpi(names) and comm.size > 1 and not alone:
         comm.settle(replace(comm.machine, native=_worth(comm, names)))
-    return comm
+    return comm, joined.world
+
+
+def among(exchange: Callable[[bytes], Sequence[bytes]], transports: str, timeout: float) -> tuple[Comm, World]:
+    """Make a communicator, and its world, of processes of a job of MPI that can tell each other which ranks of it they are.
+
+    Its calls may come from any thread. Its `mpi` is a communicator of its own, which the caller is to free.
+
+    Args:
+        exchange: gives bytes to all of the processes and returns everybody's, in the order of their new ranks.
+        transports: names in order of preference, mpi among them.
+        timeout: seconds that each later call may take.
+
+    Raises:
+        LaunchError: there is no MPI, it does not know of the ranks, or it may not be called by any thread.
+    """
+    everybody = world(transports)
+    from mpi4py import MPI
+
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        raise LaunchError(
+            f"the transports {transports} ask for MPI, which torch would have to call from several threads, and MPI was "
+            "initialized with less than MPI_THREAD_MULTIPLE: let mpi4py initialize it (unset MPI4PY_RC_THREAD_LEVEL), or "
+            "leave mpi out"
+        )
+    ranks = [int.from_bytes(blob, "little") for blob in exchange(everybody.rank.to_bytes(4, "little"))]
+    group = everybody.group.Incl(ranks)
+    part = everybody.Create_group(group)
+    group.Free()
+    try:
+        return from_mpi(part, transports, timeout)
+    except BaseException:
+        part.Free()
+        raise
 
 
 def _worth(comm: Comm, names: str) -> Native | None:
@@ -111,17 +144,18 @@ def _worth(comm: Comm, names: str) -> Native | None:
     return found
 
 
-def _assemble(binding: int, rank: int, size: int, names: str) -> Comm:
+def _assemble(binding: int, rank: int, size: int, names: str) -> Joined:
     def exchange(mine: bytes) -> Sequence[bytes]:
         return _exchange(binding, size, mine)
 
     secret = exchange(secrets.token_bytes(32))[0]
     job = int.from_bytes(keys.derive(b"mpi job", secret.hex(), 8), "little") or 1
-    endpoint = _endpoint(exchange) if "tcp" in names.split(",") else ""
+    first = first_address(exchange) if "tcp" in names.split(",") else ""
+    endpoint = f"tcp://[{first}]:1" if ":" in first else f"tcp://{first}:1" if first else ""
     joined = assemble(rank, size, job, secret, endpoint, exchange, _OWN.sub(f"mpi:{binding}", names))
     joined.world.ends_unused = True
     machine = replace(joined.machine, shared=joined.machine.shared or asks_for_mpi(names), mpi=asks_for_mpi(names))
-    return Comm(joined.world, WORLD, range(size), machine)
+    return Joined(joined.world, machine)
 
 
 def _exchange(binding: int, size: int, mine: bytes) -> list[bytes]:
@@ -134,15 +168,3 @@ def _exchange(binding: int, size: int, mine: bytes) -> list[bytes]:
 
     lengths = [_LENGTH.unpack(blob)[0] for blob in alike(_LENGTH.pack(len(mine)))]
     return [blob[:n] for blob, n in zip(alike(mine.ljust(max(lengths), b"\0")), lengths, strict=True)]
-
-
-def _endpoint(exchange: Any) -> str:
-    """Return what shows the network that the ranks share: an address of rank 0's, if they are on several hosts."""
-    everything = [address for found in interfaces.addresses_of().values() for address in found]
-    outward = [a for a in everything if not (ip := ipaddress.ip_address(a)).is_loopback and not ip.is_link_local]
-    own = next(iter(outward), "")
-    facts = [_ADDRESS.unpack(blob) for blob in exchange(_ADDRESS.pack(host_identity(), own.encode()))]
-    first = facts[0][1].rstrip(b"\0").decode()
-    if len({identity for identity, _ in facts}) == 1 or not first:
-        return ""
-    return f"tcp://[{first}]:1" if ":" in first else f"tcp://{first}:1"

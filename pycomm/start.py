@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import ipaddress
 import os
 import socket
 import struct
@@ -29,6 +30,7 @@ _PROCESSORS_BYTES = 128  # a bit for each processor of a host that a rank may us
 # What ranks tell of themselves: their host, the processors, their place on it, the bytes of the address that follows.
 _FACTS = struct.Struct(f"<{_HOST_BYTES}s{_PROCESSORS_BYTES}s{len(Place._fields)}iI")
 _MOST_TABLE = 1 << 19  # bytes, packed: all ranks get it by way of the hub
+_ADDRESS = struct.Struct(f"<{_HOST_BYTES}s64s")  # a host's identity, and an address of it
 _DESCRIPTORS = 3  # that a peer costs at most: a connection, its process, its doorbell
 WORLD = 1  # id of the communicator of all ranks
 
@@ -203,6 +205,21 @@ def host_identity() -> bytes:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     namespace = Path("/proc/self/ns/net").stat().st_ino
     return keys.derive(b"host", f"{boot}/{namespace}", _HOST_BYTES)
+
+
+def first_address(exchange: Callable[[bytes], Sequence[bytes]]) -> str:
+    """Return an address of rank 0's host that faces others, or "" if all ranks are on one host. All ranks call it.
+
+    Args:
+        exchange: gives this rank's bytes to all and returns everybody's, by rank.
+    """
+    allowed = knobs.SOCKET_IFNAME.value()
+    found = interfaces.addresses(allowed) if allowed.names else sum(interfaces.addresses_of().values(), [])
+    outward = [a for a in found if not (ip := ipaddress.ip_address(a)).is_loopback and not ip.is_link_local]
+    own = next(iter(outward), "")
+    facts = [_ADDRESS.unpack(blob) for blob in exchange(_ADDRESS.pack(host_identity(), own.encode()))]
+    alone = len({identity for identity, _ in facts}) == 1
+    return "" if alone else str(facts[0][1].rstrip(b"\0").decode())
 
 
 def _addresses(endpoint: str) -> tuple[str | None, str | None]:

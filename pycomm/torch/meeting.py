@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from .. import knobs
 from ..comm import Comm
 from ..errors import DeadlineExceeded, PycommError
 from ..start import WORLD, Joined, assemble, learn_network
@@ -48,15 +50,20 @@ class Membership:
             last = self._home.users == 0
         self.comm.Free()
         if last:
-            self._home.joined.world.close()
+            self._home.close()
 
 
 class _Home:
-    """A world and how many communicators live in it."""
+    """A world and how many communicators live in it; over MPI, also the communicator of MPI that it stands on."""
 
-    def __init__(self, joined: Joined) -> None:
-        self.joined = joined
+    def __init__(self, joined: Joined, mpi: Any = None) -> None:
+        self.joined, self._mpi = joined, mpi
         self.users = 0
+
+    def close(self) -> None:
+        self.joined.world.close()
+        if self._mpi is not None and not sys.modules["mpi4py.MPI"].Is_finalized():
+            self._mpi.Free()
 
 
 _default: _Home | None = None  # the world of the default process group
@@ -85,18 +92,30 @@ def meet(store: Any, rank: int, size: int, ranks: Sequence[int], timeout: float,
         comm = Comm(home.joined.world, ident, ranks, home.joined.machine.among(places))
         founder = False
     else:
-        token = board.from_first("token", lambda: secrets.token_bytes(40))
-        job, secret = int.from_bytes(token[:8], "little"), token[8:]
-        joined = assemble(rank, size, job, secret, _endpoint(store), board.exchange)
-        comm = Comm(joined.world, WORLD, range(size), joined.machine)
-        comm.set_timeout(timeout)
-        learn_network(comm)
-        home = _Home(joined._replace(machine=comm.machine))
+        home, comm = _found(board, store, rank, size, timeout)
         founder = default and not ranks
         if founder:
             _default = home
     comm.set_timeout(timeout)
     return Membership(home, comm, founder=founder)
+
+
+def _found(board: _Board, store: Any, rank: int, size: int, timeout: float) -> tuple[_Home, Comm]:
+    """Make a world, and the communicator of all its ranks."""
+    transports = ",".join(knobs.TRANSPORTS.value())
+    if "mpi" in transports:
+        from .. import mpi_job  # here: few have MPI
+
+        if mpi_job.asks_for_mpi(transports):
+            comm, world = mpi_job.among(board.exchange, transports, timeout)
+            return _Home(Joined(world, comm.machine), comm.mpi), comm
+    token = board.from_first("token", lambda: secrets.token_bytes(40))
+    job, secret = int.from_bytes(token[:8], "little"), token[8:]
+    joined = assemble(rank, size, job, secret, _endpoint(store), board.exchange)
+    comm = Comm(joined.world, WORLD, range(size), joined.machine)
+    comm.set_timeout(timeout)
+    learn_network(comm)
+    return _Home(joined._replace(machine=comm.machine)), comm
 
 
 class _Board:

@@ -1,0 +1,72 @@
+"""The rendezvous `pycomm://`: the store of a job whose launcher, such as mpiexec or srun, sets none of torch's variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from .. import knobs, mpi_job
+from ..environment import join, recognise
+from ..errors import InvalidArgument, PycommError
+from ..rendezvous import Rendezvous
+from ..start import first_address
+from .errors import as_torch
+
+_TORCHS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_MOST_PATIENCE = 60.0  # seconds that ranks wait for each other
+
+
+def is_needed() -> bool:
+    """Return whether a launcher has started this process, and torch's variables say nothing."""
+    return not any(name in os.environ for name in _TORCHS) and recognise().launcher != "none"
+
+
+def rendezvous(url: str, timeout: timedelta = dist.default_pg_timeout, **_: Any) -> Iterator[tuple[Any, int, int]]:
+    """Yield the store, this process's rank and the number of ranks, as torch's rendezvous handlers do.
+
+    Rank 0 serves the store, at a port that is free; the others hear of it as the ranks of `pycomm.init()` meet: by way
+    of MPI if PYCOMM_TRANSPORTS has it, else through the hub.
+
+    Args:
+        url: pycomm:// and no more.
+        timeout: of the store.
+
+    Raises:
+        InvalidArgument: there is more.
+        LaunchError: as with `pycomm.init()`.
+    """
+    try:
+        if url.rstrip("/?") != "pycomm:":
+            raise InvalidArgument(f"{url}: rank and world_size come from the launcher, so give neither")
+        yield _meet(timeout)
+    except PycommError as error:
+        raise as_torch(error) from error.__cause__
+    raise InvalidArgument("the ranks of pycomm:// meet once")  # torch asks for more where members change
+
+
+def _meet(timeout: timedelta) -> tuple[Any, int, int]:
+    transports = ",".join(knobs.TRANSPORTS.value())
+    if mpi_job.asks_for_mpi(transports):
+        world = mpi_job.world(transports)
+        return _store(world.rank, world.size, world.allgather, timeout), world.rank, world.size
+    patience = min(timeout.total_seconds(), _MOST_PATIENCE)
+    job = join(timeout=patience)
+    meeting = Rendezvous(job, patience)
+    try:
+        return _store(job.rank, job.size, meeting.exchange, timeout), job.rank, job.size
+    finally:
+        meeting.close()
+
+
+def _store(rank: int, size: int, exchange: Callable[[bytes], Sequence[bytes]], timeout: timedelta) -> Any:
+    address = first_address(exchange) or "127.0.0.1"
+    if rank == 0:
+        store = dist.TCPStore(address, 0, size, is_master=True, timeout=timeout, wait_for_workers=False)
+        exchange(store.port.to_bytes(2, "little"))
+        return store
+    port = int.from_bytes(exchange(b"")[0], "little")
+    return dist.TCPStore(address, port, size, is_master=False, timeout=timeout, wait_for_workers=False)

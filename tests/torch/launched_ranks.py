@@ -1,0 +1,117 @@
+"""What the ranks of a job that mpiexec has started do with torch: `launched_ranks.py NAME FOLDER`, which gets an "ok"."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+import pycomm
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+import common
+import ddp
+import fsdp
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+STEPS = 2
+WITHIN = os.environ.get("PYCOMM_TRANSPORTS", "shm,tcp").partition(",")[0]
+
+
+def check_sum(group: dist.ProcessGroup | None = None) -> None:
+    mine = torch.arange(1000.0) + dist.get_rank(group)
+    dist.all_reduce(mine, group=group)
+    p = dist.get_world_size(group)
+    assert torch.equal(mine, p * torch.arange(1000.0) + p * (p - 1) / 2)
+
+
+def check_progress() -> None:
+    """What was started comes to its end while this thread computes and calls nothing of ours."""
+    mine = torch.ones(1 << 18)
+    work = dist.all_reduce(mine, async_op=True)
+    end = time.monotonic() + 30
+    last = mine[-1:].numpy()
+    while last[0] != dist.get_world_size():
+        assert time.monotonic() < end, "nobody makes progress"
+    work.wait()
+    assert bool((mine == dist.get_world_size()).all())
+
+
+def alone() -> dict[int, float]:
+    """Train in one process; losses by step."""
+    net = common.Transformer()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    losses = {}
+    for step in range(STEPS):
+        tokens, targets = common.batch(step)
+        optimizer.zero_grad()
+        loss = common.loss_of(net(tokens), targets)
+        loss.backward()
+        optimizer.step()
+        losses[step] = float(loss.detach())
+    return losses
+
+
+def check_training() -> None:
+    wanted = alone()
+    for train in (ddp.train, fsdp.train):
+        losses, _ = train(STEPS)
+        assert losses.keys() == wanted.keys()
+        assert all(abs(losses[step] - wanted[step]) < 1e-3 for step in wanted), (losses, wanted)
+
+
+def training() -> None:
+    """Groups of all kinds and training, in two lives of the process group."""
+    assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} & os.environ.keys()
+    for life in range(2):
+        dist.init_process_group("pycomm")
+        group = dist.group.WORLD
+        assert group.engine.transports == WITHIN, group.engine.transports
+        check_sum()
+        if life:
+            check_progress()
+            check_training()
+        else:
+            every = dist.new_group(backend="pycomm")
+            check_sum(every)
+            own = dist.new_group([1], backend="pycomm")
+            if dist.get_rank() == 1:
+                check_sum(own)
+            part = dist.split_group(group, [[1, 0]])
+            check_sum(part)
+        dist.destroy_process_group()
+
+
+def torchs_variables() -> None:
+    """A rank's number in torch may be another than in MPI; the store is torch's."""
+    from mpi4py import MPI
+
+    place = MPI.COMM_WORLD.size - 1 - MPI.COMM_WORLD.rank
+    store = dist.FileStore(f"{sys.argv[2]}/store", MPI.COMM_WORLD.size)
+    dist.init_process_group("pycomm", store=store, rank=place, world_size=MPI.COMM_WORLD.size)
+    assert dist.get_rank() == place
+    assert dist.group.WORLD.engine.transports == WITHIN
+    mine = torch.tensor([float(place)])
+    dist.broadcast(mine, src=1)
+    assert mine == 1
+    dist.destroy_process_group()
+
+
+def few_threads() -> None:
+    """MPI that may not be called by any thread is refused, and the error says what to do."""
+    try:
+        dist.init_process_group("pycomm")
+    except pycomm.LaunchError as error:
+        assert isinstance(error, RuntimeError) and "unset MPI4PY_RC_THREAD_LEVEL" in str(error)
+    else:
+        raise AssertionError("it was not refused")
+
+
+{check.__name__: check for check in (training, torchs_variables, few_threads)}[sys.argv[1]]()
+Path(sys.argv[2], str(os.getpid())).write_text("ok")
