@@ -39,11 +39,16 @@ def asks_for_mpi(transports: str) -> bool:
     return bool(_OWN.search(transports))
 
 
-def world(transports: str) -> MPI.Intracomm:
+def world(transports: str, *, any_thread: bool = False) -> MPI.Intracomm:
     """Return mpi4py's COMM_WORLD for a job whose transports ask for MPI; loads MPI if nobody has.
 
+    Args:
+        transports: names in order of preference.
+        any_thread: whether calls may come from any thread, as torch's do.
+
     Raises:
-        LaunchError: there is no MPI, or it does not know of the ranks that the launcher has started.
+        LaunchError: there is no MPI, it does not know of the ranks that the launcher has started, or it cannot be
+            called by any thread where that is needed.
     """
     try:
         from mpi4py import MPI
@@ -58,6 +63,12 @@ def world(transports: str) -> MPI.Intracomm:
             f"the transports {transports} ask for MPI, which knows of {MPI.COMM_WORLD.size} ranks where the launcher "
             f"has started {launched}: start the program with the mpiexec of this MPI ("
             f"{MPI.Get_library_version().splitlines()[0].strip()}), or leave mpi out"
+        )
+    if any_thread and MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        raise LaunchError(
+            f"the transports {transports} ask for MPI, which torch would have to call from several threads, and MPI was "
+            "initialized with less than MPI_THREAD_MULTIPLE: let mpi4py initialize it (unset MPI4PY_RC_THREAD_LEVEL), or "
+            "leave mpi out"
         )
     return MPI.COMM_WORLD
 
@@ -101,15 +112,7 @@ def among(exchange: Callable[[bytes], Sequence[bytes]], transports: str, timeout
     Raises:
         LaunchError: there is no MPI, it does not know of the ranks, or it may not be called by any thread.
     """
-    everybody = world(transports)
-    from mpi4py import MPI
-
-    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-        raise LaunchError(
-            f"the transports {transports} ask for MPI, which torch would have to call from several threads, and MPI was "
-            "initialized with less than MPI_THREAD_MULTIPLE: let mpi4py initialize it (unset MPI4PY_RC_THREAD_LEVEL), or "
-            "leave mpi out"
-        )
+    everybody = world(transports, any_thread=True)
     ranks = [int.from_bytes(blob, "little") for blob in exchange(everybody.rank.to_bytes(4, "little"))]
     group = everybody.group.Incl(ranks)
     part = everybody.Create_group(group)

@@ -51,7 +51,7 @@ def rendezvous(url: str, timeout: timedelta = dist.default_pg_timeout, **_: Any)
 def _meet(timeout: timedelta) -> tuple[Any, int, int]:
     transports = ",".join(knobs.TRANSPORTS.value())
     if mpi_job.asks_for_mpi(transports):
-        world = mpi_job.world(transports)
+        world = mpi_job.world(transports, any_thread=True)
         return _store(world.rank, world.size, world.allgather, timeout), world.rank, world.size
     patience = min(timeout.total_seconds(), _MOST_PATIENCE)
     job = join(timeout=patience)

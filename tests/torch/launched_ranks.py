@@ -21,7 +21,6 @@ import fsdp
 torch.set_num_threads(1)
 torch.manual_seed(0)
 STEPS = 2
-WITHIN = os.environ.get("PYCOMM_TRANSPORTS", "shm,tcp").partition(",")[0]
 
 
 def check_sum(group: dist.ProcessGroup | None = None) -> None:
@@ -66,40 +65,41 @@ def check_training() -> None:
         assert all(abs(losses[step] - wanted[step]) < 1e-3 for step in wanted), (losses, wanted)
 
 
+def groups() -> None:
+    every = dist.new_group(backend="pycomm")
+    check_sum(every)
+    own = dist.new_group([1], backend="pycomm")
+    if dist.get_rank() == 1:
+        check_sum(own)
+    part = dist.split_group(dist.group.WORLD, [[1, 0]])
+    check_sum(part)
+
+
 def training() -> None:
-    """Groups of all kinds and training, in two lives of the process group."""
+    """Groups of all kinds and training, in three lives of the process group."""
     assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} & os.environ.keys()
-    for life in range(2):
-        dist.init_process_group("pycomm")
-        group = dist.group.WORLD
-        assert group.engine.transports == WITHIN, group.engine.transports
-        check_sum()
-        if life:
-            check_progress()
-            check_training()
-        else:
-            every = dist.new_group(backend="pycomm")
-            check_sum(every)
-            own = dist.new_group([1], backend="pycomm")
-            if dist.get_rank() == 1:
-                check_sum(own)
-            part = dist.split_group(group, [[1, 0]])
-            check_sum(part)
-        dist.destroy_process_group()
-
-
-def torchs_variables() -> None:
-    """A rank's number in torch may be another than in MPI; the store is torch's."""
-    from mpi4py import MPI
-
-    place = MPI.COMM_WORLD.size - 1 - MPI.COMM_WORLD.rank
-    store = dist.FileStore(f"{sys.argv[2]}/store", MPI.COMM_WORLD.size)
-    dist.init_process_group("pycomm", store=store, rank=place, world_size=MPI.COMM_WORLD.size)
-    assert dist.get_rank() == place
-    assert dist.group.WORLD.engine.transports == WITHIN
-    mine = torch.tensor([float(place)])
-    dist.broadcast(mine, src=1)
-    assert mine == 1
+    within = os.environ["PYCOMM_TRANSPORTS"].partition(",")[0]
+    dist.init_process_group("pycomm")
+    assert dist.group.WORLD.engine.transports == within
+    groups()
+    check_progress()
+    check_training()
+    size, place = dist.get_world_size(), dist.get_world_size() - 1 - dist.get_rank()
+    dist.destroy_process_group()
+    # A store of torch's, in which a rank's number is another than in MPI.
+    store = dist.FileStore(f"{sys.argv[2]}/store", size)
+    dist.init_process_group("pycomm", store=store, rank=place, world_size=size)
+    assert dist.get_rank() == place and dist.group.WORLD.engine.transports == within
+    check_sum()
+    whose = torch.tensor([place])
+    dist.broadcast(whose, src=1)
+    assert whose == 1
+    dist.destroy_process_group()
+    # Without MPI, ranks meet through the hub.
+    os.environ["PYCOMM_TRANSPORTS"] = "tcp"
+    dist.init_process_group("pycomm")
+    assert dist.group.WORLD.engine.transports == "tcp"
+    check_sum()
     dist.destroy_process_group()
 
 
@@ -113,5 +113,5 @@ def few_threads() -> None:
         raise AssertionError("it was not refused")
 
 
-{check.__name__: check for check in (training, torchs_variables, few_threads)}[sys.argv[1]]()
+{check.__name__: check for check in (training, few_threads)}[sys.argv[1]]()
 Path(sys.argv[2], str(os.getpid())).write_text("ok")
