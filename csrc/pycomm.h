@@ -168,6 +168,18 @@ PCM_API const char *pcm_mpi_version(char *text);
 /* Gives `bytes` bytes of each rank to all, in the order of their ranks in MPI. Collective; waits without a deadline. */
 PCM_API int pcm_mpi_exchange(int binding, const void *mine, size_t bytes, void *all);
 
+/* The rank and size of the communicator that a binding is a duplicate of. */
+PCM_API int pcm_mpi_place(int binding, int *rank, int *size);
+/* The handle of MPI_COMM_WORLD, or of the communicator that Fortran knows by a number (an INTEGER, or MPI_VAL of a
+ * type(MPI_Comm)); 0, which is no handle, if no MPI is running here. */
+PCM_API intptr_t pcm_mpi_comm_world(void);
+PCM_API intptr_t pcm_mpi_from_fortran(int comm);
+/* Makes the world of the ranks of a communicator of MPI, and the communicator of all of them. Collective; the ranks keep
+ * their numbers and meet by way of MPI. transports: names in order of preference of "shm" and "mpi"; NULL: "shm,mpi". Its
+ * connections are not authenticated: by shared memory, other users of a host can reach a rank. Undo it with pcm_comm_free
+ * and pcm_world_destroy, before MPI is finalized. */
+PCM_API int pcm_mpi_world(intptr_t comm, const char *transports, pcm_world **world, pcm_comm **all);
+
 /* ---- communicators ----------------------------------------------------------------------------- */
 
 /* A communicator of `size` distinct world ranks; `id` is agreed by them and unique among the world's communicators. */

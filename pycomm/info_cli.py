@@ -24,19 +24,32 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--compile", action="store_true", help="print what a C compiler needs instead: cc x.c $(pycomm info --compile)"
     )
+    parser.add_argument(
+        "--prefix", action="store_true", help="print the folder of include/ and lib/ instead, for CMake and pkg-config"
+    )
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    sections = (_compile,) if arguments.compile else (_versions, _launcher, _built_in, _settings)
+    everything = (_versions, _launcher, _built_in, _settings)
+    sections = (_compile,) if arguments.compile else (_prefix,) if arguments.prefix else everything
     for section in sections:
         print("\n".join(section()))
     return 0
 
 
-def _compile() -> Iterator[str]:
+def _folders() -> tuple[Path, Path]:
     package = files("pycomm")  # of an editable installation too, where both lie elsewhere
     header, library = (Path(str(package / place)).parent for place in ("include/pycomm.h", "lib/libpycomm.so"))
+    return header, library
+
+
+def _prefix() -> Iterator[str]:
+    yield str(_folders()[1].parent)
+
+
+def _compile() -> Iterator[str]:
+    header, library = _folders()
     yield shlex.join([f"-I{header}", f"-L{library}", f"-Wl,-rpath,{library}", "-lpycomm"])
 
 

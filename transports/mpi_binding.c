@@ -224,6 +224,27 @@ int pcm_mpi_detach(int number)
     return PCM_OK;
 }
 
+int pcm_mpi_place(int number, int *rank, int *size)
+{
+    pthread_mutex_lock(&lock);
+    struct mpi_binding *b = find(number);
+    if (b) *rank = b->rank, *size = b->size;
+    pthread_mutex_unlock(&lock);
+    return b ? PCM_OK : PCM_ERR_ARGUMENT;
+}
+
+intptr_t pcm_mpi_comm_world(void)
+{
+    const struct mpi_library *mpi = mpi_library();
+    return mpi ? mpi->comm_world : 0;
+}
+
+intptr_t pcm_mpi_from_fortran(int comm)
+{
+    const struct mpi_library *mpi = mpi_library();
+    return !mpi ? 0 : mpi->comm_f2c ? mpi->comm_f2c(comm) : comm;
+}
+
 const char *pcm_mpi_version(char *text)
 {
     const struct mpi_library *mpi = mpi_library();

@@ -109,6 +109,7 @@ static void set_constants(struct mpi_library *l, void *handle, bool standard)
 {
     bool openmpi = dlsym(handle, "ompi_mpi_comm_world");
 #define PICK(SYMBOL, MPICH, STANDARD) (openmpi ? (mpi_handle)dlsym(handle, SYMBOL) : standard ? (STANDARD) : (MPICH))
+    l->comm_world = PICK("ompi_mpi_comm_world", 0x44000000, 0x101);
     l->comm_self = PICK("ompi_mpi_comm_self", 0x44000001, 0x102);
     l->byte = PICK("ompi_mpi_byte", 0x4c00010d, 0x247);
     l->errors_return = PICK("ompi_mpi_errors_return", 0x54000001, 0x143);
@@ -121,6 +122,8 @@ static void set_constants(struct mpi_library *l, void *handle, bool standard)
     l->any_source = openmpi || standard ? -1 : -2;
     l->tag_ub = openmpi ? 0 : standard ? 501 : 0x64400001;
     l->thread_multiple = standard ? 4096 : 3;
+    void *convert = openmpi ? dlsym(handle, "PMPI_Comm_f2c") : standard ? dlsym(handle, "PMPI_Comm_fromint") : NULL;
+    memcpy(&l->comm_f2c, &convert, sizeof convert);
 }
 
 /* ---- its functions ------------------------------------------------------------------------------------------------ */

@@ -23,12 +23,13 @@ typedef int mpi_delete_fn(mpi_handle comm, int keyval, void *value, void *extra)
 
 struct mpi_library {
     /* Constants. A datatype or reduction that the library lacks is 0. */
-    mpi_handle comm_self, byte, errors_return;
+    mpi_handle comm_world, comm_self, byte, errors_return;
     mpi_handle dtypes[PCM_NDTYPES], ops[PCM_NOPS];
     void *in_place;
     int any_source, tag_ub, thread_multiple;
 
     /* Functions, under their profiling names: what pycomm sends is not the program's traffic. */
+    mpi_handle (*comm_f2c)(int comm); /* NULL: a communicator has the same number in Fortran */
     int (*initialized)(int *flag);
     int (*finalized)(int *flag);
     int (*query_thread)(int *level);
