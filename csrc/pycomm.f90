@@ -8,6 +8,7 @@ module pycomm
   enum, bind(c) ! types
     enumerator :: pcm_bool, pcm_int8, pcm_uint8, pcm_int16, pcm_uint16, pcm_int32, pcm_uint32, pcm_int64, pcm_uint64
     enumerator :: pcm_float16, pcm_bfloat16, pcm_float32, pcm_float64, pcm_complex64, pcm_complex128
+    enumerator :: pcm_float8_e4m3, pcm_float8_e5m2
   end enum
   enum, bind(c) ! reductions
     enumerator :: pcm_sum, pcm_prod, pcm_min, pcm_max, pcm_avg, pcm_land, pcm_lor, pcm_lxor, pcm_band, pcm_bor, pcm_bxor

@@ -14,11 +14,12 @@ missing_for_build() {
     has cc || has gcc || echo gcc libc6-dev
 }
 
-missing_for_test() { # another architecture's libraries and emulator; ip, for namespaces with a network; Slurm
+missing_for_test() { # another architecture's libraries and emulator; ip, for namespaces with a network; Fortran; Slurm
     has aarch64-linux-gnu-gcc || echo gcc-aarch64-linux-gnu
     [ -e /usr/aarch64-linux-gnu/include/stdio.h ] || echo libc6-dev-arm64-cross
     has qemu-aarch64 || echo qemu-user
     has ip || echo iproute2
+    has gfortran || echo gfortran
     PATH="$PATH:/usr/sbin:/sbin"
     { has srun && has slurmctld && has slurmd && has munged; } || echo slurm-client slurmctld slurmd munge
 }

@@ -28,7 +28,7 @@ def test_every_module_is_installed():
 
 
 def test_nothing_else_is_installed():
-    allowed = {"py", "pyi", "so", "typed", "h"}
+    allowed = {"py", "pyi", "so", "typed", "h", "f90", "pc", "cmake"}
     package = {path for path in installed() if not path.startswith(("pycomm-", "../"))}
     assert [path for path in package if not path.startswith("pycomm/")] == []
     assert [path for path in package if path.rpartition(".")[2] not in allowed] == ["pycomm/lab/relay"]  # an executable
@@ -48,7 +48,7 @@ def test_importing_claims_no_other_name():
     assert set(done.stdout.split()) <= {"pycomm"}
 
 
-@pytest.mark.parametrize("name", ["flow.h", "pycomm.h", "simulate.h", "squeeze.h"])
+@pytest.mark.parametrize("name", ["flow.h", "pycomm.f90", "pycomm.h", "simulate.h", "squeeze.h"])
 def test_the_header_is_the_sources(name: str):
     assert files("pycomm").joinpath("include", name).read_text() == (ROOT / "csrc" / name).read_text()
 

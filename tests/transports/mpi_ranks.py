@@ -14,6 +14,7 @@ from mpi4py import MPI
 
 import pycomm
 from pycomm import Comm
+from pycomm.core import lib
 
 WORLD = MPI.COMM_WORLD
 SAYS = Path(sys.argv[2], str(WORLD.rank))
@@ -54,6 +55,7 @@ def check_alike(comm: Comm, mpi: MPI.Intracomm, count: int, **how: str) -> None:
 
 def collectives() -> None:
     """All collectives over MPI's messages, and over memory; messages with tags; what is chosen, in words."""
+    handles()
     for transports in ("mpi", "shm,mpi", "tcp"):
         comm = Comm.from_mpi(WORLD, transports=transports)
         assert comm.mpi is WORLD and (comm.rank, comm.size) == (WORLD.rank, WORLD.size)
@@ -170,6 +172,15 @@ def serialized() -> None:
     request.Wait()
     assert (total == comm.size).all()
     check_alike(comm, WORLD, 5000)
+
+
+def handles() -> None:
+    """A communicator's handle in C, by its number in Fortran; and that of all ranks."""
+    copy = WORLD.Dup()
+    low = (1 << 32) - 1 if MPI._sizeof(MPI.Comm) == 4 else -1
+    assert lib.pcm_mpi_from_fortran(copy.py2f()) & low == MPI._handleof(copy) & low
+    assert lib.pcm_mpi_comm_world() & low == MPI._handleof(WORLD) & low
+    copy.Free()
 
 
 def init() -> None:
