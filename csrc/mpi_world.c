@@ -13,11 +13,11 @@
 enum { ADDRESS = 4096, NAMES = 256, WORLD = 1 /* the id of the communicator of all ranks */ };
 
 struct card { /* what a rank tells the others of itself */
-    char boot[40];       /* of its host, since it was started */
-    uint64_t network;    /* the number of its network namespace */
-    uint64_t job;        /* rank 0's counts */
+    char boot[40]; /* of its host, since it was started */
+    uint64_t network; /* the number of its network namespace */
+    uint64_t job; /* rank 0's counts */
     cpu_set_t processors;
-    uint64_t bytes;      /* of the address */
+    uint64_t bytes; /* of the address */
     char address[ADDRESS];
 };
 
@@ -28,7 +28,8 @@ static int fill_place(struct card *card)
     bool known = file && fgets(card->boot, sizeof card->boot, file);
     if (file) fclose(file);
     struct stat namespace;
-    if (!known || stat("/proc/self/ns/net", &namespace) || sched_getaffinity(0, sizeof card->processors, &card->processors))
+    if (!known || stat("/proc/self/ns/net", &namespace) ||
+        sched_getaffinity(0, sizeof card->processors, &card->processors))
         return pcm_fail(PCM_ERR_SYSTEM, -1, "this host does not tell which it is: /proc must be mounted");
     card->network = namespace.st_ino;
     return PCM_OK;
@@ -40,7 +41,8 @@ static int neighbours(const struct card *cards, int size, int rank)
     for (int r = 0; r < size; r++) {
         cpu_set_t both;
         CPU_AND(&both, &cards[r].processors, &cards[rank].processors);
-        count += cards[r].network == cards[rank].network && !strcmp(cards[r].boot, cards[rank].boot) && CPU_COUNT(&both);
+        count +=
+            cards[r].network == cards[rank].network && !strcmp(cards[r].boot, cards[rank].boot) && CPU_COUNT(&both);
     }
     return count;
 }

@@ -66,9 +66,9 @@ def world(transports: str, *, any_thread: bool = False) -> MPI.Intracomm:
         )
     if any_thread and MPI.Query_thread() < MPI.THREAD_MULTIPLE:
         raise LaunchError(
-            f"the transports {transports} ask for MPI, which torch would have to call from several threads, and MPI was "
-            "initialized with less than MPI_THREAD_MULTIPLE: let mpi4py initialize it (unset MPI4PY_RC_THREAD_LEVEL), or "
-            "leave mpi out"
+            f"the transports {transports} ask for MPI, which torch would have to call from several threads, and MPI "
+            "was initialized with less than MPI_THREAD_MULTIPLE: let mpi4py initialize it (unset "
+            "MPI4PY_RC_THREAD_LEVEL), or leave mpi out"
         )
     return MPI.COMM_WORLD
 
@@ -100,7 +100,7 @@ def from_mpi(communicator: MPI.Intracomm, transports: str | None, timeout: float
 
 
 def among(exchange: Callable[[bytes], Sequence[bytes]], transports: str, timeout: float) -> tuple[Comm, World]:
-    """Make a communicator, and its world, of processes of a job of MPI that can tell each other which ranks of it they are.
+    """Make a communicator, and its world, of processes that can tell each other which ranks of MPI they are.
 
     Its calls may come from any thread. Its `mpi` is a communicator of its own, which the caller is to free.
 

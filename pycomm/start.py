@@ -214,7 +214,11 @@ def first_address(exchange: Callable[[bytes], Sequence[bytes]]) -> str:
         exchange: gives this rank's bytes to all and returns everybody's, by rank.
     """
     allowed = knobs.SOCKET_IFNAME.value()
-    found = interfaces.addresses(allowed) if allowed.names else sum(interfaces.addresses_of().values(), [])
+    found = (
+        interfaces.addresses(allowed)
+        if allowed.names
+        else [a for each in interfaces.addresses_of().values() for a in each]
+    )
     outward = [a for a in found if not (ip := ipaddress.ip_address(a)).is_loopback and not ip.is_link_local]
     own = next(iter(outward), "")
     facts = [_ADDRESS.unpack(blob) for blob in exchange(_ADDRESS.pack(host_identity(), own.encode()))]

@@ -21,8 +21,13 @@ static void check(int status)
  * keeps what it has to. */
 static void sum(pcm_comm *comm, const double *in, double *out)
 {
-    struct pcm_call call = {.collective = PCM_ALLREDUCE, .dtype = PCM_FLOAT64, .op = PCM_SUM,
-                            .in = in, .out = out, .count = COUNT, .timeout = 60};
+    struct pcm_call call = {.collective = PCM_ALLREDUCE,
+                            .dtype = PCM_FLOAT64,
+                            .op = PCM_SUM,
+                            .in = in,
+                            .out = out,
+                            .count = COUNT,
+                            .timeout = 60};
     int status = pcm_run(comm, &call, -1);
     if (status == PCM_NO_PLAN) {
         pcm_schedule *schedule;
@@ -36,8 +41,12 @@ static void sum(pcm_comm *comm, const double *in, double *out)
 
 static void broadcast(pcm_comm *comm, double *buffer, int root)
 {
-    struct pcm_call call = {.collective = PCM_BROADCAST, .dtype = PCM_FLOAT64, .root = root,
-                            .in = pcm_comm_rank(comm) == root ? buffer : NULL, .out = buffer, .count = COUNT,
+    struct pcm_call call = {.collective = PCM_BROADCAST,
+                            .dtype = PCM_FLOAT64,
+                            .root = root,
+                            .in = pcm_comm_rank(comm) == root ? buffer : NULL,
+                            .out = buffer,
+                            .count = COUNT,
                             .timeout = 60};
     int status = pcm_run(comm, &call, -1);
     if (status == PCM_NO_PLAN) {

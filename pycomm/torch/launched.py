@@ -1,4 +1,4 @@
-"""The rendezvous `pycomm://`: the store of a job whose launcher, such as mpiexec or srun, sets none of torch's variables."""
+"""The rendezvous `pycomm://`: a store for jobs whose launcher, such as mpiexec, sets none of torch's variables."""
 
 from __future__ import annotations
 

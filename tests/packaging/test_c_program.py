@@ -49,8 +49,8 @@ def test_pkg_config_finds_it(compiled: Path):
     if not shutil.which("pkg-config"):
         pytest.skip("there is no pkg-config")
     flags = subprocess.run(
-        ["pkg-config", "--cflags", "--libs", "pycomm >= 0.1"], env=os.environ | {"PKG_CONFIG_PATH": f"{PREFIX}/lib/pkgconfig"},
-        capture_output=True, text=True, timeout=60, check=True,
+        ["pkg-config", "--cflags", "--libs", "pycomm >= 0.1"], capture_output=True, text=True, timeout=60, check=True,
+        env=os.environ | {"PKG_CONFIG_PATH": f"{PREFIX}/lib/pkgconfig"},
     ).stdout.split()  # fmt: skip
     done = subprocess.run(
         ["sh", "-ec", 'cc hello.c -pthread "$@" -o again && ./again', "sh", *flags], cwd=compiled.parent,

@@ -1,4 +1,4 @@
-"""What the ranks of a job that mpiexec has started do with torch: `launched_ranks.py NAME FOLDER`, which gets an "ok"."""
+"""What the ranks of a job of mpiexec do with torch: `launched_ranks.py NAME FOLDER`, which gets an "ok" from each."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-import pycomm
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
 import common
 import ddp
 import fsdp
+import pycomm
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

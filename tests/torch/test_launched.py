@@ -12,6 +12,7 @@ import pytest
 from pycomm.perf.rivals import RIVALS
 
 RANKS = Path(__file__).with_name("launched_ranks.py")
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PATIENCE = 90
 TORCHS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -24,7 +25,7 @@ def run(kind: str, ranks: int, name: str, where: Path, **extra: str) -> None:
         pytest.skip(rival.missing)
     command, variables = rival.launch(place, ranks, [sys.executable, "-P", str(RANKS), name, str(where)])[0]
     env = {key: value for key, value in os.environ.items() if key not in TORCHS} | variables
-    env |= {"OMP_NUM_THREADS": "1", "PYCOMM_NETWORK": "off"} | extra
+    env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES), "PYCOMM_NETWORK": "off"} | extra
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
     said = [path for path in where.iterdir() if path.name.isdigit()]
     assert len(said) == ranks and done.returncode == 0, done.stdout + done.stderr
