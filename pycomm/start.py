@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from . import host, interfaces, keys, knobs, table
 from .comm import Comm
-from .environment import join
+from .environment import join, recognise
 from .errors import InvalidArgument, PycommError
 from .machine import Machine, by_host
 from .places import SYS, Place, place_of
@@ -70,9 +70,9 @@ def init(
             return Comm.from_mpi(mpi_job.world(names), transports=names, timeout=timeout)
     patience = knobs.TIMEOUT.value() if timeout is None else timeout
     job = join(rank, size, rendezvous, secret, min(patience, 60.0))
-    meeting = Rendezvous(job, min(patience, 60.0))
+    met = Rendezvous(job, min(patience, 60.0))
     joined = assemble(
-        job.rank, job.size, job.job_id, job.secret, job.endpoint, meeting.exchange, transports, at_close=meeting.close
+        job.rank, job.size, job.job_id, job.secret, job.endpoint, met.exchange, transports, at_close=met.close
     )
     world = joined.world
     comm = Comm(world, WORLD, range(job.size), joined.machine)
@@ -86,8 +86,65 @@ def init(
         else:
             world.peer_lost(lost, why)
 
-    meeting.watch(on_lost)
+    met.watch(on_lost)
     return comm
+
+
+class Meeting(NamedTuple):
+    """What the ranks of a job have before they have a communicator.
+
+    Attributes:
+        rank, size: this process's place in the job.
+        exchange: gives this rank's bytes to all and returns everybody's, by rank.
+    """
+
+    rank: int
+    size: int
+    exchange: Callable[[bytes], Sequence[bytes]]
+
+
+def is_launched() -> bool:
+    """Return whether a launcher has started this process."""
+    return recognise().launcher != "none"
+
+
+@contextlib.contextmanager
+def meeting(patience: float) -> Iterator[Meeting]:
+    """Let the ranks of this job meet for as long as the context lasts: by way of MPI if PYCOMM_TRANSPORTS has it.
+
+    MPI must be open to all threads, as what is made here is for torch.
+
+    Args:
+        patience: seconds that ranks wait for each other; over MPI, without end.
+
+    Raises:
+        LaunchError: as `init` does; or MPI cannot be called by any thread.
+    """
+    names = ",".join(knobs.TRANSPORTS.value())
+    if "mpi" in names:
+        from . import mpi_job  # here: it stands on this module
+
+        if mpi_job.asks_for_mpi(names):
+            world = mpi_job.world(names, any_thread=True)
+            yield Meeting(world.rank, world.size, world.allgather)
+            return
+    job = join(timeout=patience)
+    met = Rendezvous(job, patience)
+    try:
+        yield Meeting(job.rank, job.size, met.exchange)
+    finally:
+        met.close()
+
+
+def over_mpi(exchange: Callable[[bytes], Sequence[bytes]], timeout: float) -> tuple[Comm, World] | None:
+    """Return a communicator over MPI, and its world, if PYCOMM_TRANSPORTS asks for that; see `mpi_job.among`."""
+    names = ",".join(knobs.TRANSPORTS.value())
+    if "mpi" in names:
+        from . import mpi_job  # here: it stands on this module
+
+        if mpi_job.asks_for_mpi(names):
+            return mpi_job.among(exchange, names, timeout)
+    return None
 
 
 def learn_network(comm: Comm) -> None:

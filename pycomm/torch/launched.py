@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 
-from .. import knobs, mpi_job
-from ..environment import join, recognise
 from ..errors import InvalidArgument, PycommError
-from ..rendezvous import Rendezvous
-from ..start import first_address
+from ..start import Meeting, first_address, is_launched, meeting
 from .errors import as_torch
 
 _TORCHS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -22,7 +19,7 @@ _MOST_PATIENCE = 60.0  # seconds that ranks wait for each other
 
 def is_needed() -> bool:
     """Return whether a launcher has started this process, and torch's variables say nothing."""
-    return not any(name in os.environ for name in _TORCHS) and recognise().launcher != "none"
+    return not any(name in os.environ for name in _TORCHS) and is_launched()
 
 
 def rendezvous(url: str, timeout: timedelta = dist.default_pg_timeout, **_: Any) -> Iterator[tuple[Any, int, int]]:
@@ -42,31 +39,19 @@ def rendezvous(url: str, timeout: timedelta = dist.default_pg_timeout, **_: Any)
     try:
         if url.rstrip("/?") != "pycomm:":
             raise InvalidArgument(f"{url}: rank and world_size come from the launcher, so give neither")
-        yield _meet(timeout)
+        with meeting(min(timeout.total_seconds(), _MOST_PATIENCE)) as job:
+            store = _store(job, timeout)
+        yield store, job.rank, job.size
     except PycommError as error:
         raise as_torch(error) from error.__cause__
     raise InvalidArgument("the ranks of pycomm:// meet once")  # torch asks for more where members change
 
 
-def _meet(timeout: timedelta) -> tuple[Any, int, int]:
-    transports = ",".join(knobs.TRANSPORTS.value())
-    if mpi_job.asks_for_mpi(transports):
-        world = mpi_job.world(transports, any_thread=True)
-        return _store(world.rank, world.size, world.allgather, timeout), world.rank, world.size
-    patience = min(timeout.total_seconds(), _MOST_PATIENCE)
-    job = join(timeout=patience)
-    meeting = Rendezvous(job, patience)
-    try:
-        return _store(job.rank, job.size, meeting.exchange, timeout), job.rank, job.size
-    finally:
-        meeting.close()
-
-
-def _store(rank: int, size: int, exchange: Callable[[bytes], Sequence[bytes]], timeout: timedelta) -> Any:
-    address = first_address(exchange) or "127.0.0.1"
-    if rank == 0:
-        store = dist.TCPStore(address, 0, size, is_master=True, timeout=timeout, wait_for_workers=False)
-        exchange(store.port.to_bytes(2, "little"))
+def _store(job: Meeting, timeout: timedelta) -> Any:
+    address = first_address(job.exchange) or "127.0.0.1"
+    if job.rank == 0:
+        store = dist.TCPStore(address, 0, job.size, is_master=True, timeout=timeout, wait_for_workers=False)
+        job.exchange(store.port.to_bytes(2, "little"))
         return store
-    port = int.from_bytes(exchange(b"")[0], "little")
-    return dist.TCPStore(address, port, size, is_master=False, timeout=timeout, wait_for_workers=False)
+    port = int.from_bytes(job.exchange(b"")[0], "little")
+    return dist.TCPStore(address, port, job.size, is_master=False, timeout=timeout, wait_for_workers=False)

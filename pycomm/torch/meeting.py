@@ -12,10 +12,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-from .. import knobs
 from ..comm import Comm
 from ..errors import DeadlineExceeded, PycommError
-from ..start import WORLD, Joined, assemble, learn_network
+from ..start import WORLD, Joined, assemble, learn_network, over_mpi
 
 _PATIENCE = 300.0  # seconds; a group's own timeout may be longer, but to wait so long for a rank to start helps nobody
 
@@ -102,13 +101,10 @@ def meet(store: Any, rank: int, size: int, ranks: Sequence[int], timeout: float,
 
 def _found(board: _Board, store: Any, rank: int, size: int, timeout: float) -> tuple[_Home, Comm]:
     """Make a world, and the communicator of all its ranks."""
-    transports = ",".join(knobs.TRANSPORTS.value())
-    if "mpi" in transports:
-        from .. import mpi_job  # here: few have MPI
-
-        if mpi_job.asks_for_mpi(transports):
-            comm, world = mpi_job.among(board.exchange, transports, timeout)
-            return _Home(Joined(world, comm.machine), comm.mpi), comm
+    found = over_mpi(board.exchange, timeout)
+    if found is not None:
+        comm, world = found
+        return _Home(Joined(world, comm.machine), comm.mpi), comm
     token = board.from_first("token", lambda: secrets.token_bytes(40))
     job, secret = int.from_bytes(token[:8], "little"), token[8:]
     joined = assemble(rank, size, job, secret, _endpoint(store), board.exchange)
