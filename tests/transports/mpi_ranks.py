@@ -13,7 +13,7 @@ import numpy as np
 from mpi4py import MPI
 
 import pycomm
-from pycomm import Comm
+from pycomm import Comm, mpi_job
 from pycomm.core import lib
 
 WORLD = MPI.COMM_WORLD
@@ -172,6 +172,12 @@ def serialized() -> None:
     request.Wait()
     assert (total == comm.size).all()
     check_alike(comm, WORLD, 5000)
+    try:  # what torch asks for, whose threads call collectives
+        mpi_job.world("mpi", any_thread=True)
+    except pycomm.LaunchError as error:
+        assert "unset MPI4PY_RC_THREAD_LEVEL" in str(error)
+    else:
+        raise AssertionError("MPI that few threads may call was taken for torch")
 
 
 def handles() -> None:
