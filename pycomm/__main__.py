@@ -1,4 +1,4 @@
-"""The command `pycomm`: run, info, verify, show, topo, simulate, tune, explain, plan, perf, lab."""
+"""The command `pycomm`: run, mpirun, info, verify, show, topo, simulate, tune, explain, plan, perf, lab."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pycomm.errors import PycommError
 # Which module adds a command to the parser, by its `register(subparsers)`. Only the module that is needed is imported.
 _COMMANDS = {
     "run": "pycomm.run_cli",
+    "mpirun": "pycomm.mpirun_cli",
     "info": "pycomm.info_cli",
     "verify": "pycomm.schedule_cli",
     "show": "pycomm.schedule_cli",

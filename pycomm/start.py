@@ -11,6 +11,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -200,18 +201,39 @@ def assemble(
     if knobs.DEBUG.value() in ("INFO", "TRACE"):
         world.at_close(functools.partial(_tell_rails, world))
     address = world.address()
-    allowed = os.sched_getaffinity(0)
-    own = _FACTS.pack(host_identity(), _bits(allowed), *place_of(allowed, SYS), len(address)) + address
+    own = pack_facts(os.sched_getaffinity(0), address)
     blobs = exchange(own if rank else own + _packed_table())
-    facts = [_FACTS.unpack_from(blob) for blob in blobs]
-    ends = [_FACTS.size + fact[-1] for fact in facts]
+    ends = [_FACTS.size + _FACTS.unpack_from(blob)[-1] for blob in blobs]
     world.set_peers([blob[_FACTS.size : end] for blob, end in zip(blobs, ends, strict=True)])
+    machine, mates = machine_of(blobs, rank, shared="shm" in names, table=_unpacked_table(blobs[0][ends[0] :]))
+    world.set_local_ranks(mates)
+    return Joined(world, machine)
+
+
+def pack_facts(allowed: AbstractSet[int], address: bytes = b"") -> bytes:
+    """Return what a rank of this host tells the others of itself.
+
+    Args:
+        allowed: the processors that it may use.
+        address: how it is reached.
+    """
+    return _FACTS.pack(host_identity(), _bits(allowed), *place_of(allowed, SYS), len(address)) + address
+
+
+def machine_of(blobs: Sequence[bytes], rank: int, *, shared: bool, table: table.Table) -> tuple[Machine, int]:
+    """Return the machine of ranks of which `pack_facts` has told, and how many share the processors of one.
+
+    Args:
+        blobs: what each rank has told.
+        rank: the one.
+        shared, table: see Machine.
+    """
+    facts = [_FACTS.unpack_from(blob) for blob in blobs]
     hosts, places = [fact[0] for fact in facts], [Place(*fact[2:-1]) for fact in facts]
     processors = [int.from_bytes(fact[1], "little") for fact in facts]
-    machine = by_host(hosts, processors, places, shared="shm" in names, table=_unpacked_table(blobs[0][ends[0] :]))
+    machine = by_host(hosts, processors, places, shared=shared, table=table)
     mates = next(host for host in machine.hosts if rank in host)
-    world.set_local_ranks(sum(bool(processors[rank] & processors[mate]) for mate in mates))
-    return Joined(world, machine)
+    return machine, sum(bool(processors[rank] & processors[mate]) for mate in mates)
 
 
 def _tell_rails(world: World) -> None:

@@ -175,6 +175,7 @@ static const char *set_functions(struct mpi_library *l, void *handle)
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct mpi_library bound;
 static bool is_bound;
+static void *bound_handle;
 
 const struct mpi_library *mpi_library(void)
 {
@@ -196,6 +197,7 @@ const struct mpi_library *mpi_library(void)
             return NULL;
         }
         set_constants(&bound, handle, standard);
+        bound_handle = handle;
         is_bound = true;
     }
     pthread_mutex_unlock(&lock);
@@ -206,3 +208,5 @@ const struct mpi_library *mpi_library(void)
     }
     return &bound;
 }
+
+void *mpi_function(const char *name) { return mpi_library() ? dlsym(bound_handle, name) : NULL; }

@@ -70,5 +70,7 @@ struct mpi_library {
 
 /* The library that this process has loaded and initialized; NULL (and pcm_fail) if there is none, or it was finalized. */
 const struct mpi_library *mpi_library(void);
+/* Another function of it, or NULL. */
+void *mpi_function(const char *name);
 
 #endif

@@ -1,0 +1,192 @@
+/* preload.h: what the files of libpycomm-mpi.so share. It stands in front of an MPI, and runs collectives of programs that know
+ * nothing of it.
+ *
+ *   entries.c   the functions of MPI that a program calls instead of MPI's own: C, and fortran.c
+ *   serve.c     a collective of MPI as a call of our core, or not
+ *   types.c     datatypes and reductions of MPI
+ *   comms.c     what we know of each communicator
+ *   advice.c    the process that chooses schedules (pycomm/mpi_advice.py): there is no Python in this one
+ *   race.c      whether MPI's own collectives are faster
+ *   requests.c  what was started and is not done
+ *   report.c    what was served and what was not
+ *
+ * What ranks may decide differently must not decide whether a call is served. So a reduction is served by its type and
+ * operation, which MPI wants alike on all ranks, and what only moves data by its bytes, whatever the types say: a rank
+ * may send numbers that another one receives as a struct of them.
+ */
+#ifndef PYCOMM_PRELOAD_H
+#define PYCOMM_PRELOAD_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "../transports/mpi_library.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* ---- MPI (mpi.c) ---------------------------------------------------------------------------------------------------- */
+
+struct mpi_more { /* functions that the transport has no use for */
+    int (*iprobe)(int source, int tag, mpi_handle comm, int *flag, void *status);
+    int (*type_get_envelope)(mpi_handle type, int *integers, int *addresses, int *types, int *combiner);
+    int (*type_get_name)(mpi_handle type, char *name, int *length);
+    int (*type_get_extent)(mpi_handle type, intptr_t *lower, intptr_t *extent);
+    int (*pack)(const void *in, int count, mpi_handle type, void *out, int room, int *position, mpi_handle comm);
+    int (*unpack)(const void *in, int bytes, int *position, void *out, int count, mpi_handle type, mpi_handle comm);
+    int (*call_errhandler)(mpi_handle comm, int code);
+    int (*grequest_start)(int (*query)(void *, void *), int (*drop)(void *), int (*cancel)(void *, int), void *extra,
+                          mpi_handle *request);
+    int (*grequest_complete)(mpi_handle request);
+    int (*status_set_elements)(void *status, mpi_handle type, int count);
+    int (*status_set_cancelled)(void *status, int flag);
+    int (*barrier)(mpi_handle comm);
+    int (*bcast)(void *buffer, int n, mpi_handle type, int root, mpi_handle comm);
+    int (*allreduce)(const void *in, void *out, int n, mpi_handle type, mpi_handle op, mpi_handle comm);
+    int (*reduce)(const void *in, void *out, int n, mpi_handle type, mpi_handle op, int root, mpi_handle comm);
+    int (*reduce_scatter_block)(const void *in, void *out, int n, mpi_handle type, mpi_handle op, mpi_handle comm);
+    int (*alltoall)(const void *in, int n, mpi_handle type, void *out, int m, mpi_handle other, mpi_handle comm);
+    int (*allgather)(const void *in, int n, mpi_handle type, void *out, int m, mpi_handle other, mpi_handle comm);
+    int (*gather)(const void *in, int n, mpi_handle type, void *out, int m, mpi_handle other, int root,
+                  mpi_handle comm);
+    int (*scatter)(const void *in, int n, mpi_handle type, void *out, int m, mpi_handle other, int root,
+                   mpi_handle comm);
+    int (*scan)(const void *in, void *out, int n, mpi_handle type, mpi_handle op, mpi_handle comm);
+    int (*exscan)(const void *in, void *out, int n, mpi_handle type, mpi_handle op, mpi_handle comm);
+    int named; /* the combiner of a predefined type */
+};
+
+/* The running library; NULL if there is none, or it lacks something: then nothing is served. */
+const struct mpi_library *preload_mpi(void);
+extern struct mpi_more more; /* filled by preload_mpi */
+/* MPI's own function of this name ("PMPI_..."), whether or not it is running; ends the program if there is none. */
+void *preload_function(const char *name);
+/* A handle as the program gave it: where handles have 32 bits, what stands above these means nothing. */
+mpi_handle preload_handle(mpi_handle given);
+/* Bytes of a handle in memory. */
+size_t preload_handle_bytes(void);
+double preload_now(void);
+
+/* ---- datatypes and reductions (types.c) ------------------------------------------------------------------------------ */
+
+struct type {
+    mpi_handle handle;
+    int dtype;       /* enum pcm_dtype, for reductions; -1 if our core has none like it */
+    bool plain;      /* its elements lie one after the other, and have no gaps */
+    bool bits;       /* MPI_BYTE: which is not a number */
+    size_t size;     /* bytes of data */
+    intptr_t extent; /* bytes from one to the next */
+};
+
+/* False: MPI does not know it either. */
+bool preload_type(mpi_handle handle, struct type *type);
+/* enum pcm_op, or -1 if MPI does not define it for this type, or we do not. */
+int preload_op(mpi_handle op, const struct type *type);
+
+/* ---- communicators (comms.c) ------------------------------------------------------------------------------------------- */
+
+enum { RACE_SIZES = 4 };
+
+struct way { /* how calls of a kind are run */
+    struct way *next;
+    int collective, root;
+    bool uneven;
+    uint64_t step; /* bytes for which it was chosen; slices are as many more as there are more bytes */
+    pcm_schedule *schedule;
+    uint32_t slices, window;
+};
+
+struct group { /* a communicator of the program */
+    struct group *next;
+    mpi_handle comm;
+    bool ours;  /* collectives may be served */
+    bool async; /* also those that are only started: somebody makes progress while the program does other things */
+    int rank, size, machine;
+    pcm_world *world;
+    pcm_comm *core;
+    uint8_t secret[32];
+    struct way *ways;
+    double ratios[PCM_NCOLLECTIVES][RACE_SIZES]; /* MPI's time over ours; 0: not measured */
+    struct started *started;
+};
+
+/* What is known of a communicator; the first time collective over it. NULL: calls are MPI's. */
+struct group *preload_group(mpi_handle comm);
+/* The program frees a communicator, or all. */
+void preload_forget(mpi_handle comm);
+void preload_forget_all(void);
+
+/* ---- the process that chooses (advice.c) -------------------------------------------------------------------------------- */
+
+enum { ADVICE_NAME = 64 }; /* of the socket, with its end */
+
+/* Connects to the adviser of this host that has this name; starts it first if `lead`, which gives it a name. */
+bool advice_connect(char name[ADVICE_NAME], bool lead);
+/* Writes the name if this process is connected, or nothing. */
+void advice_name(char name[ADVICE_NAME]);
+/* Asks with a line of JSON; the answer is to be freed. NULL: there is nobody any more. */
+void *advice_ask(size_t *bytes, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Bytes as hexadecimal digits, in memory that is to be freed. */
+char *advice_hex(const void *bytes, size_t count);
+int advice_sign(void *group, const void *data, size_t bytes, uint8_t mac[32]);
+
+/* ---- whether MPI is faster (race.c) ----------------------------------------------------------------------------------------- */
+
+/* Measures, or remembers, the ratios of a communicator. Collective. */
+void race(struct group *group, int binding);
+/* Whether MPI's own collective is the faster one. Alike on all ranks. */
+bool race_lost(const struct group *group, int collective, uint64_t bytes);
+
+/* ---- serving a call (serve.c) ------------------------------------------------------------------------------------------- */
+
+struct side { /* a buffer as MPI's functions describe it */
+    const void *buffer;
+    int64_t count; /* elements a block, if there are no counts */
+    mpi_handle type;
+    const void *counts, *displs; /* of int; wide: of MPI_Count (64 bits) and MPI_Aint */
+    bool wide;
+};
+
+struct ask { /* a collective as MPI's functions describe it */
+    int collective;
+    struct side in, out; /* of a broadcast: out */
+    mpi_handle op, comm;
+    int root;
+    bool uneven;
+};
+
+/* Runs a collective, or starts it if there is room for a request. False: it is for MPI; else *code is what MPI would return. */
+bool serve(const struct ask *ask, mpi_handle *request, int *code);
+/* Runs a call of our core that has a plan, or gets one. */
+int serve_call(struct group *group, struct pcm_call *call, uint64_t bytes, pcm_request **request);
+/* Waits for a call, while MPI makes progress too. */
+int serve_wait(pcm_request *request);
+/* MPI may have something to do, which it does in calls only. */
+void serve_mpi(void);
+
+/* ---- what was started (requests.c) --------------------------------------------------------------------------------------- */
+
+struct staged { /* memory of a call beyond its buffers */
+    uint64_t *lists;  /* counts and displacements */
+    void *in, *out;   /* packed */
+    struct side back; /* where the output is to be unpacked */
+    int blocks;
+};
+/* Ends a call: unpacks, frees. */
+void serve_unstage(struct staged *staged, bool done);
+
+bool started_add(struct group *group, pcm_request *request, const struct staged *staged, mpi_handle *out);
+/* Makes progress in all that was started, and completes MPI's requests for what is done. */
+void started_advance(void);
+/* Whether anything is under way. */
+bool started_any(void);
+/* Waits for all that was started on a communicator. */
+void started_finish(struct group *group);
+
+/* ---- counting (report.c) -------------------------------------------------------------------------------------------------- */
+
+void report_served(int collective, uint64_t bytes, double seconds);
+void report_passed(int collective);
+bool report_wanted(void);
+void report_print(void);
+
+#endif
