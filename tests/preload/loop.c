@@ -1,0 +1,51 @@
+/* loop.c: times collectives as the OSU benchmarks do, with nothing of pycomm in it: `loop SECONDS` prints, on rank 0, lines of
+ * collective, bytes, microseconds (of the rank that took longest, on the average). */
+#include <mpi.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LARGEST = 4 << 20 };
+
+static void call(int which, char *in, char *out, int bytes, int size)
+{
+    switch (which) {
+    case 0: MPI_Allreduce(in, out, bytes / 4, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD); break;
+    case 1: MPI_Bcast(out, bytes, MPI_CHAR, 0, MPI_COMM_WORLD); break;
+    default: MPI_Alltoall(in, bytes, MPI_CHAR, out, bytes, MPI_CHAR, MPI_COMM_WORLD);
+    }
+    (void)size;
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const names[] = {"allreduce", "bcast", "alltoall"};
+    int rank, size;
+    MPI_Init(&argc, &argv);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    double budget = argc > 1 ? atof(argv[1]) : 0.05;
+    char *in = calloc((size_t)size, LARGEST), *out = calloc((size_t)size, LARGEST);
+    for (int which = 0; which < 3; which++)
+        for (int bytes = 8; bytes <= LARGEST; bytes *= 8) {
+            for (int i = 0; i < 10; i++) call(which, in, out, bytes, size);
+            double once = MPI_Wtime();
+            for (int i = 0; i < 3; i++) call(which, in, out, bytes, size);
+            once = (MPI_Wtime() - once) / 3;
+            MPI_Allreduce(MPI_IN_PLACE, &once, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
+            int rounds = (int)(budget / once) + 5;
+            double best = 0, sum = 0;
+            for (int i = 0; i < rounds; i++) {
+                MPI_Barrier(MPI_COMM_WORLD);
+                double begun = MPI_Wtime();
+                call(which, in, out, bytes, size);
+                sum += MPI_Wtime() - begun;
+            }
+            sum /= rounds;
+            MPI_Reduce(&sum, &best, 1, MPI_DOUBLE, MPI_MAX, 0, MPI_COMM_WORLD);
+            if (!rank) printf("%s %d %.3f\n", names[which], bytes, best * 1e6);
+        }
+    free(in), free(out);
+    MPI_Finalize();
+    return 0;
+}
