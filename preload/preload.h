@@ -159,9 +159,9 @@ bool serve(const struct ask *ask, mpi_handle *request, int *code);
 /* Runs a call of our core that has a plan, or gets one. */
 int serve_call(struct group *group, struct pcm_call *call, uint64_t bytes, pcm_request **request);
 /* Waits for a call, while MPI makes progress too. */
-int serve_wait(pcm_request *request);
+int serve_wait(const struct group *group, pcm_request *request);
 /* MPI may have something to do, which it does in calls only. */
-void serve_mpi(void);
+void serve_mpi(const struct group *group);
 
 /* ---- what was started (requests.c) --------------------------------------------------------------------------------------- */
 

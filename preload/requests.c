@@ -43,7 +43,7 @@ bool started_add(struct group *group, pcm_request *request, const struct staged 
     mpi_handle handle = 0;
     if (!s || more.grequest_start(query, drop, cancel, s, &handle)) {
         free(s);
-        serve_wait(request);
+        serve_wait(group, request);
         pcm_fail(PCM_ERR_SYSTEM, -1, "MPI has no request left");
         return false;
     }
@@ -94,7 +94,7 @@ void started_finish(struct group *group)
             continue;
         }
         *at = s->next;
-        complete(s, serve_wait(s->request));
+        complete(s, serve_wait(group, s->request));
     }
     pthread_mutex_unlock(&lock);
 }

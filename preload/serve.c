@@ -75,19 +75,19 @@ static int plan(struct group *g, const struct pcm_call *call, uint64_t bytes)
 
 /* ---- running --------------------------------------------------------------------------------------------------------------- */
 
-void serve_mpi(void)
+void serve_mpi(const struct group *group)
 {
     _Alignas(16) unsigned char status[MPI_STATUS_ROOM];
     const struct mpi_library *mpi = preload_mpi();
     int flag;
-    more.iprobe(mpi->any_source, 0, mpi->comm_self, &flag, status);
+    more.iprobe(mpi->any_source, 0, group->comm, &flag, status);
 }
 
 /* A peer may be in a call of MPI that ends only if we let MPI work, and come to this collective after it. */
-int serve_wait(pcm_request *request)
+int serve_wait(const struct group *group, pcm_request *request)
 {
     int status;
-    while ((status = pcm_wait(request, TURN, NULL)) == PCM_AGAIN) serve_mpi();
+    while ((status = pcm_wait(request, TURN, NULL)) == PCM_AGAIN) serve_mpi(group);
     return status;
 }
 
@@ -106,8 +106,8 @@ int serve_call(struct group *g, struct pcm_call *call, uint64_t bytes, pcm_reque
     if (!request && status == PCM_AGAIN) {
         pcm_request *late = NULL;
         pcm_late_request(&late);
-        serve_mpi();
-        status = late ? serve_wait(late) : PCM_OK;
+        serve_mpi(g);
+        status = late ? serve_wait(g, late) : PCM_OK;
     }
     return status;
 }
