@@ -1,10 +1,10 @@
 /* comms.c: each communicator of the program, and the one of ours beside it, made at its first collective. */
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "preload.h"
 

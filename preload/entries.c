@@ -187,10 +187,19 @@ EXPORT int MPI_Comm_disconnect(void *comm)
     FORWARD("MPI_Comm_disconnect", void *comm, comm);
 }
 
+void preload_end(void)
+{
+    static atomic_flag over = ATOMIC_FLAG_INIT;
+    if (atomic_flag_test_and_set(&over)) return; /* Fortran's calls C's, in some libraries */
+    const struct mpi_library *mpi = preload_mpi();
+    int rank = 0;
+    preload_forget_all();
+    if (mpi && report_wanted() && !mpi->comm_rank(mpi->comm_world, &rank) && !rank) report_print();
+}
+
 EXPORT int MPI_Finalize(void);
 EXPORT int MPI_Finalize(void)
 {
-    preload_forget_all();
-    if (report_wanted()) report_print();
+    preload_end();
     FORWARD("MPI_Finalize", void, );
 }

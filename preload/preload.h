@@ -1,7 +1,8 @@
 /* preload.h: what the files of libpycomm-mpi.so share. It stands in front of an MPI, and runs collectives of programs that know
  * nothing of it.
  *
- *   entries.c   the functions of MPI that a program calls instead of MPI's own: C, and fortran.c
+ *   entries.c   the functions of MPI that a program calls instead of MPI's own, from C
+ *   fortran.c   and from Fortran
  *   serve.c     a collective of MPI as a call of our core, or not
  *   types.c     datatypes and reductions of MPI
  *   comms.c     what we know of each communicator
@@ -188,5 +189,7 @@ void report_served(int collective, uint64_t bytes, double seconds);
 void report_passed(int collective);
 bool report_wanted(void);
 void report_print(void);
+/* MPI is being finalized. */
+void preload_end(void);
 
 #endif

@@ -53,7 +53,7 @@ static int run_ours(struct group *g, int collective, void *in, void *out, int n,
                             .out = out,
                             .count = (uint64_t)n};
     bool root = !g->rank;
-    if (collective == PCM_BARRIER) call = (struct pcm_call){.collective = PCM_BARRIER};
+    if (collective == PCM_BARRIER) call = (struct pcm_call){.collective = PCM_BARRIER, .dtype = PCM_UINT8};
     if (collective == PCM_BROADCAST) call.in = root ? out : NULL;
     if ((collective == PCM_REDUCE || collective == PCM_GATHER) && !root) call.out = NULL;
     if (collective == PCM_SCATTER && !root) call.in = NULL;
@@ -66,23 +66,25 @@ struct lap {
     int failed;
 };
 
-static struct lap run_lap(struct group *g, int collective, uint64_t size, void *in, void *out, double begun)
+static struct lap run_lap(struct group *g, int collective, uint64_t size, void *in, void *out)
 {
     uint64_t blocks = is_whole(collective) ? 1 : (uint64_t)g->size;
     int n = (int)(size / blocks / 4 ? size / blocks / 4 : 1);
     uint64_t bytes = collective == PCM_BARRIER ? 0 : (uint64_t)n * 4 * blocks;
     struct lap lap = {.ours = 1e9, .theirs = 1e9};
     for (int i = 0; i < WARM + ROUNDS && !lap.failed; i++) {
+        lap.failed = run_ours(g, PCM_BARRIER, NULL, NULL, 0, 0);
         double start = preload_now();
-        lap.failed = run_ours(g, collective, in, out, n, bytes);
-        double between = preload_now();
+        lap.failed |= run_ours(g, collective, in, out, n, bytes);
+        double ours = preload_now() - start;
+        lap.failed |= run_ours(g, PCM_BARRIER, NULL, NULL, 0, 0);
+        start = preload_now();
         lap.failed |= run_mpi(g, collective, in, out, n);
-        double over = preload_now();
+        double theirs = preload_now() - start;
+        if (i) lap.spent += ours + theirs; /* in the first call schedules are made, which will be needed anyway */
         if (i < WARM) continue;
-        if (between - start < lap.ours) lap.ours = between - start;
-        if (over - between < lap.theirs) lap.theirs = over - between;
+        lap.ours = fmin(lap.ours, ours), lap.theirs = fmin(lap.theirs, theirs);
     }
-    lap.spent = preload_now() - begun;
     return lap;
 }
 
@@ -90,17 +92,18 @@ static void measure(struct group *g, int binding)
 {
     struct lap *all = calloc((size_t)g->size, sizeof *all);
     void *in = calloc(1, LARGEST + 4096), *out = calloc(1, LARGEST + 4096);
-    double begun = preload_now(), spent = 0;
+    double spent = 0;
     for (size_t k = 0; all && in && out && k < sizeof RUNNERS / sizeof *RUNNERS && spent < BUDGET; k++)
         for (int s = 0; s < RACE_SIZES && spent < BUDGET; s++) {
-            struct lap own = run_lap(g, RUNNERS[k], SIZES[s], in, out, begun), slowest = {0};
+            struct lap own = run_lap(g, RUNNERS[k], SIZES[s], in, out), slowest = {0};
             if (pcm_mpi_exchange(binding, &own, sizeof own, all)) break;
             for (int r = 0; r < g->size; r++) {
                 slowest.ours = fmax(slowest.ours, all[r].ours);
                 slowest.theirs = fmax(slowest.theirs, all[r].theirs);
                 slowest.failed |= all[r].failed;
-                spent = fmax(spent, all[r].spent);
+                slowest.spent = fmax(slowest.spent, all[r].spent);
             }
+            spent += slowest.spent;
             for (int t = s; t < RACE_SIZES; t++) /* longer calls are taken to be alike, if none is measured */
                 g->ratios[RUNNERS[k]][t] = slowest.failed ? 0 : slowest.theirs / slowest.ours;
             if (slowest.failed || RUNNERS[k] == PCM_BARRIER || fmax(slowest.ours, slowest.theirs) > LONG) break;

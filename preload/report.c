@@ -35,7 +35,7 @@ void report_passed(int collective)
 
 void report_print(void)
 {
-    fprintf(stderr, "pycomm: %-16s %10s %12s %10s %10s\n", "rank 0", "served", "bytes", "seconds", "to MPI");
+    fprintf(stderr, "pycomm: %-16s %10s %12s %10s %10s\n", "collective", "served", "bytes", "seconds", "to MPI");
     for (int c = 0; c < PCM_NCOLLECTIVES; c++)
         if (counts[c].served || counts[c].passed)
             fprintf(stderr, "pycomm: %-16s %10llu %12llu %10.6f %10llu\n", pcm_collective_name(c),

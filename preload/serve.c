@@ -8,7 +8,6 @@
 #include "preload.h"
 
 static const double TURN = 2e-4; /* seconds in our core before MPI gets a turn */
-enum { STEPS = 4, EXACT = 64 };  /* sizes of a quarter of an octave share a choice, above so many bytes */
 
 /* ---- schedules ----------------------------------------------------------------------------------------------------------- */
 
@@ -46,10 +45,8 @@ static int learn(const struct group *g, struct way *way)
     return status;
 }
 
-static uint64_t step_of(uint64_t bytes)
-{
-    return bytes <= EXACT ? bytes : (uint64_t)round(exp2(round(STEPS * log2((double)bytes)) / STEPS));
-}
+/* Sizes of an octave share a choice: one takes some 20 ms. */
+static uint64_t step_of(uint64_t bytes) { return bytes ? (uint64_t)1 << lround(log2((double)bytes)) : 0; }
 
 /* pycomm/select.py, Selector.choose, has the same rule for slices. */
 static int plan(struct group *g, const struct pcm_call *call, uint64_t bytes)

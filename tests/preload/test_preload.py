@@ -1,0 +1,107 @@
+"""Programs of MPI in C and Fortran, as they are, whose collectives run on pycomm: `pycomm mpirun`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pycomm.__main__ import main
+from pycomm.mpirun_cli import environment
+from pycomm.perf.rivals import RIVALS
+
+HERE = Path(__file__).parent
+PATIENCE = 60
+COLLECTIVES = {"allreduce", "reduce", "broadcast", "allgather", "reduce_scatter", "gather", "scatter", "alltoall",
+               "scan", "exscan", "barrier"}  # fmt: skip
+
+
+def place_of(kind: str) -> Path:
+    """Return where an MPI lies; skips the test if it is not installed."""
+    found = RIVALS[kind].find()
+    if found is None:
+        pytest.skip(RIVALS[kind].missing)
+    return Path(found).parent.parent
+
+
+def compiled(kind: str, source: str, where: Path) -> Path:
+    """Compile a program with the mpicc of an MPI."""
+    place = place_of(kind)
+    if not shutil.which("cc"):
+        pytest.skip("there is no C compiler")
+    program = where / source.partition(".")[0]
+    env = os.environ | {"OPAL_PREFIX": str(place)}
+    subprocess.run([place / "bin/mpicc", "-O1", HERE / source, "-o", program], env=env, timeout=PATIENCE, check=True)
+    return program
+
+
+def run(kind: str, ranks: int, words: list[str], cache: Path, **extra: str) -> tuple[str, dict[str, list[float]]]:
+    """Run a program under `pycomm mpirun`; returns what it says, and the numbers of the report."""
+    command, variables = RIVALS[kind].launch(str(place_of(kind) / "bin/mpiexec"), ranks, words)[0]
+    own = {"PYCOMM_MPI_REPORT": "1", "PYCOMM_NETWORK": "off", "XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "pycomm", "mpirun", "--", *command],
+        env=os.environ | variables | own | extra, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = re.findall(r"pycomm: (\w+) +(\d+) +(\d+) +([\d.]+) +(\d+)", done.stdout + done.stderr)
+    return done.stdout, {name: [float(number) for number in numbers] for name, *numbers in rows}
+
+
+@pytest.mark.parametrize(("kind", "ranks", "level"), [("openmpi", 2, "0"), ("mpich", 3, "3")])
+def test_all_collectives_do_as_mpi_does(kind: str, ranks: int, level: str, tmp_path: Path) -> None:
+    said, report = run(kind, ranks, [str(compiled(kind, "check.c", tmp_path)), level], tmp_path)
+    assert re.search(r"ok \d{3}", said)
+    assert {name for name, numbers in report.items() if numbers[0]} == COLLECTIVES
+    assert report["allreduce"][-1] > 0  # reductions of the user's
+
+
+def test_intel_mpi_runs_what_was_compiled_for_mpich(tmp_path: Path) -> None:
+    program = compiled("mpich", "check.c", tmp_path)
+    said, report = run("impi", 2, [str(program)], tmp_path, LD_LIBRARY_PATH=str(place_of("impi") / "lib"))
+    assert "ok" in said
+    assert report["allreduce"][0] > 0
+
+
+def test_what_mpi_does_faster_it_does(tmp_path: Path) -> None:
+    """The two are measured once, and the next job remembers."""
+    program = compiled("openmpi", "loop.c", tmp_path)
+    for _ in range(2):
+        said, report = run("openmpi", 2, [str(program), "0"], tmp_path, PYCOMM_NETWORK="auto")
+        assert said.count("allreduce") == said.count("alltoall") > 5
+        (known,) = (tmp_path / "pycomm").glob("race-*.txt")
+        assert len(known.read_text().split()) >= len(COLLECTIVES)
+        assert report["allreduce"][0] + report["allreduce"][-1] > 0
+
+
+def test_without_an_adviser_mpi_runs_everything(tmp_path: Path) -> None:
+    program = compiled("openmpi", "check.c", tmp_path)
+    command, variables = RIVALS["openmpi"].launch(str(place_of("openmpi") / "bin/mpiexec"), 2, [str(program)])[0]
+    done = subprocess.run(
+        command, env=os.environ | variables | environment() | {"PYCOMM_MPI_PYTHON": "/nowhere/python"},
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert "ok" in done.stdout and "MPI runs" in done.stderr, done.stdout + done.stderr
+
+
+def test_fortran(tmp_path: Path) -> None:
+    if not shutil.which("gfortran"):
+        pytest.skip("there is no Fortran compiler")
+    libraries = place_of("impi") / "lib"
+    program = tmp_path / "check"
+    flags = ["-fallow-argument-mismatch", f"-L{libraries}", "-l:libmpifort.so.12", "-l:libmpi.so.12"]
+    subprocess.run(["gfortran", HERE / "check.f90", *flags, "-o", program], timeout=PATIENCE, check=True)
+    said, report = run("impi", 2, [str(program)], tmp_path, LD_LIBRARY_PATH=str(libraries))
+    assert "ok" in said
+    assert report["allreduce"][0] == 2 and report["broadcast"][0] == report["allgather"][0] == 1
+
+
+def test_mpirun_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mpirun"]) == 2
+    assert main(["mpirun", "--", "/nowhere/mpiexec"]) == 2
+    assert "no such executable" in capsys.readouterr().err
