@@ -180,8 +180,8 @@ static bool open_world(struct group *g, int binding, uint64_t job, int mates, in
         .rank = g->rank, .size = g->size, .job = job, .transports = transports, .mac = advice_sign, .mac_user = g};
     struct place own = {.bytes = ADDRESS}, *all = calloc((size_t)g->size, sizeof *all);
     int32_t *ranks = calloc((size_t)g->size, sizeof *ranks);
-    own.good = all && ranks && !pcm_world_create(&config, &g->world) &&
-               !pcm_world_address(g->world, own.data, &own.bytes);
+    own.good =
+        all && ranks && !pcm_world_create(&config, &g->world) && !pcm_world_address(g->world, own.data, &own.bytes);
     bool good = all && !pcm_mpi_exchange(binding, &own, sizeof own, all);
     for (int r = 0; good && r < g->size; r++)
         good = all[r].good && !pcm_world_set_peer(g->world, r, all[r].data, all[r].bytes);

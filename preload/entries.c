@@ -11,39 +11,39 @@
 #define LIST(...) __VA_ARGS__
 
 /* Goes on to MPI's own function, which is looked up once. */
-#define FORWARD(FUNCTION, PARAMETERS, ARGUMENTS) \
-    do { \
-        static int (*_Atomic own)(PARAMETERS); \
-        int (*function)(PARAMETERS) = atomic_load_explicit(&own, memory_order_acquire); \
-        if (!function) { \
-            void *found = preload_function("P" FUNCTION); \
-            memcpy(&function, &found, sizeof function); \
-            atomic_store_explicit(&own, function, memory_order_release); \
-        } \
-        return function(ARGUMENTS); \
+#define FORWARD(FUNCTION, PARAMETERS, ARGUMENTS)                                                                       \
+    do {                                                                                                               \
+        static int (*_Atomic own)(PARAMETERS);                                                                         \
+        int (*function)(PARAMETERS) = atomic_load_explicit(&own, memory_order_acquire);                                \
+        if (!function) {                                                                                               \
+            void *found = preload_function("P" FUNCTION);                                                              \
+            memcpy(&function, &found, sizeof function);                                                                \
+            atomic_store_explicit(&own, function, memory_order_release);                                               \
+        }                                                                                                              \
+        return function(ARGUMENTS);                                                                                    \
     } while (0)
 
 #define STRING_OF(x) #x
 #define STRING(x) STRING_OF(x)
-#define ENTRY(BLOCKING, STARTING, PARAMETERS, ARGUMENTS, ASK) \
-    EXPORT int BLOCKING(PARAMETERS); \
-    EXPORT int BLOCKING(PARAMETERS) \
-    { \
-        int code; \
-        if (serve(&ASK, NULL, &code)) return code; \
-        FORWARD(STRING(BLOCKING), LIST(PARAMETERS), LIST(ARGUMENTS)); \
-    } \
-    EXPORT int STARTING(PARAMETERS, mpi_handle *request); \
-    EXPORT int STARTING(PARAMETERS, mpi_handle *request) \
-    { \
-        int code; \
-        if (serve(&ASK, request, &code)) return code; \
-        FORWARD(STRING(STARTING), LIST(PARAMETERS, mpi_handle *request), LIST(ARGUMENTS, request)); \
+#define ENTRY(BLOCKING, STARTING, PARAMETERS, ARGUMENTS, ASK)                                                          \
+    EXPORT int BLOCKING(PARAMETERS);                                                                                   \
+    EXPORT int BLOCKING(PARAMETERS)                                                                                    \
+    {                                                                                                                  \
+        int code;                                                                                                      \
+        if (serve(&ASK, NULL, &code)) return code;                                                                     \
+        FORWARD(STRING(BLOCKING), LIST(PARAMETERS), LIST(ARGUMENTS));                                                  \
+    }                                                                                                                  \
+    EXPORT int STARTING(PARAMETERS, mpi_handle *request);                                                              \
+    EXPORT int STARTING(PARAMETERS, mpi_handle *request)                                                               \
+    {                                                                                                                  \
+        int code;                                                                                                      \
+        if (serve(&ASK, request, &code)) return code;                                                                  \
+        FORWARD(STRING(STARTING), LIST(PARAMETERS, mpi_handle * request), LIST(ARGUMENTS, request));                   \
     }
 
 #define NONE {.count = 0}
 #define EVEN(BUFFER, N, TYPE) {.buffer = (BUFFER), .count = (N), .type = (TYPE)}
-#define UNEVEN(BUFFER, COUNTS, DISPLS, TYPE) \
+#define UNEVEN(BUFFER, COUNTS, DISPLS, TYPE)                                                                           \
     {.buffer = (BUFFER), .type = (TYPE), .counts = (COUNTS), .displs = (DISPLS), .wide = WIDE}
 /* This rank's block of several. */
 #define OWN(BUFFER, COUNTS, TYPE, COMM) {.buffer = (BUFFER), .count = (COUNTS)[rank_in(COMM)], .type = (TYPE)}
@@ -79,7 +79,7 @@ EXPORT int MPI_Ibarrier(mpi_handle comm, mpi_handle *request)
     int code;
     struct ask ask = barrier_of(comm);
     if (serve(&ask, request, &code)) return code;
-    FORWARD("MPI_Ibarrier", LIST(mpi_handle comm, mpi_handle *request), LIST(comm, request));
+    FORWARD("MPI_Ibarrier", LIST(mpi_handle comm, mpi_handle * request), LIST(comm, request));
 }
 
 /* The same with 64-bit counts, of MPI 4. */
@@ -103,12 +103,12 @@ static void pause_at(unsigned turn)
     if (turn > 64) sched_yield();
 }
 
-#define TEST(NAME, PARAMETERS, ARGUMENTS) \
-    EXPORT int NAME(PARAMETERS); \
-    EXPORT int NAME(PARAMETERS) \
-    { \
-        if (started_any()) started_advance(); \
-        FORWARD(#NAME, LIST(PARAMETERS), LIST(ARGUMENTS)); \
+#define TEST(NAME, PARAMETERS, ARGUMENTS)                                                                              \
+    EXPORT int NAME(PARAMETERS);                                                                                       \
+    EXPORT int NAME(PARAMETERS)                                                                                        \
+    {                                                                                                                  \
+        if (started_any()) started_advance();                                                                          \
+        FORWARD(#NAME, LIST(PARAMETERS), LIST(ARGUMENTS));                                                             \
     }
 
 TEST(MPI_Test, LIST(void *request, int *flag, void *status), LIST(request, flag, status))

@@ -62,8 +62,7 @@ static struct side even(const void *at, const int *n, const int *type)
 
 static struct side uneven(const void *at, const int *counts, const int *displs, const int *type)
 {
-    return (struct side){
-        .buffer = buffer(at), .type = handle(dialect.type, type), .counts = counts, .displs = displs};
+    return (struct side){.buffer = buffer(at), .type = handle(dialect.type, type), .counts = counts, .displs = displs};
 }
 
 static int rank_in(const int *number)
@@ -74,62 +73,63 @@ static int rank_in(const int *number)
 }
 
 #define LIST(...) __VA_ARGS__
-#define FORWARD(NAME, PARAMETERS, ARGUMENTS) \
-    do { \
-        void (*function)(PARAMETERS); \
-        void *found = dlsym(RTLD_NEXT, #NAME); \
-        memcpy(&function, &found, sizeof function); \
-        if (function) function(ARGUMENTS); \
+#define FORWARD(NAME, PARAMETERS, ARGUMENTS)                                                                           \
+    do {                                                                                                               \
+        void (*function)(PARAMETERS);                                                                                  \
+        void *found = dlsym(RTLD_NEXT, #NAME);                                                                         \
+        memcpy(&function, &found, sizeof function);                                                                    \
+        if (function) function(ARGUMENTS);                                                                             \
     } while (0)
-#define ENTRY(NAME, PARAMETERS, ARGUMENTS, ...) \
-    EXPORT void NAME(PARAMETERS, int *error); \
-    EXPORT void NAME(PARAMETERS, int *error) \
-    { \
-        if (known()) { \
-            struct ask ask = {__VA_ARGS__}; \
-            if (serve(&ask, NULL, error)) return; \
-        } \
-        FORWARD(NAME, LIST(PARAMETERS, int *error), LIST(ARGUMENTS, error)); \
+#define ENTRY(NAME, PARAMETERS, ARGUMENTS, ...)                                                                        \
+    EXPORT void NAME(PARAMETERS, int *error);                                                                          \
+    EXPORT void NAME(PARAMETERS, int *error)                                                                           \
+    {                                                                                                                  \
+        if (known()) {                                                                                                 \
+            struct ask ask = {__VA_ARGS__};                                                                            \
+            if (serve(&ask, NULL, error)) return;                                                                      \
+        }                                                                                                              \
+        FORWARD(NAME, LIST(PARAMETERS, int *error), LIST(ARGUMENTS, error));                                           \
     }
 
 ENTRY(mpi_barrier_, int *on, on, .collective = PCM_BARRIER, .comm = comm(on))
-ENTRY(mpi_allreduce_, LIST(void *in, void *out, int *n, int *type, int *with, int *on), LIST(in, out, n, type, with, on),
-      PCM_ALLREDUCE, even(in, n, type), even(out, n, type), op(with), comm(on), 0, false)
+ENTRY(mpi_allreduce_, LIST(void *in, void *out, int *n, int *type, int *with, int *on),
+      LIST(in, out, n, type, with, on), PCM_ALLREDUCE, even(in, n, type), even(out, n, type), op(with), comm(on), 0,
+      false)
 ENTRY(mpi_scan_, LIST(void *in, void *out, int *n, int *type, int *with, int *on), LIST(in, out, n, type, with, on),
       PCM_SCAN, even(in, n, type), even(out, n, type), op(with), comm(on), 0, false)
 ENTRY(mpi_exscan_, LIST(void *in, void *out, int *n, int *type, int *with, int *on), LIST(in, out, n, type, with, on),
       PCM_EXSCAN, even(in, n, type), even(out, n, type), op(with), comm(on), 0, false)
 ENTRY(mpi_reduce_, LIST(void *in, void *out, int *n, int *type, int *with, int *root, int *on),
-      LIST(in, out, n, type, with, root, on), PCM_REDUCE, even(in, n, type), even(out, n, type), op(with), comm(on), *root,
-      false)
+      LIST(in, out, n, type, with, root, on), PCM_REDUCE, even(in, n, type), even(out, n, type), op(with), comm(on),
+      *root, false)
 ENTRY(mpi_reduce_scatter_block_, LIST(void *in, void *out, int *n, int *type, int *with, int *on),
-      LIST(in, out, n, type, with, on), PCM_REDUCE_SCATTER, even(in, n, type), even(out, n, type), op(with), comm(on), 0,
-      false)
+      LIST(in, out, n, type, with, on), PCM_REDUCE_SCATTER, even(in, n, type), even(out, n, type), op(with), comm(on),
+      0, false)
 ENTRY(mpi_reduce_scatter_, LIST(void *in, void *out, int *n, int *type, int *with, int *on),
       LIST(in, out, n, type, with, on), PCM_REDUCE_SCATTER, uneven(in, n, NULL, type), even(out, &n[rank_in(on)], type),
       op(with), comm(on), 0, true)
 ENTRY(mpi_bcast_, LIST(void *at, int *n, int *type, int *root, int *on), LIST(at, n, type, root, on), PCM_BROADCAST,
       {.count = 0}, even(at, n, type), 0, comm(on), *root, false)
 ENTRY(mpi_allgather_, LIST(void *in, int *n, int *type, void *out, int *m, int *other, int *on),
-      LIST(in, n, type, out, m, other, on), PCM_ALLGATHER, even(in, n, type), even(out, m, other), 0, comm(on), 0, false)
+      LIST(in, n, type, out, m, other, on), PCM_ALLGATHER, even(in, n, type), even(out, m, other), 0, comm(on), 0,
+      false)
 ENTRY(mpi_allgatherv_, LIST(void *in, int *n, int *type, void *out, int *m, int *displs, int *other, int *on),
       LIST(in, n, type, out, m, displs, other, on), PCM_ALLGATHER, even(in, n, type), uneven(out, m, displs, other), 0,
       comm(on), 0, true)
 ENTRY(mpi_alltoall_, LIST(void *in, int *n, int *type, void *out, int *m, int *other, int *on),
       LIST(in, n, type, out, m, other, on), PCM_ALLTOALL, even(in, n, type), even(out, m, other), 0, comm(on), 0, false)
-ENTRY(mpi_alltoallv_,
-      LIST(void *in, int *n, int *from, int *type, void *out, int *m, int *displs, int *other, int *on),
+ENTRY(mpi_alltoallv_, LIST(void *in, int *n, int *from, int *type, void *out, int *m, int *displs, int *other, int *on),
       LIST(in, n, from, type, out, m, displs, other, on), PCM_ALLTOALL, uneven(in, n, from, type),
       uneven(out, m, displs, other), 0, comm(on), 0, true)
 ENTRY(mpi_gather_, LIST(void *in, int *n, int *type, void *out, int *m, int *other, int *root, int *on),
-      LIST(in, n, type, out, m, other, root, on), PCM_GATHER, even(in, n, type), even(out, m, other), 0, comm(on), *root,
-      false)
+      LIST(in, n, type, out, m, other, root, on), PCM_GATHER, even(in, n, type), even(out, m, other), 0, comm(on),
+      *root, false)
 ENTRY(mpi_gatherv_, LIST(void *in, int *n, int *type, void *out, int *m, int *displs, int *other, int *root, int *on),
-      LIST(in, n, type, out, m, displs, other, root, on), PCM_GATHER, even(in, n, type), uneven(out, m, displs, other), 0,
-      comm(on), *root, true)
+      LIST(in, n, type, out, m, displs, other, root, on), PCM_GATHER, even(in, n, type), uneven(out, m, displs, other),
+      0, comm(on), *root, true)
 ENTRY(mpi_scatter_, LIST(void *in, int *n, int *type, void *out, int *m, int *other, int *root, int *on),
-      LIST(in, n, type, out, m, other, root, on), PCM_SCATTER, even(in, n, type), even(out, m, other), 0, comm(on), *root,
-      false)
+      LIST(in, n, type, out, m, other, root, on), PCM_SCATTER, even(in, n, type), even(out, m, other), 0, comm(on),
+      *root, false)
 ENTRY(mpi_scatterv_, LIST(void *in, int *n, int *from, int *type, void *out, int *m, int *other, int *root, int *on),
       LIST(in, n, from, type, out, m, other, root, on), PCM_SCATTER, uneven(in, n, from, type), even(out, m, other), 0,
       comm(on), *root, true)

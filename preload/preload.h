@@ -71,10 +71,10 @@ double preload_now(void);
 
 struct type {
     mpi_handle handle;
-    int dtype;       /* enum pcm_dtype, for reductions; -1 if our core has none like it */
-    bool plain;      /* its elements lie one after the other, and have no gaps */
-    bool bits;       /* MPI_BYTE: which is not a number */
-    size_t size;     /* bytes of data */
+    int dtype; /* enum pcm_dtype, for reductions; -1 if our core has none like it */
+    bool plain; /* its elements lie one after the other, and have no gaps */
+    bool bits; /* MPI_BYTE: which is not a number */
+    size_t size; /* bytes of data */
     intptr_t extent; /* bytes from one to the next */
 };
 
@@ -99,7 +99,7 @@ struct way { /* how calls of a kind are run */
 struct group { /* a communicator of the program */
     struct group *next;
     mpi_handle comm;
-    bool ours;  /* collectives may be served */
+    bool ours; /* collectives may be served */
     bool async; /* also those that are only started: somebody makes progress while the program does other things */
     int rank, size, machine;
     pcm_world *world;
@@ -167,8 +167,8 @@ void serve_mpi(const struct group *group);
 /* ---- what was started (requests.c) --------------------------------------------------------------------------------------- */
 
 struct staged { /* memory of a call beyond its buffers */
-    uint64_t *lists;  /* counts and displacements */
-    void *in, *out;   /* packed */
+    uint64_t *lists; /* counts and displacements */
+    void *in, *out; /* packed */
     struct side back; /* where the output is to be unpacked */
     int blocks;
 };

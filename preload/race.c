@@ -10,9 +10,9 @@
 enum { WARM = 4, ROUNDS = 7, LARGEST = 1 << 20 };
 static const uint64_t SIZES[RACE_SIZES] = {64, 4096, 65536, LARGEST}; /* bytes of the larger of a rank's two buffers */
 static const double BUDGET = 1, LONG = 2e-3; /* seconds for all; of a call, after which longer ones are not tried */
-static const double WORTH = 0.9;             /* of our time: what MPI's must not exceed to be taken */
-static const int RUNNERS[] = {PCM_ALLREDUCE, PCM_BROADCAST, PCM_ALLTOALL, PCM_ALLGATHER, PCM_REDUCE,
-                              PCM_REDUCE_SCATTER, PCM_BARRIER, PCM_GATHER, PCM_SCATTER, PCM_SCAN, PCM_EXSCAN};
+static const double WORTH = 0.9; /* of our time: what MPI's must not exceed to be taken */
+static const int RUNNERS[] = {PCM_ALLREDUCE, PCM_BROADCAST, PCM_ALLTOALL, PCM_ALLGATHER, PCM_REDUCE, PCM_REDUCE_SCATTER,
+                              PCM_BARRIER,   PCM_GATHER,    PCM_SCATTER,  PCM_SCAN,      PCM_EXSCAN};
 
 static bool is_whole(int collective)
 {
@@ -139,9 +139,9 @@ static void recall(const struct group *g, struct memory *m)
 {
     size_t bytes = 0;
     char *library = library_as_hex();
-    char *text = library ? advice_ask(&bytes, "{\"ask\": \"known\", \"machine\": %d, \"library\": \"%s\"}", g->machine,
-                                      library)
-                         : NULL;
+    char *text =
+        library ? advice_ask(&bytes, "{\"ask\": \"known\", \"machine\": %d, \"library\": \"%s\"}", g->machine, library)
+                : NULL;
     m->known = text && bytes && read_ratios(m, text);
     free(text), free(library);
 }

@@ -328,7 +328,8 @@ bool serve(const struct ask *given, mpi_handle *request, int *code)
                     (ask->collective == PCM_SCATTER && ask->root == g->rank && ask->out.buffer == mpi->in_place);
     bool scattered = in_place && ask->collective == PCM_SCATTER;
     bool reads = s->in_blocks && (!in_place || scattered), writes = s->out_blocks && !scattered;
-    if (!s->reduces && ((reads && !preload_type(ask->in.type, &w.in)) || (writes && !preload_type(ask->out.type, &w.out))))
+    if (!s->reduces &&
+        ((reads && !preload_type(ask->in.type, &w.in)) || (writes && !preload_type(ask->out.type, &w.out))))
         return false;
     if ((reads && !fits(&ask->in, s->in_blocks)) || (writes && !fits(&ask->out, s->out_blocks))) return false;
     size_t unit = s->reduces ? w.in.size : 1;

@@ -59,9 +59,7 @@ class _Advice:
         """Return how a call is run: the choice and this rank's schedule, as struct pcm_schedule_desc has it."""
         known = self._machines[machine]
         choice = selector_of(known).choose(collective, nbytes, uneven=uneven, offload=False)
-        lowered = emit(
-            choice.algorithm, collective, size=known.size, rank=rank, root=root, groups=known.groups
-        ).lower()
+        lowered = emit(choice.algorithm, collective, size=known.size, rank=rank, root=root, groups=known.groups).lower()
         name = lowered.name.encode() + b"\0"
         head = _PLAN.pack(choice.slices, choice.window, len(name), len(lowered.steps), lowered.nchunks,
                           lowered.in_blocks, lowered.out_blocks, len(lowered.passed), lowered.cut)  # fmt: skip

@@ -27,29 +27,30 @@ static void same(const char *what, int n)
     if (!memcmp(ours, theirs, room * sizeof *ours)) return;
     size_t at = 0;
     while (ours[at] == theirs[at]) at++;
-    fprintf(stderr, "rank %d of %d: %s of %d: element %zu is %g, not %g\n", rank, size, what, n, at, ours[at], theirs[at]);
+    fprintf(stderr, "rank %d of %d: %s of %d: element %zu is %g, not %g\n", rank, size, what, n, at, ours[at],
+            theirs[at]);
     MPI_Abort(MPI_COMM_WORLD, 3);
 }
 
 /* Runs a call under both names, and where it has a twin that returns at once, that too. X is the buffer that is written. */
-#define WAITED(CALL) \
-    do { \
-        MPI_Request request; \
-        CALL; \
-        MPI_Wait(&request, MPI_STATUS_IGNORE); \
+#define WAITED(CALL)                                                                                                   \
+    do {                                                                                                               \
+        MPI_Request request;                                                                                           \
+        CALL;                                                                                                          \
+        MPI_Wait(&request, MPI_STATUS_IGNORE);                                                                         \
     } while (0)
-#define COMPARE(NAME, INAME, ...) \
-    do { \
-        double *x; \
-        fresh(n); \
-        x = theirs, PMPI_##NAME(__VA_ARGS__, comm); \
-        x = ours, MPI_##NAME(__VA_ARGS__, comm); \
-        same(#NAME, n); \
-        fresh(n + 3); \
-        x = theirs, PMPI_##NAME(__VA_ARGS__, comm); \
-        x = ours; \
-        WAITED(MPI_##INAME(__VA_ARGS__, comm, &request)); \
-        same(#INAME, n); \
+#define COMPARE(NAME, INAME, ...)                                                                                      \
+    do {                                                                                                               \
+        double *x;                                                                                                     \
+        fresh(n);                                                                                                      \
+        x = theirs, PMPI_##NAME(__VA_ARGS__, comm);                                                                    \
+        x = ours, MPI_##NAME(__VA_ARGS__, comm);                                                                       \
+        same(#NAME, n);                                                                                                \
+        fresh(n + 3);                                                                                                  \
+        x = theirs, PMPI_##NAME(__VA_ARGS__, comm);                                                                    \
+        x = ours;                                                                                                      \
+        WAITED(MPI_##INAME(__VA_ARGS__, comm, &request));                                                              \
+        same(#INAME, n);                                                                                               \
     } while (0)
 
 static void even(int n)
@@ -112,8 +113,8 @@ static void derived(int n)
     COMPARE(Bcast, Ibcast, x, rank ? n : 1, rank ? MPI_DOUBLE : vector, 0);
     COMPARE(Gather, Igather, in, n, MPI_DOUBLE, x, 1, vector, 0);
     COMPARE(Alltoall, Ialltoall, in, 2 * n, MPI_DOUBLE, x, n, pair);
-    COMPARE(Allgatherv, Iallgatherv, in, 1, vector, x, (int[64]){[0 ... 63] = 1},
-            (int[64]){0, 2, 4, 6, 8, 10, 12, 14}, vector);
+    COMPARE(Allgatherv, Iallgatherv, in, 1, vector, x, (int[64]){[0 ... 63] = 1}, (int[64]){0, 2, 4, 6, 8, 10, 12, 14},
+            vector);
     MPI_Type_free(&vector);
     MPI_Type_free(&pair);
 }
