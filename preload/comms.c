@@ -24,7 +24,10 @@ static struct group **bucket(mpi_handle comm) { return &buckets[(uint64_t)comm *
 static void end(struct group *g)
 {
     started_finish(g);
-    if (g->core) pcm_comm_free(g->core);
+    if (g->core) {
+        if (g->alone) pcm_comm_hold(g->core, 0);
+        pcm_comm_free(g->core);
+    }
     if (g->world) pcm_world_destroy(g->world);
     for (struct way *way = g->ways, *next; way; way = next) {
         next = way->next;
@@ -188,7 +191,11 @@ static bool open_world(struct group *g, int binding, uint64_t job, int mates, in
     for (int r = 0; good && r < g->size; r++) ranks[r] = r;
     if (good) pcm_world_set_local_ranks(g->world, mates);
     good = good && !pcm_comm_create(g->world, 1, ranks, g->size, &g->core);
-    if (good) pcm_comm_set_timeout(g->core, NEVER);
+    if (good) {
+        pcm_comm_set_timeout(g->core, NEVER);
+        g->alone = hosts == 1;
+        if (g->alone) pcm_comm_hold(g->core, 1);
+    }
     free(all), free(ranks);
     return good;
 }

@@ -101,13 +101,14 @@ struct group { /* a communicator of the program */
     mpi_handle comm;
     bool ours; /* collectives may be served */
     bool async; /* also those that are only started: somebody makes progress while the program does other things */
+    bool alone; /* on one host: no thread of ours works while nothing was only started, for who waits makes progress */
     int rank, size, machine;
     pcm_world *world;
     pcm_comm *core;
     uint8_t secret[32];
     struct way *ways;
     double ratios[PCM_NCOLLECTIVES][RACE_SIZES]; /* MPI's time over ours; 0: not measured */
-    struct started *started;
+    int started; /* calls under way that nobody need wait for */
 };
 
 /* What is known of a communicator; the first time collective over it. NULL: calls are MPI's. */

@@ -52,6 +52,7 @@ bool started_add(struct group *group, pcm_request *request, const struct staged 
     struct started **last = &all;
     while (*last) last = &(*last)->next;
     *last = s; /* the oldest first */
+    if (!group->started++ && group->alone) pcm_comm_hold(group->core, 0);
     pthread_mutex_unlock(&lock);
     atomic_fetch_add(&under_way, 1);
     if (preload_handle_bytes() == sizeof(int32_t))
@@ -64,6 +65,7 @@ bool started_add(struct group *group, pcm_request *request, const struct staged 
 static void complete(struct started *s, int status)
 {
     serve_unstage(&s->staged, !status);
+    if (!--s->group->started && s->group->alone) pcm_comm_hold(s->group->core, 1);
     if (status) more.call_errhandler(s->group->comm, 15);
     more.grequest_complete(s->mpi);
     free(s);

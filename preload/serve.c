@@ -7,7 +7,7 @@
 
 #include "preload.h"
 
-static const double TURN = 2e-4; /* seconds in our core before MPI gets a turn */
+static const double TURN = 5e-3; /* seconds in our core before MPI gets a turn */
 
 /* ---- schedules ----------------------------------------------------------------------------------------------------------- */
 
