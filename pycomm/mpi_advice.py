@@ -1,7 +1,8 @@
 """Advises programs of MPI that run on pycomm without Python: what the ranks of a host ask for, libpycomm-mpi.so runs.
 
-A process of it serves one host: `python -m pycomm.mpi_advice`, with a listening unix socket as its standard input. It goes when
-the last rank that was connected has. A request is a line of JSON; an answer is its length (4 bytes), then what `_Advice` packs.
+A process of it serves one host: `python -m pycomm.mpi_advice`, with a listening unix socket as its standard input. It
+goes when the last rank that was connected has. A request is a line of JSON; an answer is its length (4 bytes), then
+what `_Advice` packs.
 """
 
 from __future__ import annotations
