@@ -7,7 +7,7 @@
 
 #include "preload.h"
 
-enum { WARM = 4, ROUNDS = 7, LARGEST = 1 << 20 };
+enum { WARM = 5, ROUNDS = 20, LARGEST = 1 << 20 };
 static const uint64_t SIZES[RACE_SIZES] = {64, 4096, 65536, LARGEST}; /* bytes of the larger of a rank's two buffers */
 static const double BUDGET = 1, LONG = 2e-3; /* seconds for all; of a call, after which longer ones are not tried */
 static const double WORTH = 0.9; /* of our time: what MPI's must not exceed to be taken */
