@@ -173,14 +173,17 @@ void race(struct group *g, int binding)
     if (!g->rank) remember(g);
 }
 
+static int octave(uint64_t bytes) { return 63 - __builtin_clzll(bytes | 1); }
+
 bool race_lost(const struct group *g, int collective, uint64_t bytes)
 {
     const double *ratios = g->ratios[collective];
     int s = 0;
     while (s + 1 < RACE_SIZES && bytes > SIZES[s]) s++;
     double ratio = ratios[s];
-    if (s && bytes < SIZES[s]) {
-        double part = log2((double)bytes / (double)SIZES[s - 1]) / log2((double)SIZES[s] / (double)SIZES[s - 1]);
+    if (s && bytes < SIZES[s]) { /* between two sizes, by powers of two: this is on the way of each call */
+        int below = octave(SIZES[s - 1]), above = octave(SIZES[s]);
+        double part = (double)(octave(bytes) - below) / (above - below);
         ratio = ratios[s - 1] + part * (ratios[s] - ratios[s - 1]);
     }
     return ratio > 0 && ratio < WORTH;
