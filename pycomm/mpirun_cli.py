@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import knobs
 from .errors import InvalidArgument
 
 LIBRARY = Path(__file__).with_name("lib") / "libpycomm-mpi.so"
@@ -28,7 +29,7 @@ def register(subparsers: Any) -> None:
 def environment() -> dict[str, str]:
     """Return the variables that put the library in front of MPI, for whoever starts the ranks."""
     others = os.environ.get("LD_PRELOAD")
-    return {"LD_PRELOAD": f"{LIBRARY}:{others}" if others else str(LIBRARY), "PYCOMM_MPI_PYTHON": sys.executable}
+    return {"LD_PRELOAD": f"{LIBRARY}:{others}" if others else str(LIBRARY), knobs.MPI_PYTHON.name: sys.executable}
 
 
 def _run(args: argparse.Namespace) -> int:
