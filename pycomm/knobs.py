@@ -202,9 +202,7 @@ NETWORK = Knob(
 )
 TORCH_AS_GLOO = Knob("PYCOMM_TORCH_AS_GLOO", _switch, "0", "1: torch's gloo is pycomm, in programs that ask for gloo")
 LAB = Knob("PYCOMM_LAB", str, "", "the hosts of `pycomm lab`, which sets it; `pycomm run` starts its ranks there")
-MPI_REPORT = Knob(
-    "PYCOMM_MPI_REPORT", _switch, "0", "1: programs under `pycomm mpirun` say at their end what ran where"
-)
+MPI_REPORT = Knob("PYCOMM_MPI_REPORT", _switch, "0", "1: `pycomm mpirun` says at the end what ran where")
 MPI_PYTHON = Knob("PYCOMM_MPI_PYTHON", str, "python3", "the Python that chooses schedules; `pycomm mpirun` sets it")
 DEBUG = Knob("PYCOMM_DEBUG", _level, "WARN", "how much to say: NONE, VERSION, WARN, INFO or TRACE")
 
