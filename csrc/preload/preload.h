@@ -21,7 +21,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "../transports/mpi_library.h"
+#include "../../transports/mpi_library.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
