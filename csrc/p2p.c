@@ -418,6 +418,16 @@ static bool send_to(pcm_comm *comm, struct link *l, struct pcm_channel *channel)
     return progress;
 }
 
+/* A peer that has read what it was lent may leave at once: then nothing is owed to this side but the loan's return. */
+static bool end_loans(struct link *l, struct pcm_channel *channel)
+{
+    struct errand *e = l->payloads_out.first;
+    if (!e || !e->request->lent || !channel->ops->returned(channel, PCM_LANE_BULK, e->request->ticket)) return false;
+    pcm_request_finish(e->request, PCM_OK);
+    pop(&l->payloads_out);
+    return true;
+}
+
 /* ---- receiving ------------------------------------------------------------------------------------------------- */
 
 static void granted(pcm_comm *comm, struct link *l, int source, const struct pcm_head *head)
@@ -556,13 +566,16 @@ bool pcm_p2p_progress(pcm_comm *comm)
         struct pcm_channel *channel = comm->channels[peer];
         struct link *l = &m->links[peer];
         if (!channel || channel->state == PCM_CHANNEL_CONNECTING) continue;
-        if (channel->state == PCM_CHANNEL_UP) progress |= send_to(comm, l, channel);
+        progress |= channel->state == PCM_CHANNEL_UP ? send_to(comm, l, channel) : end_loans(l, channel);
         if (!comm->error.code) progress |= receive_envelopes(comm, l, peer, channel);
         if (!comm->error.code) progress |= receive_payloads(comm, l, peer, channel);
     }
-    for (int peer = 0; peer < comm->size && !progress && !comm->error.code; peer++) /* now that all has been read */
-        if (comm->channels[peer] && comm->channels[peer]->state >= PCM_CHANNEL_CLOSED &&
-            needed(comm, &m->links[peer], peer))
-            pcm_comm_lost(comm, (uint32_t)peer);
+    for (int peer = 0; peer < comm->size && !progress && !comm->error.code; peer++) { /* now that all has been read */
+        struct pcm_channel *channel = comm->channels[peer];
+        struct link *l = &m->links[peer];
+        if (!channel || channel->state < PCM_CHANNEL_CLOSED || !needed(comm, l, peer)) continue;
+        progress = end_loans(l, channel); /* it may have read, and left, since that was looked at */
+        if (!progress) pcm_comm_lost(comm, (uint32_t)peer);
+    }
     return progress;
 }

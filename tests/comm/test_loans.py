@@ -118,3 +118,21 @@ def test_a_receive_that_is_too_short_lets_the_sender_go_on() -> None:
         np.testing.assert_array_equal(out, values(7))
 
     on_processes(SHM, 2, rank)
+
+
+def leave(comm: pycomm.Comm) -> None:
+    for _ in range(60):
+        own = comm.Split(0)
+        assert own is not None
+        data = values(0)
+        if own.rank:
+            own.Recv(data, 0)
+        else:
+            own.Send(data, 1)
+        own.Free()
+        comm.Barrier()
+
+
+@pytest.mark.parametrize("transport", LENDING)
+def test_who_has_read_a_loan_may_leave_at_once(transport: str) -> None:
+    on_ranks(transport, 2, leave)
