@@ -98,10 +98,10 @@ bool ring_lend(struct pcm_channel *channel, unsigned lane, const struct pcm_head
 bool ring_returned(struct pcm_channel *channel, unsigned lane, uint32_t ticket)
 {
     struct ring_channel *c = of(channel);
-    uint32_t tail = atomic_load_explicit(&c->pair->lanes[c->side][lane].tail, memory_order_acquire);
-    if ((int32_t)(tail - ticket) >= 0) return true;
-    ring_read_signal(c);
-    return false;
+    const _Atomic uint32_t *tail = &c->pair->lanes[c->side][lane].tail;
+    if ((int32_t)(atomic_load_explicit(tail, memory_order_acquire) - ticket) >= 0) return true;
+    ring_read_signal(c); /* the peer may have returned it and left since */
+    return (int32_t)(atomic_load_explicit(tail, memory_order_acquire) - ticket) >= 0;
 }
 
 /* Copies from the peer's memory. Linux reads another process's memory for whoever could also trace it. */
