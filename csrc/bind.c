@@ -212,7 +212,9 @@ static int emit_step(struct binding *b, uint32_t i, bool begins)
     struct write *write = step->kind == PCM_STEP_SEND ? NULL : write_in(life, round);
     bool again = write && write->last_move >= 0; /* the round has written the chunk before: go on from there */
     struct pcm_ref nowhere = {PCM_NOWHERE, 0};
-    struct pcm_part part = {step->chunk, nowhere, nowhere, nowhere};
+    int32_t own = (int32_t)p->nmoves - !begins;
+    struct pcm_part part = {step->chunk, nowhere, nowhere, nowhere,
+                            again && write->last_move != own ? write->last_move : -1};
     struct pcm_ref after = reference(b, step->chunk, place_at(life, round, true));
     struct pcm_ref before = again ? after : reference(b, step->chunk, place_at(life, round, false));
     struct pcm_ref source = {PCM_NOWHERE, 0};
@@ -243,14 +245,13 @@ static int emit_step(struct binding *b, uint32_t i, bool begins)
                                                   .peer = step->peer,
                                                   .part = p->nparts - 1,
                                                   .after = -1,
-                                                  .after_write = -1,
                                                   .forward = -1,
                                                   .forward_after = -1};
     }
     struct pcm_move *move = &p->moves[p->nmoves - 1];
     move->parts++;
     if (again) {
-        if (write->last_move > move->after_write) move->after_write = write->last_move;
+        move->waits |= part.after >= 0;
         p->moves[write->last_move].final = 0;
     }
     if (write) write->last_move = (int32_t)p->nmoves - 1;
@@ -263,13 +264,13 @@ static void emit_copy(struct binding *b, uint32_t chunk, uint8_t from)
     p->parts[p->nparts++] = (struct pcm_part){.chunk = chunk,
                                               .to = reference(b, chunk, PCM_OUT),
                                               .from = reference(b, chunk, from),
-                                              .with = {PCM_NOWHERE, 0}};
+                                              .with = {PCM_NOWHERE, 0},
+                                              .after = -1};
     p->moves[p->nmoves++] = (struct pcm_move){.kind = PCM_STEP_COPY,
                                               .final = 1,
                                               .part = p->nparts - 1,
                                               .parts = 1,
                                               .after = -1,
-                                              .after_write = -1,
                                               .forward = -1,
                                               .forward_after = -1};
 }
@@ -299,8 +300,9 @@ static int emit_round(struct binding *b, uint32_t first, uint32_t end, uint32_t 
 /* The move that writes a chunk last in its round is the one whose bytes may be passed on. */
 static bool writes_last(const struct pcm_program *p, uint32_t move, uint32_t end)
 {
-    for (uint32_t i = move + 1; i < end; i++)
-        if (p->moves[i].after_write == (int32_t)move) return false;
+    for (const struct pcm_move *m = p->moves + move + 1; m < p->moves + end; m++)
+        for (uint32_t i = m->part; m->waits && i < m->part + m->parts; i++)
+            if (p->parts[i].after == (int32_t)move) return false;
     return true;
 }
 

@@ -30,16 +30,17 @@ struct pcm_part { /* one chunk of a message, or the operands of a local step */
     uint32_t chunk; /* whose length it has */
     struct pcm_ref to, from,
         with; /* to = from op with. Received: `with` is what comes. Sent: `to`, if anywhere, gets a copy */
+    int32_t after; /* the move of this round that must be done first, because it writes the chunk too; or -1 */
 };
 
 struct pcm_move { /* one message of a round, or one local step */
     uint8_t kind;    /* enum pcm_step_kind */
     uint8_t swap;    /* the incoming operand is the left one */
     uint8_t final;   /* nothing reads what it writes, unless it is forwarded: may bypass the caches */
+    uint8_t waits;   /* some of its parts come after others */
     uint32_t peer;   /* comm rank */
     uint32_t part, parts;
     int32_t after;   /* the move of this round that must be done first, because it shares the lane; or -1 */
-    int32_t after_write; /* or because it writes the same chunk; or -1 */
     int32_t forward; /* of a receive: the send of the next round that passes the same chunk on; or -1 */
     int32_t forward_after; /* the send of this round that must be done before forwarding; or -1 */
 };

@@ -288,11 +288,20 @@ static void local_move(struct pcm_request *r, struct pcm_run *run, const struct 
 
 /* ---- rounds, runs, requests -------------------------------------------------------------------------------------- */
 
+/* What writes a move's chunks before it in the round is done. */
+static bool may_write(const struct pcm_request *r, const struct pcm_run *run, const struct pcm_move *m)
+{
+    const struct pcm_part *parts = r->plan->program->parts + m->part;
+    for (uint32_t i = 0; i < m->parts; i++)
+        if (parts[i].after >= 0 && !run->cursors[parts[i].after].done) return false;
+    return true;
+}
+
 static bool advance_move(struct pcm_request *r, struct pcm_run *run, uint32_t index)
 {
     const struct pcm_move *m = &r->plan->program->moves[index];
     struct pcm_cursor *cursor = &run->cursors[index];
-    if (m->after_write >= 0 && !run->cursors[m->after_write].done) return false;
+    if (m->waits && !may_write(r, run, m)) return false;
     if (m->kind == PCM_STEP_COPY || m->kind == PCM_STEP_REDUCE) {
         local_move(r, run, m);
         return cursor->done = true;

@@ -32,6 +32,18 @@ def test_on_a_machine_from_a_file() -> None:
     on_ranks(INPROC, 8, every_collective, str(DGX1))
 
 
+def many_reductions(comm: pycomm.Comm) -> None:
+    """Of a round in which a chunk comes twice, the second time with others, the first must not be passed on alone."""
+    own, total = np.arange(30_000) % 5 + comm.rank, np.empty(30_000, np.int64)
+    for _ in range(40):
+        comm.Reduce(own, total, root=7, algorithm=f"packed({DGX1})")
+        assert comm.rank != 7 or (total == 8 * (np.arange(30_000) % 5) + 28).all()
+
+
+def test_nothing_is_passed_on_too_early() -> None:
+    on_ranks(SHM, 8, many_reductions)
+
+
 def what_was_asked_for() -> tuple[set[float], str]:
     """Make a call in the usual way, and tell how it was run."""
     comm = pycomm.init()
