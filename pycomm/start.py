@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -60,15 +61,12 @@ def init(
         DeadlineExceeded: some ranks did not come, with their numbers.
     """
     names = transports or ",".join(knobs.TRANSPORTS.value())
-    if "mpi" in names:
-        from . import mpi_job  # here: it stands on this module
-
-        if mpi_job.asks_for_mpi(names):
-            if (rank, size, rendezvous, secret) != (None, None, None, None):
-                raise InvalidArgument(
-                    "over MPI, ranks meet by way of it: give neither rank nor size, rendezvous nor secret"
-                )
-            return Comm.from_mpi(mpi_job.world(names), transports=names, timeout=timeout)
+    if mpi_job := _mpi_job(names):
+        if (rank, size, rendezvous, secret) != (None, None, None, None):
+            raise InvalidArgument(
+                "over MPI, ranks meet by way of it: give neither rank nor size, rendezvous nor secret"
+            )
+        return Comm.from_mpi(mpi_job.world(names), transports=names, timeout=timeout)
     patience = knobs.TIMEOUT.value() if timeout is None else timeout
     job = join(rank, size, rendezvous, secret, min(patience, 60.0))
     met = Rendezvous(job, min(patience, 60.0))
@@ -122,13 +120,10 @@ def meeting(patience: float) -> Iterator[Meeting]:
         LaunchError: as `init` does; or MPI cannot be called by any thread.
     """
     names = ",".join(knobs.TRANSPORTS.value())
-    if "mpi" in names:
-        from . import mpi_job  # here: it stands on this module
-
-        if mpi_job.asks_for_mpi(names):
-            world = mpi_job.world(names, any_thread=True)
-            yield Meeting(world.rank, world.size, world.allgather)
-            return
+    if mpi_job := _mpi_job(names):
+        world = mpi_job.world(names, any_thread=True)
+        yield Meeting(world.rank, world.size, world.allgather)
+        return
     job = join(timeout=patience)
     met = Rendezvous(job, patience)
     try:
@@ -140,12 +135,17 @@ def meeting(patience: float) -> Iterator[Meeting]:
 def over_mpi(exchange: Callable[[bytes], Sequence[bytes]], timeout: float) -> tuple[Comm, World] | None:
     """Return a communicator over MPI, and its world, if PYCOMM_TRANSPORTS asks for that; see `mpi_job.among`."""
     names = ",".join(knobs.TRANSPORTS.value())
-    if "mpi" in names:
-        from . import mpi_job  # here: it stands on this module
+    mpi_job = _mpi_job(names)
+    return mpi_job.among(exchange, names, timeout) if mpi_job else None
 
-        if mpi_job.asks_for_mpi(names):
-            return mpi_job.among(exchange, names, timeout)
-    return None
+
+def _mpi_job(names: str) -> ModuleType | None:
+    """Return the module for jobs of MPI, if MPI is among the transports."""
+    if "mpi" not in names:
+        return None
+    from . import mpi_job  # here: it stands on this module
+
+    return mpi_job if mpi_job.asks_for_mpi(names) else None
 
 
 def learn_network(comm: Comm) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-
 import numpy as np
 
 from ..buffer import IN_PLACE, Array
 from ..comm import Comm
 from ..request import Request
-from .codec import Floats
 from .exchange import Exchange
 from .layout import Part
+from .near import sums
 
 
 class Allreduce:
@@ -29,22 +26,11 @@ class Allreduce:
         """Make the call, but for what is still being sent."""
         for part in parts:
             self._exchange.expect(part)
-        for part, shard in zip(parts, self._shards(parts), strict=True):
+        for part, shard in zip(parts, sums(parts, self._scatter), strict=True):
             self._exchange.scatter(part, shard)
         for part in parts:
             self._exchange.reduce(part)
         Request.Waitall([self._gather(part) for part in parts])
-
-    def _shards(self, parts: list[Part]) -> Iterator[Floats]:
-        """Yield this rank's shards of the group's sum; the group adds up the next slice meanwhile."""
-        started = deque([self._scatter(part) for part in parts[:1]])
-        for following in [*parts[1:], None]:
-            if following is not None:
-                started.append(self._scatter(following))
-            request, shard = started.popleft()
-            request.Wait()
-            with np.errstate(over="ignore"):  # what is too large for float32 becomes an infinity, and is seen
-                yield shard.astype(np.float32, copy=False)
 
     def _scatter(self, part: Part) -> tuple[Request, Array]:
         shard = np.empty(part.shard.stop - part.shard.start, self._own.dtype)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from ..request import Request
 from .blocks import Portion
 from .codec import Floats
 from .messages import Arrival, Messages
+from .near import sums
 
 _PHASE = 0
 
@@ -50,7 +50,7 @@ class ReduceScatter:
     def run(self, portions: Sequence[Portion]) -> Floats:
         """Make the call, but for what is still being sent, and return the sum of all ranks for this rank's block."""
         arrivals = [self._expect(portion) for portion in portions]
-        for portion, shard in zip(portions, self._shards(portions), strict=True):
+        for portion, shard in zip(portions, sums(portions, self._start), strict=True):
             self._scatter(portion, shard)
         for portion, coming in zip(portions, arrivals, strict=True):
             for stretch, those in zip(portion.owned, coming, strict=True):
@@ -67,17 +67,6 @@ class ReduceScatter:
             ]
             for stretch in portion.owned
         ]
-
-    def _shards(self, portions: Sequence[Portion]) -> Iterator[Floats]:
-        """Yield what this rank carries of the group's sum; the group adds up the next portion meanwhile."""
-        started = deque([self._start(portion) for portion in portions[:1]])
-        for following in [*portions[1:], None]:
-            if following is not None:
-                started.append(self._start(following))
-            request, shard = started.popleft()
-            request.Wait()
-            with np.errstate(over="ignore"):  # what is too large for float32 becomes an infinity, and is seen
-                yield shard.astype(np.float32, copy=False)
 
     def _start(self, portion: Portion) -> tuple[Request, Array]:
         """Start to add up a portion within the group; the input is copied, in the order of who carries what."""

@@ -257,23 +257,6 @@ def test_an_orderly_leave_is_no_loss(hub: str) -> None:
     assert run_ranks(4, rank) == [[]] * 4
 
 
-def test_a_goodbye_that_comes_with_the_end_of_the_connection_is_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    make = job_maker("rank 0", 2)
-
-    def rank() -> list[tuple[int, str]]:
-        rendezvous = Rendezvous(make())
-        losses = Losses(rendezvous)
-        rendezvous.exchange(b"")
-        if my_rank() == 1:
-            assert rendezvous._control is not None
-            _see_the_end_before_the_message(rendezvous._control._line.dealer, monkeypatch)
-            time.sleep(1.0)
-        rendezvous.close()
-        return list(losses.told.queue)
-
-    assert run_ranks(2, rank) == [[]] * 2
-
-
 def _see_the_end_before_the_message(dealer: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the dealer seem to have no message until the end of its connection has been read."""
     seen: list[int] = []
@@ -288,24 +271,6 @@ def _see_the_end_before_the_message(dealer: zmq.Socket[bytes], monkeypatch: pyte
 
     monkeypatch.setattr(zmq.Socket, "poll", late_poll)
     monkeypatch.setattr(line, "monitored_event", noted)
-
-
-def test_a_goodbye_is_waited_for_by_the_hub_that_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a rank had not read yet when its connection ended may be lost, as where the other end's kernel resets it."""
-    make = job_maker("rank 0", 2)
-
-    def rank() -> list[tuple[int, str]]:
-        rendezvous = Rendezvous(make())
-        losses = Losses(rendezvous)
-        rendezvous.exchange(b"")
-        if my_rank() == 1:
-            assert rendezvous._control is not None
-            _read_late(rendezvous._control._line.dealer, monkeypatch)
-            time.sleep(1.0)
-        rendezvous.close()
-        return list(losses.told.queue)
-
-    assert run_ranks(2, rank) == [[]] * 2
 
 
 def _read_late(dealer: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,6 +288,29 @@ def _read_late(dealer: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(zmq.Socket, "poll", late_poll)
     monkeypatch.setattr(line, "monitored_event", noted)
+
+
+Delay = Callable[[zmq.Socket[bytes], pytest.MonkeyPatch], None]
+
+
+@pytest.mark.parametrize("delayed", [_see_the_end_before_the_message, _read_late])
+def test_a_goodbye_is_heard_however_its_connection_ends(delayed: Delay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come with the end; and what was not read by then may be lost, as where the other end's kernel resets it:
+    so the hub that says it waits."""
+    make = job_maker("rank 0", 2)
+
+    def rank() -> list[tuple[int, str]]:
+        rendezvous = Rendezvous(make())
+        losses = Losses(rendezvous)
+        rendezvous.exchange(b"")
+        if my_rank() == 1:
+            assert rendezvous._control is not None
+            delayed(rendezvous._control._line.dealer, monkeypatch)
+            time.sleep(1.0)
+        rendezvous.close()
+        return list(losses.told.queue)
+
+    assert run_ranks(2, rank) == [[]] * 2
 
 
 def test_a_goodbye_is_waited_for_that_is_read_long_after_its_process_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
