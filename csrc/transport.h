@@ -132,8 +132,9 @@ struct pcm_transport {
      * The core looks at all lanes once more between arm(true) and sleeping. NULL where the reactor wakes anyway. */
     void (*arm)(struct pcm_endpoint *endpoint, bool asleep);
 
-    /* Has what was committed leave (pcm_world_unsent), as far as that goes at once; called a few times before a thread stops making
-     * progress, so that another need not be woken for it. NULL where the kernel does it, or nothing needs to leave. */
+    /* Has what was committed leave (pcm_world_unsent), as far as that goes at once; called a few times before a thread
+     * stops making progress, so that another need not be woken for it. NULL where the kernel does it, or nothing needs
+     * to leave. */
     void (*settle)(struct pcm_endpoint *endpoint);
 
     /* Writes a JSON line for each connection, as pcm_world_rails says, and returns the bytes needed. NULL where a peer is

@@ -65,12 +65,14 @@ static void *find(bool *standard)
 
 /* ---- its constants ------------------------------------------------------------------------------------------------ */
 
-/* Those that MPI has no type for, float16 and smaller ones, are not here; nor AVG, which is no reduction of MPI's. */
-static const struct {
-    int dtype;
+struct constant { /* what of MPI's stands for one of ours, in each family of libraries */
+    int ours;
     const char *openmpi;
     int mpich, standard;
-} types[] = {
+};
+
+/* Those that MPI has no type for, float16 and smaller ones, are not here; nor AVG, which is no reduction of MPI's. */
+static const struct constant types[] = {
     {PCM_BOOL, "ompi_mpi_c_bool", 0x4c00013f, 0x238},
     {PCM_INT8, "ompi_mpi_int8_t", 0x4c000137, 0x240},
     {PCM_UINT8, "ompi_mpi_uint8_t", 0x4c00013b, 0x241},
@@ -86,11 +88,7 @@ static const struct {
     {PCM_COMPLEX128, "ompi_mpi_c_double_complex", 0x4c001041, 0x216},
 };
 
-static const struct {
-    int op;
-    const char *openmpi;
-    int mpich, standard;
-} reductions[] = {
+static const struct constant reductions[] = {
     {PCM_SUM, "ompi_mpi_op_sum", 0x58000003, 0x21},   {PCM_PROD, "ompi_mpi_op_prod", 0x58000004, 0x24},
     {PCM_MIN, "ompi_mpi_op_min", 0x58000002, 0x22},   {PCM_MAX, "ompi_mpi_op_max", 0x58000001, 0x23},
     {PCM_LAND, "ompi_mpi_op_land", 0x58000005, 0x30}, {PCM_LOR, "ompi_mpi_op_lor", 0x58000007, 0x31},
@@ -114,9 +112,9 @@ static void set_constants(struct mpi_library *l, void *handle, bool standard)
     l->byte = PICK("ompi_mpi_byte", 0x4c00010d, 0x247);
     l->errors_return = PICK("ompi_mpi_errors_return", 0x54000001, 0x143);
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        l->dtypes[types[i].dtype] = sized(l, PICK(types[i].openmpi, types[i].mpich, types[i].standard), types[i].mpich);
+        l->dtypes[types[i].ours] = sized(l, PICK(types[i].openmpi, types[i].mpich, types[i].standard), types[i].mpich);
     for (size_t i = 0; i < sizeof reductions / sizeof *reductions; i++)
-        l->ops[reductions[i].op] = PICK(reductions[i].openmpi, reductions[i].mpich, reductions[i].standard);
+        l->ops[reductions[i].ours] = PICK(reductions[i].openmpi, reductions[i].mpich, reductions[i].standard);
 #undef PICK
     l->in_place = (void *)(intptr_t)(openmpi || standard ? 1 : -1);
     l->any_source = openmpi || standard ? -1 : -2;
