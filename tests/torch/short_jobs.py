@@ -86,7 +86,9 @@ def job(backend: str, size: int, destroys: bool) -> str:
         ranks.add(pid)
     codes = _await(ranks)
     lingering = _lingers()
-    files = os.listdir(place) + [name for name in os.listdir("/dev/shm") if name not in shared and not _has_owner(name)]
+    files = os.listdir(place) + [
+        name for name in os.listdir("/dev/shm") if name not in shared and not _is_anothers(name)
+    ]
     if len(codes) < size:
         end = "hung"
     elif min(codes) < 0:
@@ -120,8 +122,10 @@ def _await(ranks: set[int]) -> list[int]:
     return codes
 
 
-def _has_owner(name: str) -> bool:
-    """Return whether a process maps a file in shared memory: it is not the job's, whose processes have ended."""
+def _is_anothers(name: str) -> bool:
+    """Return whether a file in shared memory is an MPI's, or mapped: the job's processes have ended."""
+    if name.startswith(("open_mpi", "sm_segment", "mpich_shm", "Intel_MPI")):
+        return True
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with contextlib.suppress(OSError):
             if f"/dev/shm/{name}" in maps.read_text():
