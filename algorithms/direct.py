@@ -6,8 +6,8 @@ from functools import cache, partial
 from itertools import accumulate
 
 from pycomm.errors import InvalidArgument
-from pycomm.registry import Algorithm, add_family, algorithm
-from pycomm.view import View, Writer
+from pycomm.schedules.registry import Algorithm, add_family, algorithm
+from pycomm.schedules.view import View, Writer
 
 _WAVES = 16  # of a vector in unequal shards: 1/16 of the time is spent on the first one and the last one
 CITE = "Chan et al., Concurrency Computat.: Pract. Exper. 19 (2007), direct exchange"
@@ -39,9 +39,9 @@ def two_shot(v: View) -> None:
 def _two_shot_in_shares(*told: str) -> Algorithm:
     """Return the two-shot in which rank i adds up told[i] parts: it then sends and receives n (1 + (p-2) w_i) bytes.
 
-    With the shares of `pycomm.network.shares` ranks of unequal bandwidth end together. A rank that owns little sends
-    most in the one shot and receives most in the other; so the vector goes in waves, and a wave is gathered while the
-    next one is scattered:
+    With the shares of `pycomm.selection.network.shares` ranks of unequal bandwidth end together. A rank that owns
+    little sends most in the one shot and receives most in the other; so the vector goes in waves, and a wave is
+    gathered while the next one is scattered:
 
         scatter    0   1   2   3
         gather         0   1   2   3

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pycomm.errors import InvalidArgument
-from pycomm.registry import Algorithm, Groups, add_family, find
-from pycomm.view import View, leaves
+from pycomm.schedules.registry import Algorithm, Groups, add_family, find
+from pycomm.schedules.view import View, leaves
 
 CITE = "Cho et al., BlueConnect, IBM J. Res. Dev. 63 (2019)"
 

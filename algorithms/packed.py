@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pycomm.errors import InvalidArgument
-from pycomm.registry import Algorithm, Groups, add_builder
-from pycomm.view import View
+from pycomm.schedules.registry import Algorithm, Groups, add_builder
+from pycomm.schedules.view import View
 
 if TYPE_CHECKING:
     from pycomm.packing import Packer, Packing

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pycomm.registry import algorithm
-from pycomm.view import View
+from pycomm.schedules.registry import algorithm
+from pycomm.schedules.view import View
 
 CITE = "Thakur, Rabenseifner & Gropp, IJHPCA 19 (2005)"
 

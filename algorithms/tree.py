@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pycomm.registry import algorithm
-from pycomm.view import View
+from pycomm.schedules.registry import algorithm
+from pycomm.schedules.view import View
 
 from ._shapes import binomial_children, binomial_parent, two_trees
 

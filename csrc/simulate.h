@@ -34,7 +34,7 @@ struct pcm_sim_record {
     int32_t what;
 };
 
-/* Ranks 0 to period - 1 of `size`, the others doing the same shifted; see pycomm/traffic.py for rounds, ops, kind, peer. */
+/* Ranks 0 to period - 1 of `size`, the others doing the same shifted; see pycomm/schedules/traffic.py for rounds, ops, kind, peer. */
 struct pcm_sim_input {
     uint32_t size, period;
     const int64_t *rounds;       /* period + 1 */

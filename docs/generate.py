@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from pycomm import knobs, registry
-from pycomm.contract import CONTRACTS
-from pycomm.show import svg
-from pycomm.verify import Verdict, verify
-from pycomm.view import emit
+from pycomm import knobs
+from pycomm.schedules import registry
+from pycomm.schedules.contract import CONTRACTS
+from pycomm.schedules.show import svg
+from pycomm.schedules.verify import Verdict, verify
+from pycomm.schedules.view import emit
 
 ROOT = Path(__file__).parents[1]
 SIZES = (7, 8)

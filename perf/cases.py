@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pycomm.contract import contract
 from pycomm.errors import InvalidArgument
+from pycomm.schedules.contract import contract
 
 from .inputs import Inputs
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pycomm.environment import Placement, recognise
 from pycomm.errors import InvalidArgument, LaunchError
+from pycomm.job.environment import Placement, recognise
 from pycomm.lab import Model, load
 from pycomm.lab.machine import topology
 from pycomm.lab.session import session as in_laboratory

@@ -10,8 +10,8 @@ from typing import Any
 
 from pycomm import knobs
 from pycomm.bound import Bound, bound
-from pycomm.contract import CONTRACTS
 from pycomm.errors import InvalidArgument
+from pycomm.schedules.contract import CONTRACTS
 from pycomm.topology import Topology
 
 from . import limit, machine, report, rivals

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import datatype as _datatype
 from . import runtime as _runtime
-from .attributes import APPNUM, KEYVAL_INVALID, TAG_UB, UNIVERSE_SIZE, WTIME_IS_GLOBAL
-from .buffer import IN_PLACE
-from .cartesian import CART, Cartcomm, Compute_dims
-from .comm import AVG, BAND, BOR, BXOR, LAND, LOR, LXOR, MAX, MAXLOC, MIN, MINLOC, PROD, SUM, Comm
-from .datatype import ORDER_C, ORDER_FORTRAN, Datatype
-from .errhandler import ERRORS_RETURN, Errhandler
+from .communicator.attributes import APPNUM, KEYVAL_INVALID, TAG_UB, UNIVERSE_SIZE, WTIME_IS_GLOBAL
+from .communicator.cartesian import CART, Cartcomm, Compute_dims
+from .communicator.comm import AVG, BAND, BOR, BXOR, LAND, LOR, LXOR, MAX, MAXLOC, MIN, MINLOC, PROD, SUM, Comm
+from .communicator.errhandler import ERRORS_RETURN, Errhandler
+from .communicator.groups import COMM_TYPE_SHARED, CONGRUENT, GROUP_EMPTY, IDENT, SIMILAR, UNEQUAL, Group
+from .communicator.messages import ANY_SOURCE, ANY_TAG, PROC_NULL, Message
+from .communicator.persistent import Prequest
+from .communicator.request import REQUEST_NULL, Request
+from .data import datatype as _datatype
+from .data.buffer import IN_PLACE
+from .data.datatype import ORDER_C, ORDER_FORTRAN, Datatype
+from .data.op import Op
+from .data.status import UNDEFINED, Status
 from .errors import ERR_ARG, ERR_INTERN, ERR_OTHER, ERR_PROC_FAILED, ERR_REVOKED, ERR_TRUNCATE, SUCCESS
 from .errors import PycommError as Exception
-from .groups import COMM_TYPE_SHARED, CONGRUENT, GROUP_EMPTY, IDENT, SIMILAR, UNEQUAL, Group
-from .messages import ANY_SOURCE, ANY_TAG, PROC_NULL, Message
-from .op import Op
-from .persistent import Prequest
-from .request import REQUEST_NULL, Request
 from .runtime import (
     SUBVERSION,
     THREAD_FUNNELED,
@@ -48,7 +49,6 @@ from .runtime import (
     Wtime,
     get_vendor,
 )
-from .status import UNDEFINED, Status
 
 if TYPE_CHECKING:
     COMM_WORLD: Comm

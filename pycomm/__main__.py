@@ -12,18 +12,18 @@ from pycomm.errors import PycommError
 
 # Which module adds a command to the parser, by its `register(subparsers)`. Only the module that is needed is imported.
 _COMMANDS = {
-    "run": "pycomm.run_cli",
-    "mpirun": "pycomm.mpirun_cli",
-    "info": "pycomm.info_cli",
-    "verify": "pycomm.schedule_cli",
-    "show": "pycomm.schedule_cli",
-    "topo": "pycomm.topology_cli",
-    "simulate": "pycomm.simulate_cli",
+    "run": "pycomm.commands.run",
+    "mpirun": "pycomm.commands.mpirun",
+    "info": "pycomm.commands.info",
+    "verify": "pycomm.commands.schedule",
+    "show": "pycomm.commands.schedule",
+    "topo": "pycomm.commands.topology",
+    "simulate": "pycomm.commands.simulate",
     "perf": "pycomm.perf.cli",
-    "tune": "pycomm.tune.cli",
-    "explain": "pycomm.explain_cli",
-    "lab": "pycomm.lab.cli",
-    "plan": "pycomm.plan.cli",
+    "tune": "pycomm.commands.tune",
+    "explain": "pycomm.commands.explain",
+    "lab": "pycomm.commands.lab",
+    "plan": "pycomm.commands.plan",
 }
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from .buffer import IN_PLACE
-from .cartesian import Cartcomm
-from .comm import AVG, BAND, BOR, BXOR, LAND, LOR, LXOR, MAX, MAXLOC, MIN, MINLOC, PROD, SUM, Comm
+from .communicator.cartesian import Cartcomm
+from .communicator.comm import AVG, BAND, BOR, BXOR, LAND, LOR, LXOR, MAX, MAXLOC, MIN, MINLOC, PROD, SUM, Comm
+from .communicator.groups import Group
+from .communicator.messages import ANY_SOURCE, ANY_TAG, PROC_NULL, Message
+from .communicator.persistent import Prequest
+from .communicator.request import Request
 from .core import VERSION as __version__
+from .data.buffer import IN_PLACE
+from .data.op import Op
+from .data.status import UNDEFINED, Status
 from .errors import (
     Aborted,
     AuthenticationError,
@@ -21,14 +27,8 @@ from .errors import (
     SystemRefused,
     Truncated,
 )
-from .groups import Group
-from .messages import ANY_SOURCE, ANY_TAG, PROC_NULL, Message
-from .op import Op
-from .persistent import Prequest
-from .registry import algorithm
-from .request import Request
+from .schedules.registry import algorithm
 from .start import init
-from .status import UNDEFINED, Status
 from .threads import run_threads
 
 __all__ = [

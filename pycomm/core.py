@@ -12,12 +12,13 @@ from typing import Any, NoReturn, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import errors, keys
+from . import errors
 from ._pycomm import ffi as ffi
 from ._pycomm import lib as lib
 from ._quick import Handle as Handle
 from ._quick import know_dtype, quick_method
 from ._quick import know_python as know_python
+from .job import keys
 
 COLLECTIVES = {
     "allreduce": lib.PCM_ALLREDUCE,

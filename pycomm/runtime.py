@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from . import groups
-from .comm import Comm
+from .communicator import groups
+from .communicator.comm import Comm
+from .communicator.messages import attach, detach, flush_buffered
 from .core import VERSION as _VERSION
 from .errors import InvalidArgument, PycommError
-from .messages import attach, detach, flush_buffered
 from .start import init
 
 THREAD_SINGLE, THREAD_FUNNELED, THREAD_SERIALIZED, THREAD_MULTIPLE = range(4)

@@ -18,13 +18,15 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from . import host, interfaces, keys, knobs, table
-from .comm import Comm
-from .environment import join, recognise
+from . import knobs
+from .communicator.comm import Comm
 from .errors import InvalidArgument, PycommError
-from .machine import Machine, by_host
-from .places import SYS, Place, place_of
-from .rendezvous import Rendezvous
+from .job import host, interfaces, keys
+from .job.environment import join, recognise
+from .job.rendezvous import Rendezvous
+from .selection import table
+from .selection.machine import Machine, by_host
+from .selection.places import SYS, Place, place_of
 from .world import World
 
 _HOST_BYTES = 16
@@ -143,7 +145,7 @@ def _mpi_job(names: str) -> ModuleType | None:
     """Return the module for jobs of MPI, if MPI is among the transports."""
     if "mpi" not in names:
         return None
-    from . import mpi_job  # here: it stands on this module
+    from .mpi import job as mpi_job  # here: it stands on this module
 
     return mpi_job if mpi_job.asks_for_mpi(names) else None
 

@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from . import knobs, table
-from .comm import Comm
-from .machine import one_host
+from . import knobs
+from .communicator.comm import Comm
+from .selection import table
+from .selection.machine import one_host
 from .world import World
 
 _jobs = itertools.count(1)

@@ -33,7 +33,7 @@ static bool spawn(int door)
 {
     const char *python = getenv("PYCOMM_MPI_PYTHON");
     if (!python) python = "python3";
-    char *const words[] = {(char *)python, "-P", "-m", "pycomm.mpi_advice", NULL};
+    char *const words[] = {(char *)python, "-P", "-m", "pycomm.mpi.advice", NULL};
     size_t count = 0, kept = 0;
     while (environ[count]) count++;
     char **variables = calloc(count + 1, sizeof *variables); /* it needs no MPI, and nothing in front of one */

@@ -6,7 +6,7 @@
  *   serve.c     a collective of MPI as a call of our core, or not
  *   types.c     datatypes and reductions of MPI
  *   comms.c     what we know of each communicator
- *   advice.c    the process that chooses schedules (pycomm/mpi_advice.py): there is no Python in this one
+ *   advice.c    the process that chooses schedules (pycomm/mpi/advice.py): there is no Python in this one
  *   race.c      whether MPI's own collectives are faster
  *   requests.c  what was started and is not done
  *   report.c    what was served and what was not

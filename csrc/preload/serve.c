@@ -48,7 +48,7 @@ static int learn(const struct group *g, struct way *way)
 /* Sizes of an octave share a choice: one takes some 20 ms. */
 static uint64_t step_of(uint64_t bytes) { return bytes ? (uint64_t)1 << lround(log2((double)bytes)) : 0; }
 
-/* pycomm/select.py, Selector.choose, has the same rule for slices. */
+/* pycomm/selection/select.py, Selector.choose, has the same rule for slices. */
 static int plan(struct group *g, const struct pcm_call *call, uint64_t bytes)
 {
     bool uneven = call->in_counts || call->out_counts;

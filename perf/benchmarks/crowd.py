@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pycomm
-import pycomm.control
-import pycomm.predict
-import pycomm.registry
+import pycomm.job.control
+import pycomm.schedules.registry
+import pycomm.selection.predict
 from pycomm.errors import PycommError
-from pycomm.launch import run_ranks
+from pycomm.job.launch import run_ranks
 
 CALLS = 5
 BLOCK = 1024  # bytes from each rank to each other, of the all-to-all
@@ -120,7 +120,7 @@ def main() -> None:
     asked.add_argument("--limit", type=float, default=300.0, help="seconds that a job may take (default: %(default)s)")
     how = asked.parse_args()
     print(f"{'':>16}" + "".join(f"{name:>13}" for name in COLUMNS), flush=True)
-    pycomm.registry.listing()  # which imports the algorithms
+    pycomm.schedules.registry.listing()  # which imports the algorithms
     for library in how.on.split(","):
         if library == "gloo":
             import torch.distributed  # noqa: F401  # not before the others have run, whose ranks it would make larger

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pycomm import init
-from pycomm.candidates import Choice
 from pycomm.lab import Lab, load
 from pycomm.perf.sizes import parse_size
-from pycomm.select import Selector
+from pycomm.selection.candidates import Choice
+from pycomm.selection.select import Selector
 from pycomm.tune.measure import COLLECTIVES, Case, Measurement, measure
 
 _ATTEMPTS = 8.0  # calls of a candidate that time is allowed for, if it takes what is predicted

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pycomm import table
-from pycomm.candidates import Choice, candidates
-from pycomm.machine import Machine
-from pycomm.select import Selector
+from pycomm.selection import table
+from pycomm.selection.candidates import Choice, candidates
+from pycomm.selection.machine import Machine
+from pycomm.selection.select import Selector
 from pycomm.tune.jobs import measure_job
 from pycomm.tune.learn import LONG, errors
 from pycomm.tune.measure import COLLECTIVES, Case, Measurement

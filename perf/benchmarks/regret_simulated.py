@@ -15,10 +15,10 @@ from itertools import product
 
 import numpy as np
 
-from pycomm.candidates import Choice, algorithms
 from pycomm.errors import InvalidArgument
-from pycomm.predict import Described, machine_of
-from pycomm.select import Selector
+from pycomm.selection.candidates import Choice, algorithms
+from pycomm.selection.predict import Described, machine_of
+from pycomm.selection.select import Selector
 from pycomm.topology import Topology, load
 from pycomm.tune.measure import COLLECTIVES
 

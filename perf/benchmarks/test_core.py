@@ -9,9 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pycomm.comm import SUM, Comm
+from pycomm.communicator.comm import SUM, Comm
 from pycomm.core import dtype_code, ffi, lib
-from pycomm.view import emit
+from pycomm.schedules.view import emit
 from pycomm.world import World
 
 Benchmark = Callable[..., Any]

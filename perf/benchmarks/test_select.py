@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pycomm.comm import Comm
-from pycomm.machine import one_host
-from pycomm.select import Selector
+from pycomm.communicator.comm import Comm
+from pycomm.selection.machine import one_host
+from pycomm.selection.select import Selector
 from pycomm.world import World
 
 

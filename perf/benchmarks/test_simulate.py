@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pycomm.simulate import Bound, Result
+from pycomm.schedules.traffic import traffic
+from pycomm.simulator.simulate import Bound, Result
 from pycomm.topology import generate
-from pycomm.traffic import traffic
 
 TREE = "fat-tree:1024,hosts=8"
 LARGE = [10240, 102400]

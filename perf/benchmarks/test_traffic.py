@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pycomm.traffic import _traffic, traffic
-from pycomm.view import emit
+from pycomm.schedules.traffic import _traffic, traffic
+from pycomm.schedules.view import emit
 
 
 @pytest.mark.parametrize("size", [10_240, 102_400])

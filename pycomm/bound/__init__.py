@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..contract import contract
 from ..errors import InvalidArgument
+from ..schedules.contract import contract
 from ..topology import Topology
 from ..topology.units import say_seconds
 from .demand import Demand

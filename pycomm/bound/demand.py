@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import contract
+from ..schedules.contract import contract
 from .graph import Graph, Mask, Reals
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..buffer import IN_PLACE, Array
-from ..comm import Comm
-from ..request import Request
+from ..communicator.comm import Comm
+from ..communicator.request import Request
+from ..data.buffer import IN_PLACE, Array
 from .exchange import Exchange
 from .layout import Part
 from .near import sums

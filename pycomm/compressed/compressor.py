@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
-from ..comm import AVG, SUM, Comm
+from ..communicator.comm import AVG, SUM, Comm
+from ..data.buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
+from ..data.layout import give_back
 from ..errors import InvalidArgument
-from ..layout import give_back
 from .allgather import Allgather
 from .allreduce import Allreduce
 from .blocks import portions

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..comm import Comm
+from ..communicator.comm import Comm
+from ..communicator.request import Request
+from ..data.status import Status
 from ..errors import Mismatch
-from ..request import Request
-from ..status import Status
 from .codec import Floats, Wire, decode, encode, encoded_bytes
 
 _HEADER = 24  # bytes: kind, op, phase, collective and slice; the elements of all blocks; a checksum of their counts

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..buffer import Array
-from ..request import Request
+from ..communicator.request import Request
+from ..data.buffer import Array
 from .codec import Floats
 
 Piece = TypeVar("Piece")

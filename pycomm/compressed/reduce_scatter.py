@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..buffer import Array, Blocks
-from ..comm import Comm
-from ..request import Request
+from ..communicator.comm import Comm
+from ..communicator.request import Request
+from ..data.buffer import Array, Blocks
 from .blocks import Portion
 from .codec import Floats
 from .messages import Arrival, Messages

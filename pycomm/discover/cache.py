@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from ..errors import InvalidArgument
-from ..network import Network, loads
+from ..selection.network import Network, loads
 
 _FRESH = 24 * 3600.0  # seconds; links degrade, and are repaired
 

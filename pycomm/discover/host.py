@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..interfaces import addresses_of
-from ..places import SYS, last_cache, number, read_processors, text
+from ..job.interfaces import addresses_of
+from ..selection.places import SYS, last_cache, number, read_processors, text
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import hashlib
 import numpy as np
 
 from .. import knobs
-from ..comm import Comm
-from ..network import Network, loads
+from ..communicator.comm import Comm
+from ..selection.network import Network, loads
 from . import cache
 from .probe import Lines, measure
 

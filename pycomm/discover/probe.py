@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..buffer import IN_PLACE
-from ..comm import MAX, SUM, Comm
+from ..communicator.comm import MAX, SUM, Comm
+from ..data.buffer import IN_PLACE
 
 _NEAR = 4.0  # times the least latency, up to which two hosts are at one site,
 _ALWAYS_NEAR = (

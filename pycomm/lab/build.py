@@ -135,7 +135,7 @@ class Lab:
 
     def run_ranks(self, n: int, function: Callable[..., object], *args: object, **options: Any) -> list[Any]:
         """Run `function(*args)` in n ranks on the hosts, as `pycomm.run_ranks` does, with its options."""
-        from ..launch import run_ranks
+        from ..job.launch import run_ranks
 
         place.spread(self.places, n)
         env = {

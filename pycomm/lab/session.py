@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 from .. import knobs
 from ..errors import PycommError
-from ..launch import exit_with
-from ..processes import in_terminals_foreground
+from ..job.launch import exit_with
+from ..job.processes import in_terminals_foreground
 from .build import Lab, check_machine
 from .model import Model
 from .namespaces import die_with_parent, fork_first, own_mounts

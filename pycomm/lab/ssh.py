@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .. import knobs
 from ..errors import InvalidArgument, PycommError
-from ..launch import execute
+from ..job.launch import execute
 from . import place
 
 

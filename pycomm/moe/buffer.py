@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
-from ..comm import Comm
+from ..communicator.comm import Comm
 from ..errors import InvalidArgument, Mismatch, PycommError
 from ..torch.errors import as_torch
 from ..torch.group import PycommGroup

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..comm import Comm
+from ..communicator.comm import Comm
+from ..communicator.pointers import Pointers, Side, apart
 from ..core import lib
-from ..pointers import Pointers, Side, apart
 from ..torch.errors import as_torch
 from ..torch.tensors import Tensor, carried
 

@@ -9,7 +9,7 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
-from ..registry import Groups
+from ..schedules.registry import Groups
 from ..topology import Ends, Links, Paths, Topology
 from ..topology.build import nest
 from ..topology.check import smallest_period

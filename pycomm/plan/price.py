@@ -7,16 +7,16 @@ from math import lcm
 
 import numpy as np
 
-from .. import registry
 from ..bound import Bound, bound
-from ..candidates import Choice
 from ..errors import InvalidArgument
-from ..registry import Groups
-from ..simulate import Bound as Simulation
-from ..simulate import link_bytes
+from ..schedules import registry
+from ..schedules.registry import Groups
+from ..schedules.traffic import Traffic, traffic
+from ..selection.candidates import Choice
+from ..simulator.simulate import Bound as Simulation
+from ..simulator.simulate import link_bytes
 from ..topology import Topology
 from ..topology.units import say_rate
-from ..traffic import Traffic, traffic
 from .cluster import Ranks
 from .group import Share, share
 

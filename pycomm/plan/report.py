@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..timeline import say_bytes
+from ..simulator.timeline import say_bytes
 from ..topology.units import say_seconds
 from .step import Row, Step
 from .volumes import state

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..registry import Groups
+from ..schedules.registry import Groups
 from .model import Ids, Links, Routing, Topology
 from .routing import Hosts, Tree
 

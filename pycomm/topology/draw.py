@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..show import BAND, INK, PALE
+from ..schedules.show import BAND, INK, PALE
 from .condense import Cable, Part, Plan, cables, condense, join, levels, signatures, whole
 from .model import Topology
 from .routing import Dragonfly, Torus

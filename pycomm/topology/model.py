@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from ..registry import Groups
+from ..schedules.registry import Groups
 
 Ids = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
@@ -83,7 +83,7 @@ class Topology:
         links: the directed links.
         kinds: names of the kinds of links, e.g. ("nvlink", "nic", "leaf-spine").
         routing: finds the paths.
-        groups: nested tuples of near ranks, as hierarchical algorithms take them (see `pycomm.view.emit`).
+        groups: nested tuples of near ranks, as hierarchical algorithms take them (see `pycomm.schedules.view.emit`).
         host: the host number of each rank.
         reduce_rate: bytes per second that each rank reduces; inf: reductions are free.
         period: renumbering all ranks r -> r + period (mod size) changes nothing; `size` if no smaller one is known.

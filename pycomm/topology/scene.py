@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 from ..errors import InvalidArgument
-from ..show import FONT
+from ..schedules.show import FONT
 
 PIXELS = 100  # an inch, of a PNG's unit
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InvalidArgument
-from ..registry import Groups
+from ..schedules.registry import Groups
 from .check import check_period
 from .condense import cables
 from .model import Ids, Topology

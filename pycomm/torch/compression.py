@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-from ..buffer import IN_PLACE
-from ..comm import AVG
+from ..communicator.comm import AVG
 from ..compressed import Compressor, Feedback
 from ..core import lib
+from ..data.buffer import IN_PLACE
 from ..errors import InvalidArgument, PycommError
 from .errors import as_torch
 from .group import PycommGroup

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch._C import _distributed_c10d as c10d
 
-from ..calls import Prepared
+from ..communicator.calls import Prepared
+from ..communicator.pointers import NOTHING, Pointers, Side, apart
+from ..communicator.request import Request
 from ..core import lib
 from ..errors import InvalidArgument, Mismatch, PycommError, Truncated
-from ..pointers import NOTHING, Pointers, Side, apart
-from ..request import Request
 from . import profiling
 from .logs import is_detailed, log
 from .meeting import Membership

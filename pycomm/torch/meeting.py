@@ -12,7 +12,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ..comm import Comm
+from ..communicator.comm import Comm
 from ..errors import DeadlineExceeded, PycommError
 from ..start import WORLD, Joined, assemble, learn_network, over_mpi
 

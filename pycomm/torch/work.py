@@ -12,10 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ..communicator.request import Request
 from ..core import lib
+from ..data.status import Status
 from ..errors import DeadlineExceeded, InvalidArgument, PycommError
-from ..request import Request
-from ..status import Status
 from .errors import as_torch
 
 _POLL = 0.2  # seconds after which a waiting thread lets Python handle signals

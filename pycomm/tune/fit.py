@@ -1,4 +1,4 @@
-"""Fits the terms of `pycomm.costs` to measurements, so that simulated times are as the measured ones."""
+"""Fits the terms of `pycomm.simulator.costs` to measurements, so that simulated times are as the measured ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import asdict
 import numpy as np
 import numpy.typing as npt
 
-from ..costs import NAMES, SHM, TCP, Calibration, Rates
-from ..simulate import Bound
+from ..simulator.costs import NAMES, SHM, TCP, Calibration, Rates
+from ..simulator.simulate import Bound
 
 Reals = npt.NDArray[np.float64]
 

@@ -7,10 +7,10 @@ import math
 import os
 from collections.abc import Sequence
 
-from ..comm import Comm
+from ..communicator.comm import Comm
 from ..errors import InvalidArgument
+from ..job.launch import run_ranks
 from ..lab import Host, Lab, Model
-from ..launch import run_ranks
 from .measure import Case, Measurement, measure
 
 TRANSPORTS = ("shm", "tcp", "mixed")

@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import mean
 
 from ..core import VERSION
-from ..predict import Predictor
-from ..table import Residual, Table, residuals_of
+from ..selection.predict import Predictor
+from ..selection.table import Residual, Table, residuals_of
 from .fit import fit
 from .measure import Measurement
 from .plan import HELD_OUT, machine_of

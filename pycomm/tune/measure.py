@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..buffer import IN_PLACE, Array
-from ..candidates import Choice
-from ..comm import MAX, Comm
-from ..contract import contract
+from ..communicator.comm import MAX, Comm
+from ..data.buffer import IN_PLACE, Array
 from ..errors import InvalidArgument
+from ..schedules.contract import contract
+from ..selection.candidates import Choice
 
 _BATCHES = 8  # a slow phase of the machine shall spoil a batch of all cases, not all batches of one
 _FEWEST = 3  # batches, where time is short

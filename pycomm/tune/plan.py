@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from itertools import product
 
-from ..candidates import candidates
-from ..machine import Machine, one_host
+from ..selection.candidates import candidates
+from ..selection.machine import Machine, one_host
 from .measure import COLLECTIVES, Case
 
 # Bytes of a rank's full vector: those that are fitted, and those in between that judge the fit.

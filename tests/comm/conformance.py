@@ -41,7 +41,7 @@ def on_processes(
     transport: str, size: int, function: Callable[..., Any], *args: Any, timeout: float = 60.0
 ) -> list[Any]:
     """Run function(comm, *args) on ranks that are processes of this host."""
-    from pycomm.launch import run_ranks
+    from pycomm.job.launch import run_ranks
 
     def rank() -> Any:
         comm = pycomm.init()

@@ -7,7 +7,7 @@ import pytest
 from conformance import COLLECTIVES, REDUCING, ROOTED, TRANSPORTS, Case, on_processes, on_ranks, perform
 
 import pycomm
-from pycomm import registry
+from pycomm.schedules import registry
 
 SIZES = (1, 2, 3, 5, 8)
 COUNTS = (0, 1, 7, 1000)

@@ -7,8 +7,8 @@ import pytest
 from conformance import TRANSPORTS, Case, on_ranks, perform
 
 import pycomm
-from pycomm import registry
-from pycomm.view import View
+from pycomm.schedules import registry
+from pycomm.schedules.view import View
 
 
 @pytest.fixture

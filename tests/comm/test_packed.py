@@ -9,7 +9,7 @@ import pytest
 from conformance import INPROC, SHM, TCP, Case, on_ranks, perform
 
 import pycomm
-from pycomm.launch import run_ranks
+from pycomm.job.launch import run_ranks
 
 DGX1 = Path(__file__).parents[2] / "examples" / "topologies" / "dgx1.toml"
 COLLECTIVES = ("allgather", "reduce_scatter", "allreduce", "broadcast", "reduce")

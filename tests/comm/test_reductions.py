@@ -8,7 +8,7 @@ import pytest
 from conformance import INPROC, REDUCING, TRANSPORTS, Case, combine, fingerprint, on_ranks, perform
 
 import pycomm
-from pycomm import registry
+from pycomm.schedules import registry
 
 INTS = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)
 NARROW = (np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)

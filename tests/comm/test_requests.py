@@ -228,7 +228,7 @@ def test_the_world_may_end_while_another_thread_frees_a_communicator(
     world = World(0, 1, transports=transport)
     comm = pycomm.Comm(world, 1, [0])
     comm.Allreduce(np.ones(3), np.zeros(3))
-    monkeypatch.setattr("pycomm.comm.lib", Overtaken())
+    monkeypatch.setattr("pycomm.communicator.comm.lib", Overtaken())
     comm.Free()
     comm.Free()
     with pytest.raises(pycomm.InvalidArgument, match="freed"):

@@ -7,7 +7,7 @@ import pytest
 from conformance import TRANSPORTS, on_processes, on_ranks
 
 import pycomm
-from pycomm.machine import Machine
+from pycomm.selection.machine import Machine
 
 SIZES = (1, 2, 3, 5, 8, 13)
 

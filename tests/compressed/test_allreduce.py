@@ -170,7 +170,7 @@ def test_descent_converges_with_feedback_and_not_without() -> None:
 
 
 def test_over_sockets_between_processes_and_without_groups() -> None:
-    from pycomm.launch import run_ranks
+    from pycomm.job.launch import run_ranks
 
     def rank() -> Any:
         comm = pycomm.init()

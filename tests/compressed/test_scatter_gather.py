@@ -196,7 +196,7 @@ def test_feedback_keeps_the_sum_of_many_calls(groups: list[list[int]], kind: str
 
 
 def test_over_sockets_between_processes_and_in_one_group() -> None:
-    from pycomm.launch import run_ranks
+    from pycomm.job.launch import run_ranks
 
     def rank() -> Any:
         comm = pycomm.init()

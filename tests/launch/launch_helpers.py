@@ -6,7 +6,7 @@ import os
 import socket
 from dataclasses import replace
 
-from pycomm.environment import Job
+from pycomm.job.environment import Job
 
 
 def free_port() -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pycomm import environment, host
-from pycomm.environment import Placement, first_node, recognise
 from pycomm.errors import InvalidArgument, LaunchError
+from pycomm.job import environment, host
+from pycomm.job.environment import Placement, first_node, recognise
 
 TORCHRUN = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",

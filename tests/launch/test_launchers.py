@@ -12,7 +12,7 @@ import pytest
 SCRIPT = """
 import sys
 from pycomm import environment
-from pycomm.rendezvous import Rendezvous
+from pycomm.job.rendezvous import Rendezvous
 job = environment.join(timeout=30)
 rendezvous = Rendezvous(job, timeout=30)
 names = rendezvous.exchange(sys.argv[1].encode())

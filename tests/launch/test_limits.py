@@ -12,7 +12,7 @@ import pytest
 
 import pycomm
 from pycomm.errors import SystemRefused
-from pycomm.launch import run_ranks
+from pycomm.job.launch import run_ranks
 
 
 @contextlib.contextmanager

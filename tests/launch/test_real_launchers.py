@@ -29,7 +29,7 @@ import sys
 from pathlib import Path
 import numpy as np
 import pycomm
-from pycomm.environment import recognise
+from pycomm.job.environment import recognise
 comm = pycomm.init(timeout=30)
 name = np.frombuffer(sys.argv[2].encode(), np.uint8)
 names = np.empty(comm.size * name.size, np.uint8)

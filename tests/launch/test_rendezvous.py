@@ -17,12 +17,12 @@ import pytest
 import zmq
 from launch_helpers import as_rank, free_port, hub_in_rank_0, my_rank
 
-from pycomm import control, environment, line
-from pycomm.environment import Job
 from pycomm.errors import Aborted, AuthenticationError, DeadlineExceeded, LaunchError, PeerLost, SystemRefused
-from pycomm.hub import Hub
-from pycomm.launch import run_ranks, spawn
-from pycomm.rendezvous import Rendezvous
+from pycomm.job import control, environment, line
+from pycomm.job.environment import Job
+from pycomm.job.hub import Hub
+from pycomm.job.launch import run_ranks, spawn
+from pycomm.job.rendezvous import Rendezvous
 
 # Generous: a loss is told within milliseconds on a machine that is not overloaded.
 SOON = 20.0
@@ -593,7 +593,7 @@ def test_a_closed_rendezvous_refuses_to_exchange() -> None:
 
 def test_a_job_of_one_rank_needs_no_socket() -> None:
     def rank() -> bool:
-        for name in [name for name in sys.modules if name.startswith(("zmq", "pycomm.control", "pycomm.hub"))]:
+        for name in [name for name in sys.modules if name.startswith(("zmq", "pycomm.job.control", "pycomm.job.hub"))]:
             del sys.modules[name]
         rendezvous = Rendezvous(hub_in_rank_0(1))
         rendezvous.watch(lambda rank, why: None)

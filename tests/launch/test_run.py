@@ -18,12 +18,12 @@ import pytest
 from launch_helpers import free_port
 
 from pycomm import knobs
-from pycomm.supervisor import Meeting
+from pycomm.job.supervisor import Meeting
 
 SOON = 30.0
 MEET = """
 from pycomm import environment
-from pycomm.rendezvous import Rendezvous
+from pycomm.job.rendezvous import Rendezvous
 import os, queue, signal, sys, time
 job = environment.join()
 rendezvous = Rendezvous(job)

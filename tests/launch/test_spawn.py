@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from launch_helpers import my_rank
 
-from pycomm import environment
 from pycomm.errors import DeadlineExceeded, InvalidArgument, Mismatch, PeerLost
-from pycomm.launch import Outcome, run_ranks, spawn
-from pycomm.rendezvous import Rendezvous
+from pycomm.job import environment
+from pycomm.job.launch import Outcome, run_ranks, spawn
+from pycomm.job.rendezvous import Rendezvous
 
 
 class Odd(Exception):

@@ -11,9 +11,9 @@ import pytest
 import zmq
 from launch_helpers import as_rank, free_port, hub_in_rank_0, my_rank
 
-from pycomm.keys import curve_pair, derive
-from pycomm.launch import run_ranks
-from pycomm.rendezvous import Rendezvous
+from pycomm.job.keys import curve_pair, derive
+from pycomm.job.launch import run_ranks
+from pycomm.job.rendezvous import Rendezvous
 
 SECRET = b"s" * 32
 

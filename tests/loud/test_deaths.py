@@ -13,7 +13,7 @@ import pytest
 from conformance import PATIENCE, SHM, TCP, TRANSPORTS, on_ranks
 
 import pycomm
-from pycomm.launch import spawn
+from pycomm.job.launch import spawn
 
 SOON = 2.0  # seconds within which survivors must know
 PROCESS_TRANSPORTS = (SHM, TCP)

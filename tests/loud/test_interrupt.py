@@ -11,7 +11,7 @@ import pytest
 from conformance import PATIENCE
 
 import pycomm
-from pycomm.launch import spawn
+from pycomm.job.launch import spawn
 
 
 @pytest.mark.parametrize("transport", ("shm", "tcp"))

@@ -16,7 +16,7 @@ import pytest
 from conformance import INPROC, SHM, TCP, TRANSPORTS, descriptors, on_ranks
 
 import pycomm
-from pycomm.launch import spawn
+from pycomm.job.launch import spawn
 from pycomm.world import World
 
 

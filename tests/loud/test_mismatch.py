@@ -125,12 +125,12 @@ def test_algorithm_and_slices(transport: str, how: dict[str, object]) -> None:
 
 def test_own_algorithms_that_differ() -> None:
     def rank(comm: pycomm.Comm) -> None:
-        def one(v: pycomm.view.View) -> None:  # type: ignore[name-defined]
+        def one(v: pycomm.schedules.view.View) -> None:  # type: ignore[name-defined]
             with v.round():
                 v.send(0, to=v.rank + 1)
                 v.reduce(0, frm=v.rank + 1)
 
-        def two(v: pycomm.view.View) -> None:  # type: ignore[name-defined]
+        def two(v: pycomm.schedules.view.View) -> None:  # type: ignore[name-defined]
             one(v)
 
         expect_mismatch(comm, lambda c: c.Allreduce(f32(), f32(), algorithm=one if c.rank else two), ("algorithm",))

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import pycomm
-from pycomm import hub, line, sockets
 from pycomm.errors import PeerLost
+from pycomm.job import hub, line, sockets
 from pycomm.lab import Lab
 
 MakeLab = Callable[[str], Lab]

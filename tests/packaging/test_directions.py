@@ -47,11 +47,9 @@ def modules(path: Path) -> set[str]:
     return {name for module, names in imports(path) for name in (module, *(f"{module}.{n}" for n in names))}
 
 
-def check_rooms(path: Path, below: set[str]) -> None:
-    """Check that of pycomm a file imports what lies in these rooms alone."""
-    for module in modules(path):
-        room = module.split(".")[1] if module.startswith("pycomm.") else ""
-        assert not room or room in below, f"{path.name} imports {module}"
+def rooms_of(path: Path) -> set[str]:
+    """Return the rooms of pycomm that a file imports from: packages, and modules that lie beside them."""
+    return {module.split(".")[1] for module in modules(path) if module.startswith("pycomm.")}
 
 
 @pytest.mark.parametrize("path", files("csrc/**/*.[ch]", "transports/*.[ch]"), ids=name_of)
@@ -91,85 +89,82 @@ def test_the_public_header_stands_alone():
 @pytest.mark.parametrize("path", files("algorithms/*.py"), ids=name_of)
 def test_algorithms_know_only_the_view(path: Path):
     for module, _ in imports(path):
-        allowed = ("pycomm.view", "pycomm.registry", "pycomm.errors", "pycomm.algorithms", "numpy")
+        allowed = ("pycomm.schedules.view", "pycomm.schedules.registry", "pycomm.errors", "pycomm.algorithms", "numpy")
         if path.name == "packed.py":  # whose schedules depend on a machine
             allowed += ("pycomm.packing",)
         assert module.startswith(allowed) or module.partition(".")[0] in sys.stdlib_module_names, module
 
 
-def test_schedules_know_neither_the_core_nor_a_launcher():
-    below = {"errors", "contract", "schedule", "registry", "view", "verify", "show", "ranks", "traffic"}
-    for name in below:
-        for module in modules(ROOT / "pycomm" / f"{name}.py"):
-            room = module.split(".")[1] if module.startswith("pycomm.") else ""
-            assert not room or room in below, f"{name} imports {module}"
+BELOW = {
+    "bound": "core errors schedules topology",
+    "communicator": "core data errors job knobs schedules selection topology world _quick",
+    "compressed": "communicator core data errors",
+    "data": "core errors",
+    "discover": "communicator data errors job knobs selection",
+    "job": "errors knobs",
+    "lab": "errors job knobs topology",
+    "moe": "communicator core errors torch",
+    "mpi": "communicator core discover errors job knobs schedules selection start world",
+    "packing": "bound errors topology",
+    "plan": "bound errors figures schedules selection simulator topology",
+    "schedules": "algorithms errors",
+    "selection": "bound errors knobs packing schedules simulator topology",
+    "simulator": "core errors schedules topology",
+    "topology": "errors schedules",
+    "torch": "communicator core data errors start _torch_autoload",
+    "tune": "communicator core data errors job lab schedules selection simulator start",
+}
+# Where the arrow turns back: the file that stands on the other is loaded by a call, not with its room.
+DOORS = {
+    "communicator/comm.py": {"mpi"},  # Comm.from_mpi
+    "job/launch.py": {"world"},  # a rank's end closes its worlds
+    "torch/compression.py": {"compressed"},  # a hook for those who ask for it
+}
 
 
-@pytest.mark.parametrize("path", files("pycomm/bound/*.py"), ids=name_of)
-def test_the_bound_knows_machines_and_contracts_but_no_schedule(path: Path):
-    below = {"bound", "contract", "core", "errors", "registry", "topology"}
-    check_rooms(path, below)
+@pytest.mark.parametrize("room", BELOW)
+def test_a_room_knows_only_what_lies_below_it(room: str):
+    for path in files(f"pycomm/{room}/*.py"):
+        below = {*BELOW[room].split(), room} | DOORS.get(f"{room}/{path.name}", set())
+        assert rooms_of(path) <= below, path.name
 
 
-@pytest.mark.parametrize("path", files("pycomm/packing/*.py"), ids=name_of)
-def test_packing_knows_machines_and_flows_but_no_schedule(path: Path):
-    check_rooms(path, {"bound", "errors", "packing", "topology"})
+def test_every_room_has_its_place():
+    rooms = {path.parent.name for path in files("pycomm/*/__init__.py")}
+    assert rooms == {*BELOW, "commands"}  # which know all
 
 
-def test_the_simulator_knows_machines_and_schedules_but_nobody_who_runs_or_chooses_them():
-    below = {"contract", "core", "errors", "pricing", "registry", "schedule", "simulate", "topology", "traffic"}
-    for name in ("pricing", "simulate", "costs", "timeline"):
-        for module in modules(ROOT / "pycomm" / f"{name}.py"):
-            room = module.split(".")[1] if module.startswith("pycomm.") else ""
-            assert not room or room in below, f"{name} imports {module}"
+def test_topologies_know_of_schedules_only_how_they_are_named_and_drawn():
+    for path in files("pycomm/topology/*.py"):
+        named = {module for module in modules(path) if module.startswith("pycomm.schedules.")}
+        drawn = ("pycomm.schedules.show",) if path.name in ("draw.py", "scene.py") else ()
+        assert all(module.startswith(("pycomm.schedules.registry", *drawn)) for module in named), path.name
 
 
-def test_choosing_knows_no_communicator():
-    above = {"comm", "world", "request", "start", "threads", "confirm", "explain", "tune", "calls", "launch"}
-    for name in ("table", "machine", "candidates", "predict", "select"):
-        for module in modules(ROOT / "pycomm" / f"{name}.py"):
-            assert not (module.startswith("pycomm.") and module.split(".")[1] in above), f"{name} imports {module}"
-
-
-@pytest.mark.parametrize("path", files("pycomm/**/*.py"), ids=name_of)
-def test_nobody_loads_tune_but_its_command(path: Path):
-    if path.parent.name != "tune":
-        assert not any(module.startswith("pycomm.tune") for module in modules(path))
-
-
-def test_what_calls_are_given_knows_no_communicator():
-    below = {"attributes", "buffer", "core", "datatype", "errors", "keys", "layout", "op", "request", "status"}
-    for name in ("buffer", "datatype", "layout", "op", "pickles", "request", "status"):
-        check_rooms(ROOT / "pycomm" / f"{name}.py", below | {"_pycomm", "_quick"})
+@pytest.mark.parametrize("room", ("tune", "moe", "commands"))
+def test_nobody_loads_what_only_its_user_asks_for(room: str):
+    for path in files("pycomm/**/*.py"):
+        if path.parent.name not in (room, "commands"):
+            assert room not in rooms_of(path), path.name
 
 
 def test_methods_of_a_communicator_know_it_by_name_alone():
     """Comm is made of them: when they are loaded, there is none yet."""
     for name in ("attributes", "errhandler", "folding", "groups", "messages", "mixed", "objects", "persistent"):
-        for node in ast.parse((ROOT / "pycomm" / f"{name}.py").read_text()).body:
+        for node in ast.parse((ROOT / "pycomm" / "communicator" / f"{name}.py").read_text()).body:
             if isinstance(node, ast.ImportFrom):
                 assert node.module not in ("comm", "start", "cartesian"), name
 
 
-def test_launching_knows_no_communicator():
-    above = {"comm", "core", "_pycomm", "world", "request", "start", "threads", "select", "schedule", "view", "perf"}
-    below = ["environment", "publication", "keys", "knobs", "hub", "control", "line", "rendezvous", "supervisor"]
-    for name in [*below, "processes"]:
-        for module in modules(ROOT / "pycomm" / f"{name}.py"):
-            assert not (module.startswith("pycomm.") and module.split(".")[1] in above), f"{name} imports {module}"
-
-
-@pytest.mark.parametrize("path", files("pycomm/*.py"), ids=name_of)
+@pytest.mark.parametrize("path", files("pycomm/**/*.py"), ids=name_of)
 def test_the_library_does_not_know_perf(path: Path):
-    assert not any(module.startswith("pycomm.perf") for module in modules(path))
+    assert path.parent.name == "commands" or "perf" not in rooms_of(path)
 
 
-@pytest.mark.parametrize("path", files("pycomm/*.py"), ids=name_of)
+@pytest.mark.parametrize("path", files("pycomm/**/*.py"), ids=name_of)
 def test_the_library_does_not_know_torch(path: Path):
-    if path.name != "_torch_autoload.py":  # the door through which torch comes in
-        assert not any(
-            module.partition(".")[0] == "torch" or module.startswith("pycomm.torch") for module in modules(path)
-        )
+    if path.name != "_torch_autoload.py" and path.parent.name not in ("torch", "moe"):  # the door torch comes in by
+        assert "torch" not in rooms_of(path) | {module.partition(".")[0] for module in modules(path)}
 
 
 def test_what_torch_loads_at_its_start_loads_nothing():
@@ -180,62 +175,7 @@ def test_what_torch_loads_at_its_start_loads_nothing():
                 assert module.partition(".")[0] in sys.stdlib_module_names, module
 
 
-@pytest.mark.parametrize("path", files("pycomm/torch/*.py"), ids=name_of)
-def test_the_torch_room_knows_neither_a_launcher_nor_an_algorithm(path: Path):
-    below = {"errors", "core", "calls", "comm", "pointers", "request", "start", "status", "torch", "_torch_autoload"}
-    check_rooms(path, below | ({"buffer", "compressed"} if path.name == "compression.py" else set()))
-
-
-@pytest.mark.parametrize("path", files("pycomm/moe/*.py"), ids=name_of)
-def test_the_moe_room_knows_what_the_torch_room_knows_and_it(path: Path):
-    below = {"errors", "core", "calls", "comm", "pointers", "torch", "moe"}
-    check_rooms(path, below)
-
-
-@pytest.mark.parametrize("path", files("pycomm/compressed/*.py"), ids=name_of)
-def test_compression_is_a_user_of_communicators(path: Path):
-    below = {"errors", "core", "buffer", "comm", "layout", "request", "status", "compressed"}
-    check_rooms(path, below)
-
-
-@pytest.mark.parametrize("path", files("pycomm/topology/*.py"), ids=name_of)
-def test_topologies_know_no_schedule(path: Path):
-    below = {"errors", "registry", "topology"} | ({"show"} if path.name in ("draw.py", "scene.py") else set())
-    check_rooms(path, below)
-
-
-@pytest.mark.parametrize("path", files("pycomm/lab/*.py"), ids=name_of)
-def test_the_laboratory_knows_how_ranks_are_started_but_no_communicator(path: Path):
-    below = {"errors", "knobs", "lab", "launch", "processes", "topology"}
-    check_rooms(path, below)
-
-
-@pytest.mark.parametrize("path", files("pycomm/plan/*.py"), ids=name_of)
-def test_plans_know_machines_and_prices_but_no_communicator(path: Path):
-    below = {
-        "bound",
-        "candidates",
-        "errors",
-        "figures",
-        "plan",
-        "registry",
-        "simulate",
-        "timeline",
-        "topology",
-        "traffic",
-    }
-    check_rooms(path, below)
-
-
 @pytest.mark.parametrize("path", files("pycomm/**/*.py"), ids=name_of)
-def test_nobody_loads_moe_but_its_user(path: Path):
-    if path.parent.name != "moe":
-        assert not any(module.startswith("pycomm.moe") for module in modules(path))
-
-
-@pytest.mark.parametrize(
-    "path", files("pycomm/*.py", "pycomm/compressed/*.py", "pycomm/torch/*.py", "pycomm/moe/*.py"), ids=name_of
-)
 def test_only_core_speaks_to_cffi(path: Path):
     speaks = {module for module in modules(path) if module.partition(".")[0] == "cffi" or "_pycomm" in module}
     assert not speaks or path.name == "core.py"
@@ -249,23 +189,12 @@ def test_no_private_name_of_another_room_is_used(path: Path):
             assert not [name for name in (*module.split("."), *names) if name.startswith("_")], f"{module}: {names}"
 
 
-@pytest.mark.parametrize(
-    "path",
-    files(
-        "pycomm/*.py",
-        "pycomm/lab/*.py",
-        "pycomm/plan/*.py",
-        "pycomm/topology/*.py",
-        "pycomm/tune/*.py",
-        "algorithms/*.py",
-        "perf/*.py",
-    ),
-    ids=name_of,
-)
+@pytest.mark.parametrize("path", files("pycomm/**/*.py", "algorithms/*.py", "perf/*.py"), ids=name_of)
 def test_optional_packages_are_imported_where_they_are_needed(path: Path):
     optional = {"torch", "mpi4py", "ml_dtypes", "rich", "matplotlib"}
     top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom) and not node.level}
-    late = "plot" in path.name  # imported by those alone who draw
+    # Imported by those alone who draw, or who have torch.
+    late = "plot" in path.name or path.parent.name in ("torch", "moe")
     assert late or not {name.partition(".")[0] for name in names} & optional

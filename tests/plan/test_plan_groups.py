@@ -8,9 +8,9 @@ import pytest
 from pycomm.plan import Pricer, Training
 from pycomm.plan.cluster import DEGREES, groups
 from pycomm.plan.group import share
-from pycomm.simulate import simulate
+from pycomm.schedules.traffic import traffic
+from pycomm.simulator.simulate import simulate
 from pycomm.topology import Topology, generate
-from pycomm.traffic import traffic
 
 TRAINING = Training(64, 1, data=4, tensor=2, pipeline=2, expert=2)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pycomm.__main__ import main
-from pycomm.mpirun_cli import environment
+from pycomm.commands.mpirun import environment
 from pycomm.perf.rivals import RIVALS
 
 HERE = Path(__file__).parent

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pycomm import registry
+from pycomm.schedules import registry
 
 
 @pytest.fixture(autouse=True)

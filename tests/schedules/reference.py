@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pycomm.schedule import COPY, END, MORE, RECV, REDUCE, REDUCE_FROM, SEND, SWAP, Lowered
+from pycomm.schedules.schedule import COPY, END, MORE, RECV, REDUCE, REDUCE_FROM, SEND, SWAP, Lowered
 
 Blocks = list[np.ndarray]  # a rank's buffer, block by block
 SIZES = (1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 17)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from reference import SIZES, case, execute, roots
 
-from pycomm.contract import CONTRACTS
-from pycomm.registry import listing
-from pycomm.verify import verify
-from pycomm.view import emit
+from pycomm.schedules.contract import CONTRACTS
+from pycomm.schedules.registry import listing
+from pycomm.schedules.verify import verify
+from pycomm.schedules.view import emit
 
 FLAT = [entry for entry in listing() if not entry.grouped]
 each = pytest.mark.parametrize("entry", FLAT, ids=lambda entry: f"{entry.name}-{entry.collective}")

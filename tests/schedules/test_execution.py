@@ -5,7 +5,7 @@ import pytest
 from reference import case, roots
 
 import pycomm
-from pycomm.registry import listing
+from pycomm.schedules.registry import listing
 
 SIZES = {2: [[0], [1]], 3: [[0, 2], [1]], 5: [[0, 3], [1, 2, 4]], 8: [[[0, 1], [2, 3, 4]], [[5], [6, 7]]]}
 

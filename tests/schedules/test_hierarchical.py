@@ -5,8 +5,8 @@ import pytest
 from reference import case, execute, roots
 
 from pycomm.errors import InvalidArgument
-from pycomm.verify import verify
-from pycomm.view import emit
+from pycomm.schedules.verify import verify
+from pycomm.schedules.view import emit
 
 GROUPS = {
     "2+2": [[0, 1], [2, 3]],

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from reference import roots
 
-from pycomm.registry import listing
-from pycomm.schedule import NONE
-from pycomm.view import emit
+from pycomm.schedules.registry import listing
+from pycomm.schedules.schedule import NONE
+from pycomm.schedules.view import emit
 
 GROUPS = [[0, 3], [1, 2, 4, 6], [5]]
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from pycomm.errors import ScheduleError
-from pycomm.registry import listing
-from pycomm.schedule import COPY, END, MORE, NONE, RECV, REDUCE, REDUCE_FROM, SEND, SWAP
-from pycomm.verify import check
-from pycomm.view import emit
+from pycomm.schedules.registry import listing
+from pycomm.schedules.schedule import COPY, END, MORE, NONE, RECV, REDUCE, REDUCE_FROM, SEND, SWAP
+from pycomm.schedules.verify import check
+from pycomm.schedules.view import emit
 
 SIZES = (2, 3, 5, 8)
 PER_KIND = 2  # mutants of each kind for an algorithm and a size

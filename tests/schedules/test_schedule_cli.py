@@ -5,12 +5,12 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from pycomm import schedule_cli
-from pycomm.registry import listing
+from pycomm.commands import schedule as schedule_cli
+from pycomm.schedules.registry import listing
 
 OWN = '''
 """An algorithm of one's own."""
-from pycomm.registry import algorithm
+from pycomm.schedules.registry import algorithm
 
 @algorithm("broadcast", name="{name}")
 def good(v):

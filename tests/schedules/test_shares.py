@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pycomm.errors import InvalidArgument
-from pycomm.network import shares
-from pycomm.registry import find
-from pycomm.simulate import simulate
+from pycomm.schedules.registry import find
+from pycomm.schedules.traffic import traffic
+from pycomm.schedules.verify import verify
+from pycomm.schedules.view import emit
+from pycomm.selection.network import shares
+from pycomm.simulator.simulate import simulate
 from pycomm.topology import flat
 from pycomm.topology.modify import speed_of_ranks
-from pycomm.traffic import traffic
-from pycomm.verify import verify
-from pycomm.view import emit
 
 
 @pytest.mark.parametrize("told", [(1,), (3, 1), (2, 0), (11, 11, 10, 0), (1, 0, 0), (5, 1, 2, 3, 1)])

@@ -8,11 +8,11 @@ from reference import roots
 from test_hierarchical import GROUPS, PARTS, members
 
 from pycomm.errors import InvalidArgument, ScheduleError
-from pycomm.ranks import each_path
-from pycomm.registry import listing
-from pycomm.schedule import COPY
-from pycomm.traffic import traffic
-from pycomm.view import emit
+from pycomm.schedules.ranks import each_path
+from pycomm.schedules.registry import listing
+from pycomm.schedules.schedule import COPY
+from pycomm.schedules.traffic import traffic
+from pycomm.schedules.view import emit
 
 FLAT = [entry for entry in listing() if not entry.grouped]
 
@@ -358,7 +358,7 @@ def test_ranks_of_equal_groups_are_run_once_and_repeat(collective, monkeypatch):
     def counted(size, run):
         return each_path(size, lambda path: runs.append(len(path.ranks)) or run(path))
 
-    monkeypatch.setattr("pycomm.traffic.each_path", counted)
+    monkeypatch.setattr("pycomm.schedules.traffic.each_path", counted)
     groups = np.arange(3 * 5 * 2 * 7).reshape(3, 5, 2, 7).tolist()
     assert traffic("hierarchical", collective, size=210, groups=groups).period == 5 * 2 * 7
     assert runs == [210]

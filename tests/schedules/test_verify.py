@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from pycomm.errors import InvalidArgument, ScheduleError
-from pycomm.registry import algorithm, find
-from pycomm.schedule import END, SWAP
-from pycomm.verify import EXACT, check, verify
-from pycomm.view import emit
+from pycomm.schedules.registry import algorithm, find
+from pycomm.schedules.schedule import END, SWAP
+from pycomm.schedules.verify import EXACT, check, verify
+from pycomm.schedules.view import emit
 
 
 def says(sentence, write, collective, size):

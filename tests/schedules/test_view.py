@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from pycomm.errors import InvalidArgument, ScheduleError
-from pycomm.registry import add, algorithm, find, listing, names
-from pycomm.schedule import COPY, KINDS, MORE, REDUCE_FROM, SEND, SWAP
-from pycomm.verify import verify
-from pycomm.view import emit
+from pycomm.schedules.registry import add, algorithm, find, listing, names
+from pycomm.schedules.schedule import COPY, KINDS, MORE, REDUCE_FROM, SEND, SWAP
+from pycomm.schedules.verify import verify
+from pycomm.schedules.view import emit
 
 
 def steps(write, collective="allreduce", size=4, rank=1, **more):

@@ -9,10 +9,10 @@ import pytest
 from pycomm.discover.network import read
 from pycomm.discover.probe import Lines, sites_of
 from pycomm.errors import InvalidArgument
-from pycomm.machine import Machine
-from pycomm.network import Network, loads
-from pycomm.predict import topology_of
-from pycomm.select import Selector
+from pycomm.selection.machine import Machine
+from pycomm.selection.network import Network, loads
+from pycomm.selection.predict import topology_of
+from pycomm.selection.select import Selector
 
 GBIT = 118e6
 HOSTS = ((0, 1), (2, 3), (4, 5), (6, 7))

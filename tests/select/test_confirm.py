@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import pycomm
-from pycomm.candidates import Choice
-from pycomm.confirm import CANDIDATES, REPEATS, Trial
-from pycomm.launch import run_ranks
-from pycomm.select import Candidate
-from pycomm.table import load
+from pycomm.communicator.confirm import CANDIDATES, REPEATS, Trial
+from pycomm.job.launch import run_ranks
+from pycomm.selection.candidates import Choice
+from pycomm.selection.select import Candidate
+from pycomm.selection.table import load
 
 CALLS = CANDIDATES * (REPEATS + 1)
 

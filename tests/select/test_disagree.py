@@ -7,8 +7,8 @@ import pytest
 
 import pycomm
 from pycomm import Mismatch
-from pycomm.candidates import Choice
-from pycomm.launch import spawn
+from pycomm.job.launch import spawn
+from pycomm.selection.candidates import Choice
 
 N = 1 << 16
 

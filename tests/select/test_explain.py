@@ -11,11 +11,11 @@ import pytest
 
 import pycomm
 from pycomm.__main__ import main
-from pycomm.explain import Explanation, explain
-from pycomm.launch import run_ranks
-from pycomm.machine import one_host
-from pycomm.select import Selector
-from pycomm.table import Override, Residual, Table, save
+from pycomm.communicator.explain import Explanation, explain
+from pycomm.job.launch import run_ranks
+from pycomm.selection.machine import one_host
+from pycomm.selection.select import Selector
+from pycomm.selection.table import Override, Residual, Table, save
 
 
 def of(nbytes: int, table: Table | None = None) -> Explanation:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from pycomm.discover import cache
-from pycomm.network import Network
+from pycomm.selection.network import Network
 
 NETWORK = Network((1e8, 1e8), 1e-4, ((0, 1),))
 

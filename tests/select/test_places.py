@@ -9,15 +9,15 @@ import pytest
 
 import pycomm
 from pycomm import start
-from pycomm.candidates import algorithms
-from pycomm.launch import run_ranks
-from pycomm.machine import Machine
-from pycomm.network import Network
-from pycomm.places import ANYWHERE, Place, place_of
-from pycomm.predict import topology_of
-from pycomm.select import Selector
-from pycomm.verify import verify
-from pycomm.view import emit
+from pycomm.job.launch import run_ranks
+from pycomm.schedules.verify import verify
+from pycomm.schedules.view import emit
+from pycomm.selection.candidates import algorithms
+from pycomm.selection.machine import Machine
+from pycomm.selection.network import Network
+from pycomm.selection.places import ANYWHERE, Place, place_of
+from pycomm.selection.predict import topology_of
+from pycomm.selection.select import Selector
 
 
 def host_of_two_sockets(root: Path) -> Path:

@@ -6,15 +6,15 @@ import itertools
 
 import pytest
 
-from pycomm.candidates import MOST_SLICES, Choice, algorithms, candidates
-from pycomm.contract import CONTRACTS
 from pycomm.errors import InvalidArgument
-from pycomm.machine import Machine, one_host
-from pycomm.network import Network
-from pycomm.predict import Predictor
-from pycomm.select import Selector
-from pycomm.table import Override, Residual, Table
-from pycomm.verify import verify
+from pycomm.schedules.contract import CONTRACTS
+from pycomm.schedules.verify import verify
+from pycomm.selection.candidates import MOST_SLICES, Choice, algorithms, candidates
+from pycomm.selection.machine import Machine, one_host
+from pycomm.selection.network import Network
+from pycomm.selection.predict import Predictor
+from pycomm.selection.select import Selector
+from pycomm.selection.table import Override, Residual, Table
 
 TWO_HOSTS = Machine(((0, 1, 2), (3, 4)), (2, 2))
 

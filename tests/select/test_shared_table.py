@@ -8,8 +8,8 @@ import pytest
 
 import pycomm
 from pycomm import InvalidArgument
-from pycomm.launch import run_ranks, spawn
-from pycomm.table import Override, Table, save
+from pycomm.job.launch import run_ranks, spawn
+from pycomm.selection.table import Override, Table, save
 
 
 def digest_and_algorithm(path: str, other: str) -> tuple[str, str]:

@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pycomm.errors import InvalidArgument
-from pycomm.table import Override, Residual, Table, dumps, find, load, loads, merge, parse_size, residuals_of, save
+from pycomm.selection.table import (
+    Override,
+    Residual,
+    Table,
+    dumps,
+    find,
+    load,
+    loads,
+    merge,
+    parse_size,
+    residuals_of,
+    save,
+)
 
 RING = Residual("allreduce", "ring", "shm", 4, 1 << 16, 1.25, 3)
 TABLE = Table(

@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 
-from pycomm.candidates import Choice
 from pycomm.errors import InvalidArgument
-from pycomm.predict import Predictor
-from pycomm.table import Table
+from pycomm.selection.candidates import Choice
+from pycomm.selection.predict import Predictor
+from pycomm.selection.table import Table
 from pycomm.tune.jobs import measure_job
 from pycomm.tune.learn import errors, residuals, steady
 from pycomm.tune.measure import COLLECTIVES, Case, Measurement

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from pycomm import registry
-from pycomm.contract import contract
+from pycomm.schedules import registry
+from pycomm.schedules.contract import contract
+from pycomm.schedules.traffic import Traffic, traffic
 from pycomm.topology import Paths, Topology, generate
 from pycomm.topology.board import Board
-from pycomm.traffic import Traffic, traffic
 
 GENERATED = [
     "flat:{p}", "flat:{p},reduce=20GB", "fat-tree:{p},down=2", "fat-tree:{p},down=4,taper=2", "torus:{p}",

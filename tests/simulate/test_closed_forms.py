@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from pycomm import registry
-from pycomm.contract import CONTRACTS
-from pycomm.schedule import SEND
-from pycomm.simulate import Result, simulate
+from pycomm.schedules import registry
+from pycomm.schedules.contract import CONTRACTS
+from pycomm.schedules.schedule import SEND
+from pycomm.schedules.traffic import Traffic, traffic
+from pycomm.schedules.verify import verify
+from pycomm.simulator.simulate import Result, simulate
 from pycomm.topology import Topology, flat, generate
-from pycomm.traffic import Traffic, traffic
-from pycomm.verify import verify
 
 SIZES = range(1, 18)
 ALPHA, BETA = 5e-6, 1e-10

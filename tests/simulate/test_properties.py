@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pycomm.bound import bound
-from pycomm.costs import SHM, TCP, Calibration
 from pycomm.errors import InvalidArgument, ScheduleError
-from pycomm.schedule import REDUCE_FROM, SEND
-from pycomm.simulate import simulate
+from pycomm.schedules.schedule import REDUCE_FROM, SEND
+from pycomm.schedules.traffic import Traffic, traffic
+from pycomm.simulator.costs import SHM, TCP, Calibration
+from pycomm.simulator.simulate import simulate
 from pycomm.topology import Topology, flat, generate
-from pycomm.traffic import Traffic, traffic
 
 ROUNDING = 1e-9
 ANOMALY = 0.75  # of the time before, at least; 0.87 is the worst that 2,500 random cases showed

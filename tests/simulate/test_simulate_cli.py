@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pycomm.__main__ import main
-from pycomm.costs import ERRORS, exactness
-from pycomm.simulate import Bound
+from pycomm.schedules.traffic import traffic
+from pycomm.simulator.costs import ERRORS, exactness
+from pycomm.simulator.simulate import Bound
 from pycomm.topology import generate
-from pycomm.traffic import traffic
 
 MACHINE = "boxes:2x4,nics=1"
 

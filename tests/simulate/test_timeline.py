@@ -11,12 +11,12 @@ from drawn_machines import cases, sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pycomm.costs import SHM, TCP, Calibration
 from pycomm.errors import InvalidArgument
-from pycomm.simulate import simulate
-from pycomm.timeline import chrome_trace, critical_path, path_text
+from pycomm.schedules.traffic import Traffic, traffic
+from pycomm.simulator.costs import SHM, TCP, Calibration
+from pycomm.simulator.simulate import simulate
+from pycomm.simulator.timeline import chrome_trace, critical_path, path_text
 from pycomm.topology import Topology, flat, generate
-from pycomm.traffic import Traffic, traffic
 
 HERE = Calibration(SHM, TCP, True, (2,) * 64)
 

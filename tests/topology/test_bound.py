@@ -13,13 +13,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pycomm import registry
 from pycomm.bound import bound, search
-from pycomm.contract import CONTRACTS, contract
-from pycomm.simulate import simulate
+from pycomm.schedules import registry
+from pycomm.schedules.contract import CONTRACTS, contract
+from pycomm.schedules.traffic import traffic
+from pycomm.simulator.simulate import simulate
 from pycomm.topology import Links, Topology, flat
 from pycomm.topology.generators import generate
-from pycomm.traffic import traffic
 
 INF = float("inf")
 Arc = tuple[int, int, float, float]  # source, target, bandwidth, latency

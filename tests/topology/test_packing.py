@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pycomm import registry
 from pycomm.bound import bound
 from pycomm.bound.flow import max_flow
-from pycomm.contract import contract
 from pycomm.errors import InvalidArgument
 from pycomm.packing import Packer, named, offered, packer
-from pycomm.predict import Described, machine_of
-from pycomm.select import Selector
-from pycomm.simulate import link_bytes, simulate
+from pycomm.schedules import registry
+from pycomm.schedules.contract import contract
+from pycomm.schedules.traffic import traffic
+from pycomm.schedules.verify import verify
+from pycomm.selection.predict import Described, machine_of
+from pycomm.selection.select import Selector
+from pycomm.simulator.simulate import link_bytes, simulate
 from pycomm.topology import Topology, load
 from pycomm.topology.board import Board
-from pycomm.traffic import traffic
-from pycomm.verify import verify
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "topologies"
 COLLECTIVES = ("allgather", "reduce_scatter", "allreduce", "broadcast", "reduce")

@@ -13,8 +13,9 @@ import numpy as np
 from mpi4py import MPI
 
 import pycomm
-from pycomm import Comm, mpi_job
+from pycomm import Comm
 from pycomm.core import lib
+from pycomm.mpi import job as mpi_job
 
 WORLD = MPI.COMM_WORLD
 SAYS = Path(sys.argv[2], str(WORLD.rank))

@@ -1,0 +1,1 @@
+"""What users call: communicators, their methods and requests."""

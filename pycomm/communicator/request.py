@@ -1,0 +1,380 @@
+"""Requests: operations that go on while Python computes, and waiting for one, some or all of several."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+from ..core import check, ffi, lib
+from ..data.status import UNDEFINED, Status
+from ..errors import DeadlineExceeded
+
+_TURN = 0.2  # seconds in the core before Python may handle a signal
+_GLANCE = 1e-3  # seconds that who waits for any of several gives to one of them, before it looks at all again
+_NOT_YET = Status()  # of all that are not done; never written to
+
+_dropped: deque[tuple[Any, Any]] = deque()  # operations that nobody will wait for, with their buffers
+
+
+def _sweep() -> None:
+    """Let go of the dropped operations that are done."""
+    for _ in range(len(_dropped)):
+        try:
+            handle, keep = _dropped.popleft()
+        except IndexError:  # another thread sweeps too
+            return
+        if lib.pcm_wait(handle, 0.0, ffi.NULL) == lib.PCM_AGAIN:
+            _dropped.append((handle, keep))
+
+
+def drop_late(keep: Any) -> None:
+    """Let a blocking call go on that has not ended in time and that the caller was torn away from."""
+    request = Request(keep)
+    lib.pcm_late_request(request.handle)
+
+
+class Request:
+    """An operation that was started. It keeps its buffers alive until it is done, even if it is dropped before.
+
+    Made by Isend, Irecv and the I* collectives; progress is made by whoever waits, else by a thread of the library.
+    Once it has been waited for it is false, and equal to REQUEST_NULL, which is a request of nothing.
+
+    Args:
+        keep: what must live as long as the operation.
+        after: called with the status, once, by who finds the operation done; what it returns, `wait` returns.
+        done: of what was done at once; the status that it has.
+    """
+
+    __slots__ = ("_after", "_cancelled", "_done", "_keep", "_status", "_value", "handle")
+
+    def __init__(
+        self, keep: Any = None, after: Callable[[Status], Any] | None = None, *, done: Status | None = None
+    ) -> None:
+        if _dropped:
+            _sweep()
+        self.handle = ffi.new(
+            "pcm_request **"
+        )  # the core fills it: so no moment is left at which a signal could lose it
+        self._keep = keep
+        self._after = after
+        self._value: Any = None
+        self._cancelled = False
+        self._done = done is not None  # and nobody has been told so yet
+        self._status = done or _NOT_YET
+
+    def __del__(self) -> None:
+        if (
+            hasattr(self, "handle") and self.handle[0]
+        ):  # not collected; nothing but this may be done here, where the world may be locked
+            _dropped.append((self.handle[0], self._keep))
+
+    def __bool__(self) -> bool:
+        return self._active()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Request) and not self and not other)
+
+    __hash__ = object.__hash__  # an entry of a set or a dict is found again although it is equal to others later
+
+    def _under_way(self) -> bool:
+        return bool(self.handle[0])
+
+    def _active(self) -> bool:
+        """Whether it is to be waited for."""
+        return self._done or self._under_way()
+
+    def then(self, after: Callable[[Status], Any]) -> Request:
+        """Have one more function called by who finds the operation done; returns the request."""
+        before = self._after
+
+        def both(status: Status) -> Any:
+            if before is not None:
+                before(status)
+            return after(status)
+
+        self._after = both
+        return self
+
+    # ---- one ----------------------------------------------------------------------------------------------------
+
+    def Wait(self, status: Status | None = None, *, timeout: float | None = None) -> Literal[True]:
+        """Wait until the operation is done.
+
+        Args:
+            status: filled with source, tag and length of a received message.
+            timeout: seconds after which to give up waiting; the operation goes on. None: until its own deadline.
+
+        Raises:
+            DeadlineExceeded: `timeout` passed, or the operation's own deadline.
+            PycommError: whatever made the operation fail.
+        """
+        left = timeout
+        while not self._poll(_TURN if left is None else min(_TURN, left)):
+            if left is not None:
+                left -= _TURN
+                if left <= 0:
+                    raise DeadlineExceeded(f"the operation is not done after {timeout} s; it goes on")
+        self._tell(status)
+        return True
+
+    def Test(self, status: Status | None = None, *, within: float = 0.0) -> bool:
+        """Return whether the operation is done, or is within some seconds; raise if it failed."""
+        done = self._poll(within)
+        if done:
+            self._tell(status)
+        return done
+
+    def Get_status(self, status: Status | None = None) -> bool:
+        """Return whether the operation is done, but leave the request to be waited for; raise if it failed."""
+        done = self._poll(0.0)
+        if done and status is not None:
+            status.become(self._status)
+        return done
+
+    def wait(self, status: Status | None = None) -> Any:
+        """Wait until the operation is done and return the object that was received; None if it received none."""
+        self.Wait(status)
+        return self._take()
+
+    def test(self, status: Status | None = None) -> tuple[bool, Any]:
+        """Return whether the operation is done, and then the object that was received."""
+        done = self.Test(status)
+        return done, self._take() if done else None
+
+    def get_status(self, status: Status | None = None) -> bool:
+        """Do as Get_status."""
+        return self.Get_status(status)
+
+    def Cancel(self) -> None:
+        """Take back a receive that no message has come for; other operations go on. It is waited for as usual.
+
+        Status.Is_cancelled then tells whether it was taken back.
+        """
+        if self._under_way() and lib.pcm_cancel(self.handle[0]) == lib.PCM_OK:
+            self._cancelled = True
+
+    def cancel(self) -> None:
+        """Do as Cancel."""
+        self.Cancel()
+
+    def Free(self) -> None:
+        """Forget the operation, which goes on; nobody will hear of its end or its failure."""
+        if self._under_way():
+            _dropped.append((self.handle[0], self._keep))
+        self.handle = ffi.new("pcm_request **")
+        self._keep = self._after = None
+        self._done = False
+
+    def free(self) -> None:
+        """Do as Free, for what has been waited for too."""
+        self.Free()
+
+    def _become(self, other: Request) -> None:
+        """Take over an operation from another request, which is of nothing then."""
+        self.handle, other.handle = other.handle, self.handle
+        self._keep, self._after, self._status = other._keep, other._after, other._status
+        self._done, self._cancelled = other._done, False
+
+    def _poll(self, seconds: float) -> bool:
+        """Give the operation some seconds; return whether it is done, after its end has been seen to."""
+        if not self.handle[0]:
+            self._see_to_end()
+            return True
+        info = ffi.new("struct pcm_status_info *")
+        status = lib.pycomm_wait(self.handle, seconds, info)
+        if status == lib.PCM_AGAIN:
+            return False
+        self._keep = None
+        self._status = Status(info.source, info.tag, info.bytes, self._cancelled, info.dtype)
+        if status or self._cancelled:
+            self._after = None
+        check(status)
+        self._see_to_end()
+        self._done = True
+        return True
+
+    def _see_to_end(self) -> None:
+        after, self._after = self._after, None
+        if after is not None:
+            self._value = after(self._status)
+
+    def _tell(self, status: Status | None) -> None:
+        self._done = False
+        if status is not None:
+            status.become(self._status)
+
+    def _take(self) -> Any:
+        value, self._value = self._value, None
+        return value
+
+    # ---- several ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def Waitall(cls, requests: Iterable[Request], statuses: list[Status] | None = None) -> Literal[True]:
+        """Wait until all are done; if some fail, wait for the others too and raise the first error.
+
+        Args:
+            requests: to wait for.
+            statuses: filled with a status for each, and made as long as that.
+        """
+        first: BaseException | None = None
+        for request, status in zip(requests, _each(statuses), strict=False):
+            try:
+                request.Wait(status)
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first
+        return True
+
+    @classmethod
+    def Testall(cls, requests: Sequence[Request], statuses: list[Status] | None = None) -> bool:
+        """Return whether all are done; if so, they count as waited for."""
+        polled = [request._poll(0.0) for request in requests]  # each of them makes progress
+        return all(polled) and cls.Waitall(requests, statuses)
+
+    @classmethod
+    def Waitany(cls, requests: Sequence[Request], status: Status | None = None) -> int:
+        """Wait until one is done and return its place; UNDEFINED if there is nothing to be waited for."""
+        place: int = cls._await(requests, lambda: cls.Testany(requests, status)[0])
+        return place
+
+    @classmethod
+    def Testany(cls, requests: Sequence[Request], status: Status | None = None) -> tuple[int, bool]:
+        """Return the place of one that is done, and whether there is one; (UNDEFINED, True): none is under way."""
+        waits = False
+        for place, request in enumerate(requests):
+            if not request._active():
+                continue
+            waits = True
+            if request.Test(status):
+                return place, True
+        if not waits and status is not None:
+            status.become(Status())
+        return UNDEFINED, not waits
+
+    @classmethod
+    def Waitsome(cls, requests: Sequence[Request], statuses: list[Status] | None = None) -> list[int] | None:
+        """Wait until some are done and return their places; None if there is nothing to be waited for."""
+        places: list[int] | None = cls._await(requests, lambda: cls.Testsome(requests, statuses))
+        return places
+
+    @classmethod
+    def Testsome(cls, requests: Sequence[Request], statuses: list[Status] | None = None) -> list[int] | None:
+        """Return the places of those that are done; None if there is nothing to be waited for."""
+        if not any(request._active() for request in requests):
+            return None
+        done = [place for place, request in enumerate(requests) if request._active() and request._poll(0.0)]
+        cls.Waitall([requests[place] for place in done], statuses)
+        return done
+
+    @classmethod
+    def Get_status_all(cls, requests: Sequence[Request], statuses: list[Status] | None = None) -> bool:
+        """Return whether all are done, but leave them to be waited for."""
+        seen = [request.Get_status(status) for request, status in zip(requests, _each(statuses), strict=False)]
+        return all(seen)
+
+    @classmethod
+    def waitall(cls, requests: Sequence[Request], statuses: list[Status] | None = None) -> list[Any]:
+        """Wait until all are done and return the objects that were received."""
+        cls.Waitall(requests, statuses)
+        return [request._take() for request in requests]
+
+    @classmethod
+    def testall(
+        cls, requests: Sequence[Request], statuses: list[Status] | None = None
+    ) -> tuple[bool, list[Any] | None]:
+        """Return whether all are done, and then the objects that were received."""
+        done = cls.Testall(requests, statuses)
+        return done, [request._take() for request in requests] if done else None
+
+    @classmethod
+    def waitany(cls, requests: Sequence[Request], status: Status | None = None) -> tuple[int, Any]:
+        """Wait until one is done; return its place and the object that was received."""
+        place = cls.Waitany(requests, status)
+        return place, None if place == UNDEFINED else requests[place]._take()
+
+    @classmethod
+    def testany(cls, requests: Sequence[Request], status: Status | None = None) -> tuple[int, bool, Any]:
+        """Return the place of one that is done, whether there is one, and the object that was received."""
+        place, done = cls.Testany(requests, status)
+        return place, done, None if place == UNDEFINED else requests[place]._take()
+
+    @classmethod
+    def waitsome(
+        cls, requests: Sequence[Request], statuses: list[Status] | None = None
+    ) -> tuple[list[int] | None, list[Any] | None]:
+        """Wait until some are done; return their places and the objects that were received."""
+        return _with_objects(requests, cls.Waitsome(requests, statuses))
+
+    @classmethod
+    def testsome(
+        cls, requests: Sequence[Request], statuses: list[Status] | None = None
+    ) -> tuple[list[int] | None, list[Any] | None]:
+        """Return the places of those that are done and the objects that were received."""
+        return _with_objects(requests, cls.Testsome(requests, statuses))
+
+    @classmethod
+    def _await(cls, requests: Sequence[Request], look: Callable[[], Any]) -> Any:
+        """Look until something is done, or nothing is left; between two looks the next one's progress is waited for."""
+        turn = 0
+        while True:
+            left = [request for request in requests if request._active()]
+            found = look()
+            if not left or (found != UNDEFINED and found != []):
+                return found
+            left[turn % len(left)]._poll(_GLANCE)
+            turn += 1
+
+
+def _each(statuses: list[Status] | None) -> Iterator[Status | None]:
+    """Yield a status for each of any number of requests, from a list that becomes as long as they are many."""
+    place = 0
+    while True:
+        if statuses is not None and place == len(statuses):
+            statuses.append(Status())
+        yield None if statuses is None else statuses[place]
+        place += 1
+
+
+def _with_objects(requests: Sequence[Request], places: list[int] | None) -> tuple[list[int] | None, list[Any] | None]:
+    return places, None if places is None else [requests[place]._take() for place in places]
+
+
+class All(Request):
+    """Several operations as one: it is done when all are, and tells of the last. Made by Isendrecv, for example.
+
+    Args:
+        requests: the operations.
+    """
+
+    __slots__ = ("_requests",)
+
+    def __init__(self, requests: Iterable[Request]) -> None:
+        super().__init__()
+        self._status = Status()
+        self._requests = list(requests)
+
+    def _under_way(self) -> bool:
+        return any(request._active() for request in self._requests)
+
+    def _poll(self, seconds: float) -> bool:
+        for request in self._requests:
+            if request._active():
+                if not request.Test(self._status, within=seconds):
+                    return False
+                self._done = True
+        return True
+
+    def Cancel(self) -> None:
+        """Do nothing: what is sent cannot be taken back."""
+
+    def Free(self) -> None:
+        """Forget the operations, which go on."""
+        for request in self._requests:
+            request.Free()
+        self._done = False
+
+
+REQUEST_NULL = Request()

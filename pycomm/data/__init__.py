@@ -1,0 +1,1 @@
+"""What calls are given: memory, layouts, types, reductions, statuses; no communicator."""

@@ -1,0 +1,1 @@
+"""How the ranks of a job are started, find each other, and hear of losses; no communicator."""

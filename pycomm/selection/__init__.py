@@ -1,0 +1,1 @@
+"""Which algorithm a call uses: the facts it goes by, the candidates, their prices."""

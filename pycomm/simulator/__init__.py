@@ -1,0 +1,1 @@
+"""What schedules take on described machines."""
