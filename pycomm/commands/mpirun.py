@@ -12,7 +12,7 @@ from typing import Any
 from .. import knobs
 from ..errors import InvalidArgument
 
-LIBRARY = Path(__file__).with_name("lib") / "libpycomm-mpi.so"
+LIBRARY = Path(__file__).parents[1] / "lib" / "libpycomm-mpi.so"
 
 
 def register(subparsers: Any) -> None:

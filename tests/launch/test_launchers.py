@@ -11,7 +11,7 @@ import pytest
 
 SCRIPT = """
 import sys
-from pycomm import environment
+from pycomm.job import environment
 from pycomm.job.rendezvous import Rendezvous
 job = environment.join(timeout=30)
 rendezvous = Rendezvous(job, timeout=30)

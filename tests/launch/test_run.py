@@ -22,7 +22,7 @@ from pycomm.job.supervisor import Meeting
 
 SOON = 30.0
 MEET = """
-from pycomm import environment
+from pycomm.job import environment
 from pycomm.job.rendezvous import Rendezvous
 import os, queue, signal, sys, time
 job = environment.join()
