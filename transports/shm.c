@@ -316,7 +316,10 @@ static struct pcm_channel *shm_connect(struct pcm_endpoint *endpoint, int peer, 
         memcpy(&to, address, sizeof to);
         if (!(c = make_channel(e, peer, id)))
             return pcm_fail(PCM_ERR_SYSTEM, peer, "out of memory for a channel"), NULL;
-        if (!(c->visit = call(e, c, &to))) part(c, pcm_last_error()->text);
+        if (!(c->visit = call(e, c, &to))) {
+            bool gone = pcm_last_error()->code == PCM_ERR_PEER_LOST;
+            pcm_channel_fail(&c->ring.base, gone ? PCM_CHANNEL_CLOSED : PCM_CHANNEL_LOST, pcm_last_error()->text);
+        }
     }
 
     return &c->ring.base;

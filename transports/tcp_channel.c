@@ -210,7 +210,7 @@ void tcp_try_next(struct tcp_channel *channel)
     }
     int64_t now = pcm_clock_ms(), patience = channel->hopeful ? GIVE_UP_MS : REFUSED_MS;
     if (now - channel->began > patience) {
-        tcp_lost(channel, channel->trouble);
+        end_channel(channel, channel->hopeful ? PCM_CHANNEL_LOST : PCM_CHANNEL_CLOSED, channel->trouble);
         return;
     }
     channel->retry = now + (channel->pass < 5 ? 20 << channel->pass : 500);

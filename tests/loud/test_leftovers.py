@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import psutil
@@ -109,6 +110,30 @@ def test_a_job_leaves_no_process_and_no_file(transport: str) -> None:
     assert [o.code for o in outcomes] == [0, 0, 0]
     assert {p.pid for p in psutil.Process().children(recursive=True)} <= children
     assert shared_files() == shared
+
+
+@pytest.mark.parametrize("transport", (SHM, TCP))
+def test_a_receive_from_anybody_goes_on_without_those_who_have_left(transport: str) -> None:
+    def rank() -> list[str]:
+        comm = pycomm.init()
+        unused = comm.Dup()  # no two of its ranks are connected yet
+        pids = comm.allgather(os.getpid())
+        if comm.rank == 1:
+            return ["left"]
+        while psutil.pid_exists(pids[1]) and psutil.Process(pids[1]).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        if comm.rank == 2:
+            time.sleep(0.3)
+            unused.send("late", 0)
+            return [unused.recv(source=0)]
+        said = unused.recv(source=pycomm.ANY_SOURCE)
+        unused.send(said, 2)
+        with pytest.raises(pycomm.PeerLost, match="rank 1 has left"):
+            unused.recv(source=1)
+        return [said]
+
+    outcomes = spawn(3, rank, env={"PYCOMM_TRANSPORTS": transport}, timeout=40.0)
+    assert [(o.code, o.value) for o in outcomes] == [(0, ["late"]), (0, ["left"]), (0, ["late"])]
 
 
 def test_the_interpreter_ends_with_operations_in_flight() -> None:
