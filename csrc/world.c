@@ -367,19 +367,35 @@ void pcm_thread_patient(void) { patient = true; }
 
 static int spins(const pcm_world *world) { return patient ? 0 : world->spin; }
 
-/* What a waiting thread does when there was nothing to move: it spins, then yields its core, then sleeps. */
-static void idle(pcm_world *world, int round)
+/* Seconds. A peer with nothing to do gives a processor back within microseconds. */
+static const double STRANGERS_TURN = 1e-3;
+
+/* Lets others have the processor; false if a stranger took it. Then it is better to sleep: who is woken gets it back soon,
+ * while who yields again is behind all that compute (Linux counts a yield as a turn taken). */
+static bool yield_to_peers(void)
+{
+    double before = pcm_now();
+    sched_yield();
+    return pcm_now() - before < STRANGERS_TURN;
+}
+
+/* What a waiting thread does when there was nothing to move: it spins, then yields its core, then sleeps. Returns the next
+ * round. Where data lie in memory, only who sleeps looks at the reactor, which peers connect through: so that must not be
+ * put off for long. */
+static int idle(pcm_world *world, int round)
 {
     if (!world->polled || round % 256 == 255) pcm_reactor_poll(world->reactor, 0);
     if (round < spins(world)) {
         pcm_pause();
     } else if (round < spins(world) + world->yields) {
         pthread_mutex_unlock(&world->lock);
-        sched_yield();
+        bool peers = yield_to_peers();
         pthread_mutex_lock(&world->lock);
+        if (!peers) return spins(world) + world->yields;
     } else {
         sleep_on_reactor(world, 50);
     }
+    return round + 1;
 }
 
 enum { SETTLE_TURNS = 200 };
@@ -391,8 +407,7 @@ static void settle(pcm_world *world)
         bool any = false;
         for (int i = 0; i < world->nendpoints; i++)
             if (world->endpoints[i]->ops->settle) world->endpoints[i]->ops->settle(world->endpoints[i]), any = true;
-        if (!any) return;
-        if (!spins(world)) sched_yield();
+        if (!any || (!spins(world) && !yield_to_peers())) return;
     }
 }
 
@@ -429,9 +444,12 @@ int pcm_request_drive(struct pcm_request *request, double seconds)
         }
         if (round >= spins(world) || round % 1024 == 1023) {
             check_deadline(request);
-            if (until > 0 && pcm_now() >= until) break;
+            if (until > 0 && pcm_now() >= until) {
+                pcm_reactor_poll(world->reactor, 0); /* whoever waits in short turns may never come to sleep */
+                break;
+            }
         }
-        idle(world, round++);
+        round = idle(world, round);
     }
     if (world->drivers == 1) settle(world);
     if (!--world->drivers && world->stopping) pthread_cond_broadcast(&world->parked);
@@ -460,7 +478,7 @@ static void *progress_thread(void *argument)
                     if (comm->error.code) break;
                 }
             if (world->detached)
-                idle(world, round++);
+                round = idle(world, round);
             else
                 sleep_on_reactor(world, 50);
         }

@@ -1,8 +1,10 @@
 /* test_executor.c: the core as a C program uses it, with ranks as threads: collectives by schedules made by hand, messages,
  * many operations at once, several threads a rank, and failures. For the sanitizers: test_executor [transport ...]. */
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../../csrc/core.h"
@@ -478,6 +480,38 @@ static void several_threads(struct rank *r)
     for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
 }
 
+/* ---- strangers ------------------------------------------------------------------------------------------------------ */
+
+static _Atomic unsigned stranger_us; /* how long a yielded processor is gone */
+
+/* In the place of the C library's: as it is where others compute on every processor. */
+int sched_yield(void)
+{
+    unsigned gone = atomic_load(&stranger_us);
+    if (gone) usleep(gone);
+    return (int)syscall(SYS_sched_yield);
+}
+
+/* As Python calls: a short stay in C, over and over. Whoever waits must come to look at connections in each. */
+static void among_strangers(struct rank *r)
+{
+    pcm_schedule *ring = ring_allreduce(r->rank);
+    int32_t x = r->rank + 1, y = 0;
+    struct pcm_call call = allreduce_call(&x, &y, 1, 0);
+    pcm_request *request = NULL;
+    pcm_world_set_local_ranks(r->world, 1 << 20);
+    pcm_comm_set_timeout(r->comm, 10);
+    EXPECT(!pcm_comm_plan(r->comm, &call, ring, 1, 1), "%s: %s", transport, pcm_last_error()->text);
+    double begun = pcm_now();
+    int rc = pcm_run(r->comm, &call, 0.05);
+    if (rc == PCM_AGAIN) pcm_late_request(&request);
+    while (request && (rc = pcm_wait(request, 0.05, NULL)) == PCM_AGAIN) {
+    }
+    EXPECT(!rc && y == size * (size + 1) / 2, "%s: %d after %g s, %s", transport, rc, pcm_now() - begun,
+           rc ? pcm_last_error()->text : "wrong");
+    pcm_schedule_release(ring);
+}
+
 /* ---- failures ------------------------------------------------------------------------------------------------------- */
 
 static void *abort_soon(void *comm)
@@ -608,6 +642,9 @@ int main(int argc, char **argv)
         run(1, messages), run(2, messages), run(3, messages);
         run(1, unknown_lengths), run(2, unknown_lengths), run(3, unknown_lengths);
         run(2, several_threads);
+        atomic_store(&stranger_us, 5000);
+        run(3, among_strangers);
+        atomic_store(&stranger_us, 0);
         run(2, aborted), run(2, late), run(2, disagreeing), run(4, disagreeing), run(2, freed);
         run(2, left_behind);
         for (int r = 0; r < 2; r++) EXPECT(pcm_wait(outlived[r], -1, NULL) == PCM_ERR_ABORTED, "%s", transport);
