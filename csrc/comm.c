@@ -11,6 +11,7 @@ static const double default_timeout = 300;
 
 int pcm_comm_create(pcm_world *world, uint64_t id, const int32_t *ranks, int size, pcm_comm **out)
 {
+    if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
     int rank = -1;
     for (int r = 0; r < size; r++) {
         if (ranks[r] < 0 || ranks[r] >= world->config.size)
@@ -67,7 +68,7 @@ static void let_go(pcm_comm *comm)
 
 void pcm_comm_free(pcm_comm *comm)
 {
-    if (!comm) return;
+    if (!comm || !pcm_world_is_ours(comm->world)) return;
     pcm_world *world = comm->world;
     pthread_mutex_lock(&world->lock);
     if (comm->active) pcm_comm_fail(comm, PCM_ERR_ABORTED, comm->rank, "rank %d freed the communicator", comm->rank);
@@ -92,6 +93,7 @@ int pcm_comm_size(const pcm_comm *comm) { return comm->size; }
 
 uint64_t pcm_comm_calls(pcm_comm *comm)
 {
+    if (!pcm_world_is_ours(comm->world)) return comm->seq;
     pthread_mutex_lock(&comm->world->lock);
     uint64_t calls = comm->seq;
     pthread_mutex_unlock(&comm->world->lock);
@@ -101,6 +103,7 @@ uint64_t pcm_comm_calls(pcm_comm *comm)
 void pcm_comm_hold(pcm_comm *comm, int held)
 {
     pcm_world *world = comm->world;
+    if (!pcm_world_is_ours(world)) return;
     pthread_mutex_lock(&world->lock);
     world->drivers += held ? 1 : -1;
     if (!world->drivers && world->stopping) pthread_cond_broadcast(&world->parked);
@@ -110,6 +113,7 @@ void pcm_comm_hold(pcm_comm *comm, int held)
 
 void pcm_comm_set_timeout(pcm_comm *comm, double seconds)
 {
+    if (!pcm_world_is_ours(comm->world)) return;
     pthread_mutex_lock(&comm->world->lock);
     comm->timeout = seconds > 0 ? seconds : default_timeout;
     pthread_mutex_unlock(&comm->world->lock);
@@ -250,6 +254,7 @@ void pcm_world_on_notice(pcm_world *world, int peer, const void *bytes, size_t l
 
 void pcm_comm_abort(pcm_comm *comm, const char *why)
 {
+    if (!pcm_world_is_ours(comm->world)) return;
     pthread_mutex_lock(&comm->world->lock);
     pcm_comm_fail(comm, PCM_ERR_ABORTED, comm->rank, "rank %d aborted the communicator: %s", comm->rank, why);
     pthread_mutex_unlock(&comm->world->lock);
@@ -270,6 +275,7 @@ struct pcm_endpoint *pcm_comm_offload(pcm_comm *comm, const struct pcm_call *cal
 
 int pcm_comm_offers(pcm_comm *comm, const struct pcm_call *call)
 {
+    if (!pcm_world_is_ours(comm->world)) return false;
     pthread_mutex_lock(&comm->world->lock);
     bool offers = pcm_comm_offload(comm, call);
     pthread_mutex_unlock(&comm->world->lock);
@@ -362,6 +368,7 @@ void pcm_late_request(pcm_request **request)
 int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
 {
     pcm_world *world = comm->world;
+    if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
     pthread_mutex_lock(&world->lock);
     struct pcm_request *r = comm->spare ? comm->spare : calloc(1, sizeof *r);
     if (!r) {
@@ -417,6 +424,7 @@ static int detach(struct pcm_request *r)
 int pcm_start(pcm_comm *comm, const struct pcm_call *call, pcm_request **out)
 {
     pcm_world *world = comm->world;
+    if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
     struct pcm_request *r = calloc(1, sizeof *r);
     if (!r) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a request");
     r->comm = comm;
@@ -456,6 +464,7 @@ static int make_message(pcm_comm *comm, int kind, void *buffer, uint64_t bytes, 
                         double timeout, struct pcm_request **out)
 {
     bool receives = kind != PCM_REQUEST_SEND;
+    if (!pcm_world_is_ours(comm->world)) return pcm_world_refuse(comm->world);
     if (peer >= comm->size || peer < (receives ? PCM_ANY_SOURCE : 0))
         return pcm_fail(PCM_ERR_ARGUMENT, peer, "there is no rank %d in a communicator of %d", peer, comm->size);
     if (tag < (receives ? PCM_ANY_TAG : 0))
@@ -547,6 +556,7 @@ int pcm_probe(pcm_comm *comm, int source, int tag, struct pcm_status_info *info,
 
 int pcm_cancel(pcm_request *r)
 {
+    if (!pcm_world_is_ours(r->comm->world)) return PCM_AGAIN;
     pthread_mutex_lock(&r->comm->world->lock);
     bool under_way = r->kind >= PCM_REQUEST_RECV && atomic_load(&r->status) == PCM_AGAIN;
     int rc = under_way && pcm_p2p_cancel(r) ? PCM_OK : PCM_AGAIN;
@@ -558,6 +568,7 @@ int pcm_wait(pcm_request *r, double seconds, struct pcm_status_info *status)
 {
     pcm_comm *comm = r->comm;
     pcm_world *world = comm->world;
+    if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
     pthread_mutex_lock(&world->lock); /* also for what is done: whoever did it may not have let go of the request yet */
     int rc = atomic_load(&r->status);
     if (rc == PCM_AGAIN) {

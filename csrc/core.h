@@ -242,6 +242,7 @@ struct pcm_record { /* a line of the flight recorder */
 
 struct pcm_world {
     struct pcm_world_config config;
+    unsigned forks; /* pcm_forks, when it was made */
     pthread_mutex_t lock;
     pthread_cond_t eased;
     pthread_cond_t parked; /* the progress thread waits here while there is nothing for it to do */
@@ -269,6 +270,12 @@ struct pcm_world {
     double time0;
 };
 
+/* How many forks lie between the process that loaded the library and this one. */
+extern unsigned pcm_forks;
+/* Fails, as every call does in a process that was forked from the world's: sockets, shared memory and the lock, which some thread
+ * may have held at that moment, are the parent's. */
+int pcm_world_refuse(const pcm_world *world);
+static inline bool pcm_world_is_ours(const pcm_world *world) { return world->forks == pcm_forks; }
 /* The channel to a comm rank, started on first use; NULL (and the communicator has failed) if it cannot be. */
 struct pcm_channel *pcm_comm_channel(pcm_comm *comm, uint32_t peer);
 /* Frees the memory of a world that was destroyed and that no communicator holds any more. */

@@ -279,6 +279,7 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
         if ((schedule->steps[i].kind <= PCM_STEP_REDUCE_FROM) && schedule->steps[i].peer >= (uint32_t)comm->size)
             return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: step %u names rank %u of %d", schedule->name, i,
                             schedule->steps[i].peer, comm->size);
+    if (!pcm_world_is_ours(comm->world)) return pcm_world_refuse(comm->world);
     pthread_mutex_lock(&comm->world->lock);
     struct pcm_endpoint *offload = schedule->offload ? pcm_comm_offload(comm, call) : NULL;
     pthread_mutex_unlock(&comm->world->lock);

@@ -131,6 +131,8 @@ struct pcm_world_config {
     int streams;             /* tcp: connections a peer; 0: the default */
 };
 
+/* A world is its process's own: in one that was forked from it, with or without operations in flight, calls that can fail
+ * fail with PCM_ERR_ARGUMENT, others do nothing, and neither harms the parent. A child may make a world of its own. */
 PCM_API int pcm_world_create(const struct pcm_world_config *config, pcm_world **world);
 /* Says goodbye to all peers, stops the progress thread and frees all; outstanding requests fail. */
 PCM_API void pcm_world_destroy(pcm_world *world);

@@ -28,6 +28,8 @@ void pcm_trace_end(const struct pcm_request *r, int status)
 size_t pcm_world_trace(pcm_world *world, char *text, size_t capacity)
 {
     size_t used = 0;
+    if (capacity) *text = 0;
+    if (!pcm_world_is_ours(world)) return 1;
     pthread_mutex_lock(&world->lock);
     uint64_t now = pcm_ticks();
     double second = (double)(now - world->tick0) / (pcm_now() - world->time0); /* ticks a second, measured */

@@ -21,6 +21,21 @@ int pcm_reduce_local(int dtype, int op, void *dst, const void *a, const void *b,
 
 void pcm_copy_bytes(void *dst, const void *src, size_t bytes, int stream) { pcm_copy(dst, NULL, src, bytes, stream); }
 
+/* ---- forks ------------------------------------------------------------------------------------------ */
+
+unsigned pcm_forks;
+
+static void count_fork(void) { pcm_forks++; }
+static void watch_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
+
+int pcm_world_refuse(const pcm_world *world)
+{
+    return pcm_fail(PCM_ERR_ARGUMENT, -1,
+                    "process %d was forked from rank %d, whose communicators are of no use in it: start it as a new program "
+                    "(in Python, multiprocessing's spawn or forkserver), or have it not communicate",
+                    (int)getpid(), world->config.rank);
+}
+
 /* ---- opening ---------------------------------------------------------------------------------------- */
 
 static int open_endpoints(pcm_world *world, const char *names)
@@ -84,6 +99,9 @@ int pcm_world_create(const struct pcm_world_config *config, pcm_world **out)
         free(world);
         return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a world of %d ranks", config->size);
     }
+    static pthread_once_t watched = PTHREAD_ONCE_INIT;
+    pthread_once(&watched, watch_forks);
+    world->forks = pcm_forks;
     world->config = *config;
     pthread_mutex_init(&world->lock, NULL);
     pthread_cond_init(&world->parked, NULL);
@@ -109,7 +127,7 @@ int pcm_world_create(const struct pcm_world_config *config, pcm_world **out)
 
 void pcm_world_destroy(pcm_world *world)
 {
-    if (!world) return;
+    if (!world || !pcm_world_is_ours(world)) return;
     pthread_mutex_lock(&world->lock);
     world->stopping = true;
     for (pcm_comm *comm = world->comms; comm; comm = comm->next)
@@ -146,6 +164,7 @@ void pcm_world_release(pcm_world *world)
 int pcm_world_address(pcm_world *world, void *address, size_t *bytes)
 {
     unsigned char *at = address, *end = at + *bytes;
+    if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
     pthread_mutex_lock(&world->lock);
     int rc = PCM_OK;
     for (int i = 0; i < world->nendpoints && !rc; i++) {
@@ -190,6 +209,7 @@ static const void *address_of(const struct pcm_peer *peer, const char *name, siz
 
 int pcm_world_set_peer(pcm_world *world, int rank, const void *address, size_t bytes)
 {
+    if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
     if (rank < 0 || rank >= world->config.size)
         return pcm_fail(PCM_ERR_ARGUMENT, rank, "there is no rank %d in a world of %d", rank, world->config.size);
     void *copy = malloc(bytes ? bytes : 1);
@@ -217,7 +237,7 @@ const char *pcm_world_transport(pcm_world *world, int rank)
 {
     const void *address;
     size_t bytes;
-    if (rank < 0 || rank >= world->config.size) return "";
+    if (rank < 0 || rank >= world->config.size || !pcm_world_is_ours(world)) return "";
     pthread_mutex_lock(&world->lock);
     struct pcm_endpoint *e = endpoint_for(world, rank, &address, &bytes);
     pthread_mutex_unlock(&world->lock);
@@ -228,6 +248,7 @@ size_t pcm_world_rails(pcm_world *world, char *text, size_t capacity)
 {
     size_t used = 0;
     if (capacity) *text = 0;
+    if (!pcm_world_is_ours(world)) return 0;
     pthread_mutex_lock(&world->lock);
     for (int i = 0; i < world->nendpoints; i++) {
         struct pcm_endpoint *e = world->endpoints[i];
@@ -291,7 +312,7 @@ void pcm_world_mark_lost(pcm_world *world, int rank, const char *why)
 
 void pcm_world_peer_lost(pcm_world *world, int rank, const char *why)
 {
-    if (rank < 0 || rank >= world->config.size) return;
+    if (rank < 0 || rank >= world->config.size || !pcm_world_is_ours(world)) return;
     pthread_mutex_lock(&world->lock);
     pcm_world_mark_lost(world, rank, why);
     pthread_mutex_unlock(&world->lock);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -149,3 +150,6 @@ def close_all() -> None:
     """End all worlds in order, so that peers see a goodbye and not a death."""
     for world in list(_open):
         world.close()
+
+
+os.register_at_fork(after_in_child=_open.clear)  # a child has nothing to say to the peers of its parent
