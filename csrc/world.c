@@ -30,10 +30,11 @@ static void watch_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
 
 int pcm_world_refuse(const pcm_world *world)
 {
-    return pcm_fail(PCM_ERR_ARGUMENT, -1,
-                    "process %d was forked from rank %d, whose communicators are of no use in it: start it as a new program "
-                    "(in Python, multiprocessing's spawn or forkserver), or have it not communicate",
-                    (int)getpid(), world->config.rank);
+    return pcm_fail(
+        PCM_ERR_ARGUMENT, -1,
+        "process %d was forked from rank %d, whose communicators are of no use in it: start it as a new program "
+        "(in Python, multiprocessing's spawn or forkserver), or have it not communicate",
+        (int)getpid(), world->config.rank);
 }
 
 /* ---- opening ---------------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pycomm.errors import InvalidArgument
 from .bench import Library
 from .cases import Case
 from .inputs import dtype_of
+from .overlap import Start
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -36,6 +38,10 @@ class _Adapter:
     def bind(self, method: str, *args: Any, **keywords: Any) -> Callable[[], Any]:
         """The same, as it is to be measured."""
         return self.ready(method, *args, **keywords)
+
+    def begin(self, method: str, *args: Any, **keywords: Any) -> Start:
+        """The same, ready to be started: it then returns what waits for its end."""
+        raise NotImplementedError
 
     def allgather(self, values: Array) -> Array:
         """The float64 `values` of all ranks; shape (size, len(values))."""
@@ -64,6 +70,11 @@ class _Mpi4pyLike(_Adapter):
     def ready(self, method: str, *args: Any, **keywords: Any) -> Callable[[], Any]:
         """`comm.method(*args, **keywords)`, ready to be made."""
         return functools.partial(getattr(self._comm, method), *args, **keywords)
+
+    def begin(self, method: str, *args: Any, **keywords: Any) -> Start:
+        """`comm.Imethod(*args, **keywords)`, ready to be started."""
+        call = self.bind(f"I{method[0].lower()}{method[1:]}", *args, **keywords)
+        return lambda: call().Wait  # type: ignore[no-any-return]
 
 
 class Pycomm(_Mpi4pyLike):
@@ -157,6 +168,16 @@ class Mpi(_Mpi4pyLike):
         MPI.Finalize()
 
 
+class _Asynchronous:
+    """torch.distributed, whose calls are started and return a Work."""
+
+    def __init__(self, dist: Any) -> None:
+        self._dist = dist
+
+    def __getattr__(self, name: str) -> Any:
+        return functools.partial(getattr(self._dist, name), async_op=True)
+
+
 class Gloo(_Adapter):
     """Gloo through torch.distributed, on torch tensors that share the arrays' memory.
 
@@ -209,15 +230,22 @@ class Gloo(_Adapter):
         ready: Callable[[], Any] = getattr(self, f"_{method.lower()}")(*args, **keywords)
         return ready
 
+    def begin(self, method: str, *args: Any, **keywords: Any) -> Start:
+        """The same with `async_op=True`, ready to be started."""
+        twin = copy.copy(self)
+        twin._dist = _Asynchronous(self._dist)
+        call = twin.ready(method, *args, **keywords)
+        return lambda: call().wait  # type: ignore[no-any-return]
+
     def _in_place_call(self, send: Any, recv: Array, call: Callable[[Any], Any]) -> Callable[[], Any]:
         tensor = self._tensor(recv)
         if send is self.in_place:
             return functools.partial(call, tensor)
         source = self._tensor(send)
 
-        def copy_and_call() -> None:
+        def copy_and_call() -> Any:
             tensor.copy_(source)
-            call(tensor)
+            return call(tensor)
 
         return copy_and_call
 

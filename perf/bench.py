@@ -7,6 +7,7 @@ that are not tiny), so that no iteration finds what the one before it left there
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 
 from .cases import CASES, Binder, Case, Shape
 from .inputs import Inputs, dtype_of
+from .overlap import Start, Starter, Starting, Work, behind, to_the_end
 from .sizes import parse_size
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -26,7 +28,7 @@ _MOST_COPIES = 64
 _POISON = 0xAA  # no input or result of inputs.py has this in all of its bytes
 
 
-class Library(Binder, Protocol):
+class Library(Binder, Starter, Protocol):
     """A library joined to its job, as one rank sees it."""
 
     name: str
@@ -57,6 +59,7 @@ class Cell:
     Attributes:
         count: nccl-tests' count in elements.
         memory: bytes that this rank's buffers may take (one copy is always made).
+        overlap: whether calls are started, and measured with computing too.
     """
 
     collective: str
@@ -66,6 +69,7 @@ class Cell:
     root: int
     in_place: bool
     memory: int
+    overlap: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,13 @@ class Outcome:
         times: nanoseconds of each timed call; shape (iterations,).
         wall: nanoseconds that one iteration takes with its barrier and rewriting, on average.
         wrong: wrong elements of this rank's output, or None if it was not looked at.
+        overlapped: nanoseconds of computing alone, and of calls with it; shape (2, iterations). None: not asked for.
     """
 
     times: Array
     wall: float
     wrong: int | None
+    overlapped: Array | None = None
 
 
 def last_level_cache() -> int:
@@ -111,6 +117,8 @@ class Bench:
         self._sends: list[Array] = []
         self._receives: list[Array] = []
         self._calls: list[Callable[[], Any]] = []
+        self._starts: list[Start] = []
+        self._work = Work() if cell.overlap else None
         # Every rank makes as many copies as the busiest one, so that all of them rotate in step.
         busiest = max(case.sends(s) + case.receives(s) for s in map(shape.seen_by, {0, cell.root, library.size - 1}))
         for _ in range(copies(busiest * dtype.itemsize, library.size, cell.memory)):
@@ -125,7 +133,11 @@ class Bench:
             send[...] = self._pattern
             self._sends.append(send)
             self._receives.append(recv)
-            self._calls.append(case.bind(library, shape, send, recv))
+            if cell.overlap:
+                self._starts.append(case.bind(Starting(library), shape, send, recv))
+                self._calls.append(functools.partial(to_the_end, self._starts[-1]))
+            else:
+                self._calls.append(case.bind(library, shape, send, recv))
 
     def round(self, warmup: int, iterations: int, check: bool) -> Outcome:
         """Call `warmup` times unmeasured, `iterations` times measured, then once more checked if `check`."""
@@ -146,9 +158,22 @@ class Bench:
             times[i] = now() - before
             self._sends[k][...] = self._pattern
             ends[i + 1] = now()
+        overlapped = self._overlap(times) if self._work else None
+        wall = (now() - ends[0]) / iterations
         if gc_was_on:
             gc.enable()
-        return Outcome(times, float(np.diff(ends).mean()), self._wrong() if check else None)
+        return Outcome(times, float(wall), self._wrong() if check else None, overlapped)
+
+    def _overlap(self, pure: Array) -> Array:
+        """Call with computing that takes as long as the calls alone have taken, the same on all ranks."""
+        assert self._work is not None
+        self._work.calibrate(float(self._library.allgather(np.array([np.median(pure)])).mean()))
+        pairs = np.empty((2, len(pure)), np.int64)
+        for i in range(len(pure)):
+            k = i % len(self._starts)
+            pairs[:, i] = behind(self._work, self._starts[k], self._library.barrier)
+            self._sends[k][...] = self._pattern
+        return pairs
 
     def _call_once(self, k: int) -> None:
         self._library.barrier()

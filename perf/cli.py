@@ -55,6 +55,7 @@ def register(subparsers: Any) -> None:
     add(
         "-I", "--per_iter_timing", action="store_true", help="add columns: fastest, slowest, 99th percentile, variation"
     )
+    add("--overlap", action="store_true", help="start the calls, and add columns: what computing as long hides of them")
     add("-T", "--timeout", type=float, default=120.0, metavar="S", help="seconds to wait for any answer (default 120)")
     add("-J", "--output_file", type=Path, metavar="FILE", help="write everything as JSON")
     add("--vs", default="", metavar="LIBRARIES", help=f"compare with, by commas: {', '.join(RIVALS)}, mpi, or all")
@@ -162,6 +163,10 @@ def _request(arguments: argparse.Namespace, ranks: int) -> session.Request:
     if ranks < 1:
         raise InvalidArgument(f"-n is {ranks}: a job has at least one rank")
     named = [find(name) for name in arguments.collectives] if arguments.collectives != ["all"] else list(CASES.values())
+    if arguments.overlap:
+        if "sendrecv" in arguments.collectives:
+            raise InvalidArgument("--overlap is of collectives: leave sendrecv away")
+        named = [case for case in named if case.name != "sendrecv"]
     smallest, largest = parse_size(arguments.minbytes), parse_size(arguments.maxbytes)
     step = parse_size(arguments.stepbytes) if arguments.stepbytes else None
     factor = None if step else 2 if arguments.stepfactor is None else arguments.stepfactor
@@ -184,6 +189,7 @@ def _request(arguments: argparse.Namespace, ranks: int) -> session.Request:
         libraries=["pycomm", *_names(arguments.vs)],
         join=_own(arguments),
         per_call=arguments.per_iter_timing,
+        overlap=arguments.overlap,
         patience=arguments.timeout,
         header=f"# nThread 1 nGpus 1 minBytes {smallest} maxBytes {largest} step: {step or factor}"
         f"({'bytes' if step else 'factor'}) warmup iters: {effort.warmup} iters: {iterations} agg iters: 1 "

@@ -25,7 +25,7 @@ import zmq
 
 from pycomm.errors import DeadlineExceeded, PeerLost
 
-from . import machine
+from . import machine, overlap
 from .bench import Cell, Library
 from .rivals import Rival
 from .worker import Server
@@ -244,9 +244,18 @@ class Effort:
 
 @dataclass
 class Sample:
-    """What was measured of one library in one cell: microseconds of every timed call, combined over the ranks."""
+    """What was measured of one library in one cell: microseconds of every timed call, combined over the ranks.
+
+    Attributes:
+        times: of calls alone.
+        compute, total: of computing alone, and of calls with as much computing, if overlap was measured.
+        wrong: wrong elements, or None if unchecked.
+        unsupported: why the library cannot make the call.
+    """
 
     times: list[float] = field(default_factory=list)
+    compute: list[float] = field(default_factory=list)
+    total: list[float] = field(default_factory=list)
     wrong: int | None = None
     unsupported: str | None = None
 
@@ -254,6 +263,13 @@ class Sample:
     def median(self) -> float:
         """The median, in microseconds."""
         return float(np.median(self.times))
+
+    @property
+    def overlap(self) -> float | None:
+        """The share of a call that computing hides, in per cent; None if it was not measured."""
+        if not self.total:
+            return None
+        return overlap.percent(self.median, float(np.median(self.compute)), float(np.median(self.total)))
 
     @property
     def low(self) -> float:
@@ -313,8 +329,10 @@ def measure(jobs: list[Job], cell: Cell, effort: Effort, failed: Callable[[Job, 
             wall = max(reply["wall"] for reply in replies)
             walls[job.name] = min(wall, walls.get(job.name, wall))
             if not trial:
-                times = np.array([reply["times"] for reply in replies]) / 1e3
-                sample.times.extend(_COMBINE[effort.average](times).tolist())
+                for kind in ("times", "compute", "total"):
+                    if kind in replies[0]:
+                        times = np.array([reply[kind] for reply in replies]) / 1e3
+                        getattr(sample, kind).extend(_COMBINE[effort.average](times).tolist())
             wrong = [reply["wrong"] for reply in replies if reply.get("wrong") is not None]
             if wrong:
                 sample.wrong = (sample.wrong or 0) + sum(wrong)

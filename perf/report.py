@@ -27,14 +27,17 @@ def number(value: float, width: int) -> str:
     return f"{value:{width}.{1 if width >= 7 else 0}e}"
 
 
-def header(per_call: bool) -> list[str]:
-    """The lines above a table; with `per_call`, of the table with nccl-tests' -I columns."""
+def header(per_call: bool, overlap: bool = False) -> list[str]:
+    """The lines above a table; with `per_call` it has nccl-tests' -I columns, with `overlap` those of --overlap."""
     left = "# {:>10}  {:>12}  {:>8}  {:>6}  {:>6}"
     columns = [("time", "(us)", 7), ("algbw", "(GB/s)", 6), ("busbw", "(GB/s)", 6), ("#wrong", "", 6)]
     groups = "           out-of-place                       in-place"
     if per_call:
         columns += [("i_min", "(us)", 7), ("i_max", "(us)", 7), ("i_p99", "(us)", 7), ("i_cv%", "(%)", 7)]
         groups = f"{'':14}out-of-place (+ per-iteration){'':32}in-place (+ per-iteration)"
+    if overlap:
+        columns += [("compute", "(us)", 7), ("total", "(us)", 7), ("overlap", "(%)", 7)]
+        groups = f"{'':11}out-of-place{'':{21 + 27 * (1 + per_call) + 9 * per_call}}in-place"
     names = "".join(f"  {name:>{width}}" for name, _, width in columns)
     units = "".join(f"  {unit:>{width}}" for _, unit, width in columns)
     return [
@@ -45,7 +48,9 @@ def header(per_call: bool) -> list[str]:
     ]
 
 
-def table_row(out_of_place: Row | None, in_place: Row | None, reduces: bool, rooted: bool, per_call: bool) -> str:
+def table_row(
+    out_of_place: Row | None, in_place: Row | None, reduces: bool, rooted: bool, per_call: bool, overlap: bool = False
+) -> str:
     """nccl-tests' row of one library at one size, then how near its out-of-place time is to the limit, and its name.
 
     A form that was not measured is N/A; at least one was.
@@ -56,16 +61,20 @@ def table_row(out_of_place: Row | None, in_place: Row | None, reduces: bool, roo
     left = f"{row.bytes:12d}  {row.count:12d}  {row.dtype:>8}  {op:>6}  {root:6d}"
     fraction = None if out_of_place is None else out_of_place.limit_fraction
     limit = "N/A" if fraction is None else f"{100 * fraction:.0f}"
-    return left + _form(out_of_place, per_call) + _form(in_place, per_call) + f"  {limit:>5}  {row.library}"
+    forms = _form(out_of_place, per_call, overlap) + _form(in_place, per_call, overlap)
+    return left + forms + f"  {limit:>5}  {row.library}"
 
 
-def _form(row: Row | None, per_call: bool) -> str:
+def _form(row: Row | None, per_call: bool, overlap: bool) -> str:
     if row is None:
-        return "      N/A     N/A     N/A     N/A" + "      N/A" * (4 if per_call else 0)
+        return "      N/A     N/A     N/A     N/A" + "      N/A" * (4 * per_call + 3 * overlap)
     wrong = "   N/A" if row.wrong is None else f"{float(row.wrong):6g}"
     text = f"  {number(row.median_us, 7)}  {number(row.algbw_gbs, 6)}  {number(row.busbw_gbs, 6)}  {wrong}"
     if per_call:
         text += "".join(f"  {number(v, 7)}" for v in (row.min_us, row.max_us, row.p99_us, row.cv_percent))
+    if overlap:
+        figures = (row.compute_us, row.total_us, row.overlap_percent)
+        text += "".join("      N/A" if v is None else f"  {number(v, 7)}" for v in figures)
     return text
 
 

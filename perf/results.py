@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from .cases import Case
 from .coordinator import Sample
 
@@ -19,6 +21,8 @@ class Row:
         bytes, count: the size S and the count that nccl-tests would print.
         limit_fraction: the least time that the machine allows over the median; None in place and where unknown.
         wrong: wrong elements over all ranks and checks, or None if unchecked.
+        compute_us, total_us, overlap_percent: computing alone, a call with as much computing, and the share of the
+            call that it hides; None unless overlap was measured.
     """
 
     library: str
@@ -42,6 +46,9 @@ class Row:
     busbw_gbs: float
     limit_fraction: float | None
     wrong: int | None
+    compute_us: float | None = None
+    total_us: float | None = None
+    overlap_percent: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The row as JSON takes it."""
@@ -65,6 +72,9 @@ def make_row(sample: Sample, case: Case, nbytes: int, ranks: int, least_seconds:
         busbw_gbs=algbw * case.busbw(ranks),
         limit_fraction=least_seconds * 1e6 / sample.median if least_seconds else None,
         wrong=sample.wrong,
+        compute_us=float(np.median(sample.compute)) if sample.compute else None,
+        total_us=float(np.median(sample.total)) if sample.total else None,
+        overlap_percent=sample.overlap,
         **labels,
     )
 

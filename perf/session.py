@@ -39,6 +39,7 @@ class Request:
         libraries: what to measure; the first is the one that the others are compared with.
         join: what pycomm's ranks pass to `adapters.join`: transport, algorithm, slices.
         per_call: print nccl-tests' -I columns.
+        overlap: measure what computing hides, too.
         patience: seconds that starting, or any one round of a cell, may take.
         header: the line of parameters that nccl-tests prints.
         topology: the machine whose links bound the times; None: what this machine's memory or loopback allows does.
@@ -56,6 +57,7 @@ class Request:
     per_call: bool
     patience: float
     header: str
+    overlap: bool = False
     topology: Topology | None = None
 
 
@@ -180,7 +182,7 @@ class _Session:
                         pair[form.in_place] = self._row(case, job.name, form, sample)
                 if pair:
                     rows += pair.values()
-                    columns = (case.reduces, case.rooted, self.request.per_call)
+                    columns = (case.reduces, case.rooted, self.request.per_call, self.request.overlap)
                     self.say(report.table_row(pair.get(False), pair.get(True), *columns))
         for refusal in refusals:
             self.say(f"# {refusal}")
@@ -212,7 +214,7 @@ class _Session:
                     place = f"Rank {rank:2d} Group {group:2d} Pid {pid:6d} on {host:>10} device {rank:2d}"
                     self.say(f"#  {place} [cpu] {job.version}")
             self._introduced = True
-        for line in report.header(self.request.per_call):
+        for line in report.header(self.request.per_call, self.request.overlap):
             self.say(line)
 
     def _bound(self, case: Case, nbytes: int, root: int) -> Bound | None:
@@ -242,7 +244,7 @@ class _Session:
             for op in request.ops if case.reduces else request.ops[:1]:
                 for root in request.roots if case.rooted else request.roots[:1]:
                     for count in counts:
-                        yield Cell(case.name, count, dtype, op, root, False, memory)
+                        yield Cell(case.name, count, dtype, op, root, False, memory, request.overlap)
 
     def _row(self, case: Case, library: str, cell: Cell, sample: Sample) -> Row:
         request, itemsize = self.request, dtype_of(cell.dtype).itemsize

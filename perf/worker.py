@@ -48,7 +48,10 @@ class Server:
             self._benches = {c: b for c, b in self._benches.items() if _same_call(c, cell)}
             self._benches[cell] = Bench(self.library, cell)
         outcome = self._benches[cell].round(request["warmup"], request["iterations"], request["check"])
-        return {"times": outcome.times.tolist(), "wall": outcome.wall, "wrong": outcome.wrong}
+        reply = {"times": outcome.times.tolist(), "wall": outcome.wall, "wrong": outcome.wrong}
+        if outcome.overlapped is not None:
+            reply["compute"], reply["total"] = outcome.overlapped.tolist()
+        return reply
 
 
 def _same_call(a: Cell, b: Cell) -> bool:

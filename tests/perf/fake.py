@@ -32,6 +32,10 @@ class FakeLibrary:
     def bind(self, method: str, *args: Any, **keywords: Any) -> Any:
         return functools.partial(getattr(self, method), *args, **keywords)
 
+    def begin(self, method: str, *args: Any, **keywords: Any) -> Any:
+        """Nothing goes on by itself here: the whole call is made by who waits."""
+        return lambda: self.bind(method, *args, **keywords)
+
     def unsupported(self, case: Any, dtype: str, op: str, in_place: bool) -> str | None:
         return None
 

@@ -79,15 +79,18 @@ def test_the_header_is_nccl_tests_header():
     )
 
 
-def test_columns_line_up_with_their_header(row):
-    for per_call in (False, True):
-        names = report.header(per_call)[2]
-        line = report.table_row(row(), row(in_place=True), reduces=True, rooted=False, per_call=per_call)
-        assert line.index("pycomm") == names.index("library")
-        ends = [i + 1 for i in range(len(names) - 1) if names[i] != " " and names[i + 1] == " "]
-        assert all(line[end - 1] != " " and line[end] == " " for end in ends[1:])
-        alone = report.table_row(row(), None, reduces=True, rooted=False, per_call=per_call)
-        assert alone.index("pycomm") == names.index("library")
+@pytest.mark.parametrize("per_call", [False, True])
+@pytest.mark.parametrize("overlap", [False, True])
+def test_columns_line_up_with_their_header(row, per_call, overlap):
+    names = report.header(per_call, overlap)[2]
+    measured = {"compute_us": 1.0, "total_us": 1.5, "overlap_percent": 50.0}
+    line = report.table_row(row(**measured), row(in_place=True), True, False, per_call, overlap)
+    assert line.index("pycomm") == names.index("library")
+    ends = [i + 1 for i in range(len(names) - 1) if names[i] != " " and names[i + 1] == " "]
+    assert all(line[end - 1] != " " and line[end] == " " for end in ends[1:])
+    assert ("  50.00" in line) == overlap
+    alone = report.table_row(row(**measured), None, True, False, per_call, overlap)
+    assert alone.index("pycomm") == names.index("library")
 
 
 def test_the_footer_says_failed_for_any_wrong_element(row):
