@@ -248,7 +248,7 @@ static bool receive_move(struct pcm_request *r, struct pcm_run *run, const struc
         size_t n;
         const struct pcm_head *got = channel->ops->peek(channel, run->lane, &payload, &n);
         if (!got) return moved;
-        if (memcmp(got, &mine, sizeof mine) || n - cursor->taken > total - cursor->bytes) {
+        if (memcmp(got, &mine, sizeof mine) || n - cursor->taken > total - cursor->bytes || n % r->plan->element) {
             pcm_comm_differ(r->comm, (int)m->peer, got, &mine);
             return true;
         }

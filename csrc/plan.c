@@ -11,6 +11,9 @@ static int check(const struct pcm_schedule_desc *d)
     if (d->offload && (d->nsteps || d->nchunks))
         return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s is offloaded and must have no steps", d->name);
     if (!d->cut) return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: cut must be at least 1", d->name);
+    if ((uint64_t)d->in_blocks * d->cut > INT32_MAX || (uint64_t)d->out_blocks * d->cut > INT32_MAX ||
+        (uint64_t)d->passed_blocks * d->cut > INT32_MAX)
+        return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s has more pieces of a buffer than can be numbered", d->name);
     for (uint32_t i = 0; i < d->nsteps; i++) {
         const struct pcm_step *s = &d->steps[i];
         bool local = s->kind == PCM_STEP_COPY || s->kind == PCM_STEP_REDUCE;
@@ -29,7 +32,7 @@ static int check(const struct pcm_schedule_desc *d)
         if (d->in_at[c] >= (int64_t)d->in_blocks * d->cut || d->out_at[c] >= (int64_t)d->out_blocks * d->cut)
             return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: chunk %u lies outside its buffer", d->name, c);
         uint32_t like = d->like[c];
-        if (d->passed_at && d->passed_at[c] >= (int64_t)d->passed_blocks * d->cut)
+        if (d->passed_at && (d->passed_at[c] >= (int64_t)d->passed_blocks * d->cut || (d->passed_at[c] >= 0 && placed)))
             return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: chunk %u is of no block that is passed on", d->name, c);
         if (!placed && (like >= d->nchunks || (d->in_at[like] < 0 && d->out_at[like] < 0)))
             return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: temporary chunk %u is like no placed chunk", d->name,
@@ -89,6 +92,19 @@ struct pcm_span pcm_piece(uint64_t length, uint64_t n, uint64_t i, uint32_t elem
     begin *= unit;
     end = i + 1 == n ? length : end * unit; /* the last piece takes what is less than a unit */
     return (struct pcm_span){begin, end - begin};
+}
+
+/* What is copied or reduced is as long as what it goes to: only the lengths of a call can tell. */
+static int check_local(const struct pcm_schedule *s, const struct pcm_geometry *g)
+{
+    for (uint32_t i = 0; i < s->nsteps; i++) {
+        const struct pcm_step *step = &s->steps[i];
+        bool local = step->kind == PCM_STEP_COPY || step->kind == PCM_STEP_REDUCE;
+        if (local && g->length[step->src] < g->length[step->chunk])
+            return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: step %u fills chunk %u from chunk %u, which is shorter",
+                            s->name, i, step->chunk, step->src);
+    }
+    return PCM_OK;
 }
 
 static void cut_buffer(struct pcm_span *spans, uint64_t *end, uint32_t blocks, uint32_t cut, uint64_t count,
@@ -157,7 +173,7 @@ int pcm_geometry_make(const struct pcm_plan *plan, const struct pcm_call *call, 
                 (unsigned long long)g->in[s->in_at[c]].length, (unsigned long long)g->out[s->out_at[c]].length);
     }
     place_temporaries(plan, g);
-    return PCM_OK;
+    return check_local(s, g);
 }
 
 void pcm_geometry_free(struct pcm_geometry *g)
@@ -246,6 +262,40 @@ static bool reduces(int collective)
     }
 }
 
+/* The blocks that a call's buffers have at most on this rank: a schedule must not reach beyond them. */
+static int check_blocks(const pcm_comm *comm, const struct pcm_call *call, const struct pcm_schedule *s)
+{
+    uint32_t size = (uint32_t)comm->size, at_root = call->root == comm->rank, in = 1, out = 1;
+    switch (call->collective) {
+    case PCM_REDUCE: out = at_root; break;
+    case PCM_BROADCAST: in = at_root; break;
+    case PCM_ALLGATHER: out = size; break;
+    case PCM_REDUCE_SCATTER: in = size; break;
+    case PCM_GATHER: out = at_root ? size : 0; break;
+    case PCM_SCATTER: in = at_root ? size : 0; break;
+    case PCM_ALLTOALL: in = out = size; break;
+    default: break;
+    }
+    if (s->in_blocks <= in && s->out_blocks <= out) return PCM_OK;
+    return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s is for %u blocks of input and %u of output; %s has %u and %u here",
+                    s->name, s->in_blocks, s->out_blocks, pcm_collective_name(call->collective), in, out);
+}
+
+static int check_steps(const pcm_comm *comm, const struct pcm_schedule *s, bool reduces)
+{
+    for (uint32_t i = 0; i < s->nsteps; i++) {
+        const struct pcm_step *step = &s->steps[i];
+        if (step->kind <= PCM_STEP_REDUCE_FROM &&
+            (step->peer >= (uint32_t)comm->size || step->peer == (uint32_t)comm->rank))
+            return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: step %u of rank %d names rank %u of %d", s->name, i,
+                            comm->rank, step->peer, comm->size);
+        if (!reduces && (step->kind == PCM_STEP_REDUCE_FROM || step->kind == PCM_STEP_REDUCE))
+            return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: step %u reduces, in a collective that does not",
+                            s->name, i);
+    }
+    return PCM_OK;
+}
+
 /* Folds what decides which messages a rank sends, but for the call itself, into 16 bits (FNV-1a). */
 static uint16_t mark_of(const struct pcm_schedule *schedule, uint32_t slices, uint32_t window)
 {
@@ -275,10 +325,9 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
                             prefix && call->op == PCM_AVG ? pcm_collective_name(call->collective)
                                                           : pcm_dtype_name(call->dtype));
     }
-    for (uint32_t i = 0; i < schedule->nsteps; i++)
-        if ((schedule->steps[i].kind <= PCM_STEP_REDUCE_FROM) && schedule->steps[i].peer >= (uint32_t)comm->size)
-            return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: step %u names rank %u of %d", schedule->name, i,
-                            schedule->steps[i].peer, comm->size);
+    int wrong = check_blocks(comm, call, schedule);
+    if (!wrong) wrong = check_steps(comm, schedule, reduce);
+    if (wrong) return wrong;
     if (!pcm_world_is_ours(comm->world)) return pcm_world_refuse(comm->world);
     pthread_mutex_lock(&comm->world->lock);
     struct pcm_endpoint *offload = schedule->offload ? pcm_comm_offload(comm, call) : NULL;

@@ -434,11 +434,12 @@ void tcp_stream_receive(struct tcp_stream *stream)
         stream->heard = true;
         turn += (size_t)got;
         size_t placed = (size_t)got < direct ? (size_t)got : direct;
-        stream->into += placed;
+        if (placed) stream->into += placed;
         stream->left -= (uint32_t)placed;
         const char *wrong = placed && !stream->left ? finish(stream) : NULL;
         if (!wrong) wrong = take(stream, scratch, (size_t)got - placed);
         if (wrong) {
+            tcp_stream_close(stream); /* what is behind cannot be understood: the channel's end must not read on here */
             tcp_lost(stream->channel, wrong);
             return;
         }

@@ -119,7 +119,7 @@ void *advice_ask(size_t *bytes, const char *format, ...)
     uint32_t size;
     pthread_mutex_lock(&lock);
     bool good = line >= 0 && whole(true, text, (size_t)length + 1) && whole(false, &size, sizeof size) &&
-                (answer = malloc(size + 1)) && whole(false, answer, size);
+                (answer = malloc((size_t)size + 1)) && whole(false, answer, size);
     pthread_mutex_unlock(&lock);
     free(text);
     if (!good) {
@@ -129,6 +129,33 @@ void *advice_ask(size_t *bytes, const char *format, ...)
     answer[size] = 0;
     *bytes = size;
     return answer;
+}
+
+struct answer { /* mpi_advice.py, _PLAN; then steps, in_at, out_at, like, passed_at, name */
+    uint32_t slices, window, name, nsteps, nchunks, in_blocks, out_blocks, passed_blocks, cut;
+};
+
+int advice_read(const void *said, size_t bytes, pcm_schedule **schedule, uint32_t *slices, uint32_t *window)
+{
+    const struct answer *a = said;
+    if (bytes < sizeof *a ||
+        bytes != sizeof *a + a->nsteps * sizeof(struct pcm_step) + 16 * (uint64_t)a->nchunks + a->name)
+        return pcm_fail(PCM_ERR_SCHEDULE, -1, "the process that chooses schedules has said something else than one");
+    const struct pcm_step *steps = (const void *)(a + 1);
+    struct pcm_schedule_desc desc = {.steps = steps,
+                                     .nsteps = a->nsteps,
+                                     .nchunks = a->nchunks,
+                                     .in_blocks = a->in_blocks,
+                                     .out_blocks = a->out_blocks,
+                                     .cut = a->cut,
+                                     .passed_blocks = a->passed_blocks};
+    desc.in_at = (const void *)(steps + a->nsteps);
+    desc.out_at = desc.in_at + a->nchunks;
+    desc.like = (const void *)(desc.out_at + a->nchunks);
+    desc.passed_at = (const void *)(desc.like + a->nchunks);
+    desc.name = (const void *)(desc.passed_at + a->nchunks);
+    *slices = a->slices, *window = a->window;
+    return pcm_schedule_create(&desc, schedule);
 }
 
 char *advice_hex(const void *bytes, size_t count)

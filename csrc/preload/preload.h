@@ -127,6 +127,8 @@ bool advice_connect(char name[ADVICE_NAME], bool lead);
 void advice_name(char name[ADVICE_NAME]);
 /* Asks with a line of JSON; the answer is to be freed. NULL: there is nobody any more. */
 void *advice_ask(size_t *bytes, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Reads an answer that holds a schedule, and checks it: PCM_ERR_SCHEDULE if it is none. */
+int advice_read(const void *said, size_t bytes, pcm_schedule **schedule, uint32_t *slices, uint32_t *window);
 /* Bytes as hexadecimal digits, in memory that is to be freed. */
 char *advice_hex(const void *bytes, size_t count);
 int advice_sign(void *group, const void *data, size_t bytes, uint8_t mac[32]);

@@ -11,37 +11,17 @@ static const double TURN = 5e-3; /* seconds in our core before MPI gets a turn *
 
 /* ---- schedules ----------------------------------------------------------------------------------------------------------- */
 
-struct answer { /* mpi_advice.py, _PLAN; then steps, in_at, out_at, like, passed_at, name */
-    uint32_t slices, window, name, nsteps, nchunks, in_blocks, out_blocks, passed_blocks, cut;
-};
-
 static int learn(const struct group *g, struct way *way)
 {
     size_t bytes = 0;
-    struct answer *a = advice_ask(&bytes,
+    void *said = advice_ask(&bytes,
                                   "{\"ask\": \"plan\", \"machine\": %d, \"collective\": \"%s\", \"rank\": %d, "
                                   "\"root\": %d, \"nbytes\": %llu, \"uneven\": %s}",
                                   g->machine, pcm_collective_name(way->collective), g->rank, way->root,
                                   (unsigned long long)way->step, way->uneven ? "true" : "false");
-    if (!a) return pcm_fail(PCM_ERR_SYSTEM, -1, "the process that chooses schedules has ended");
-    const struct pcm_step *steps = (const void *)(a + 1);
-    struct pcm_schedule_desc desc = {.steps = steps,
-                                     .nsteps = a->nsteps,
-                                     .nchunks = a->nchunks,
-                                     .in_blocks = a->in_blocks,
-                                     .out_blocks = a->out_blocks,
-                                     .cut = a->cut,
-                                     .passed_blocks = a->passed_blocks};
-    desc.in_at = (const void *)(steps + a->nsteps);
-    desc.out_at = desc.in_at + a->nchunks;
-    desc.like = (const void *)(desc.out_at + a->nchunks);
-    desc.passed_at = (const void *)(desc.like + a->nchunks);
-    desc.name = (const void *)(desc.passed_at + a->nchunks);
-    int status = PCM_ERR_SCHEDULE;
-    if (bytes == sizeof *a + a->nsteps * sizeof *steps + 16 * (size_t)a->nchunks + a->name)
-        status = pcm_schedule_create(&desc, &way->schedule);
-    way->slices = a->slices, way->window = a->window;
-    free(a);
+    if (!said) return pcm_fail(PCM_ERR_SYSTEM, -1, "the process that chooses schedules has ended");
+    int status = advice_read(said, bytes, &way->schedule, &way->slices, &way->window);
+    free(said);
     return status;
 }
 

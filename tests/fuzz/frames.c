@@ -1,0 +1,112 @@
+/* frames.c: a peer that is in, and sends whatever frames it likes over one or two streams of a tcp channel. */
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "../../transports/tcp.h"
+#include "../c/harness.h"
+#include "fuzz.h"
+
+enum { STREAMS = 2, CHANNEL = 5 };
+enum act { SAY, SAY_MUCH, FRAME, RELEASE, COMMIT, NOTICE, ACTS };
+
+static pcm_world *world;
+static uint8_t much[PCM_FRAGMENT];
+
+static void join(struct tcp_endpoint *endpoint, uint32_t number, int *peer)
+{
+    int ends[2];
+    struct tcp_greeting greeting = {.token = 1, .number = number};
+    struct pcm_hello hello = {.job = HARNESS_JOB, .channel = CHANNEL, .from = 1, .to = 0, .bytes = sizeof greeting};
+    memcpy(hello.payload, &greeting, sizeof greeting);
+    fuzz_must(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), "there are sockets");
+    fuzz_must(tcp_admit(endpoint, &hello) == PCM_WELCOME, "a stream is admitted");
+    tcp_welcome(endpoint, ends[0], &hello);
+    *peer = ends[1];
+}
+
+static void say(int peer, const void *bytes, size_t count)
+{
+    if (send(peer, bytes, count, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) return; /* it has been hung up on, or reads no more */
+}
+
+static void hear(int peer)
+{
+    static uint8_t unwanted[256 * 1024];
+    while (recv(peer, unwanted, sizeof unwanted, MSG_DONTWAIT) > 0) {
+    }
+}
+
+static void release(struct pcm_channel *channel, unsigned lane)
+{
+    const void *payload;
+    size_t bytes;
+    static uint8_t copy[PCM_FRAGMENT];
+    if (!channel->ops->peek(channel, lane, &payload, &bytes)) return;
+    fuzz_must(bytes <= PCM_FRAGMENT, "no fragment is longer than a fragment");
+    memcpy(copy, payload, bytes);
+    channel->ops->release(channel, lane);
+}
+
+static void commit(struct pcm_channel *channel, unsigned lane, size_t bytes)
+{
+    struct pcm_head head = {.seq = 1};
+    size_t room;
+    uint8_t *to = channel->ops->reserve(channel, lane, bytes, &room);
+    if (!to) return;
+    memset(to, 7, bytes);
+    channel->ops->commit(channel, lane, &head, bytes);
+}
+
+/* A frame of the input, most of whose fields are near what they may be. */
+static void frame(int peer, struct fuzz_input *in)
+{
+    struct tcp_wire wire = {.frame = {.kind = fuzz_byte(in) % 6,
+                                      .lane = fuzz_byte(in) % (PCM_LANES + 1),
+                                      .window = fuzz_byte(in),
+                                      .number = (uint32_t)(int8_t)fuzz_byte(in),
+                                      .credit = (uint32_t)(int8_t)fuzz_byte(in)}};
+    uint16_t bytes = 0;
+    fuzz_take(in, &bytes, sizeof bytes);
+    wire.frame.bytes = wire.frame.kind == TCP_BYE      ? sizeof(struct tcp_farewell)
+                       : wire.frame.kind >= TCP_CREDIT ? bytes % (PCM_NOTICE + 2)
+                                                       : bytes;
+    bool fragment = wire.frame.kind == TCP_FRAGMENT;
+    say(peer, &wire, fragment ? sizeof wire : sizeof wire.frame);
+    say(peer, much, wire.frame.bytes);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct fuzz_input in = {data, size};
+    if (!world) world = harness_world("tcp", 0, 2, NULL);
+    struct tcp_endpoint *endpoint = (struct tcp_endpoint *)world->endpoint;
+    int peers[STREAMS];
+    join(endpoint, 0, &peers[0]);
+    struct pcm_channel *channel = world->endpoint->ops->connect(world->endpoint, 1, CHANNEL, NULL, 0);
+    fuzz_must(channel && channel->state == PCM_CHANNEL_UP, "the peer's channel is there");
+    for (int i = 1; i < STREAMS; i++) join(endpoint, (uint32_t)i, &peers[i]);
+    while (in.left) {
+        uint8_t what = fuzz_byte(&in), bytes[256];
+        int peer = peers[what >> 7];
+        unsigned lane = (what >> 3 & 15) % PCM_LANES;
+        switch (what % 8) {
+        case SAY: say(peer, bytes, fuzz_take(&in, bytes, fuzz_byte(&in))); break;
+        case SAY_MUCH: say(peer, much, 64 * (size_t)fuzz_byte(&in)); break;
+        case FRAME: frame(peer, &in); break;
+        case RELEASE: release(channel, lane); break;
+        case COMMIT: commit(channel, lane, 256 * (size_t)fuzz_byte(&in)); break;
+        case NOTICE: channel->ops->notice(channel, "it", 2); break;
+        default: shutdown(peer, SHUT_WR); break;
+        }
+        pcm_reactor_poll(world->reactor, 0);
+        hear(peer);
+    }
+    pcm_reactor_poll(world->reactor, 0);
+    for (int i = 0; i < STREAMS; i++) close(peers[i]);
+    pcm_reactor_poll(world->reactor, 0);
+    for (unsigned lane = 0; lane < PCM_LANES; lane++) release(channel, lane);
+    tcp_free_channel((struct tcp_channel *)channel);
+    fuzz_must(LIST_EMPTY(&endpoint->channels) && !endpoint->unclaimed && !world->unsent && !endpoint->widened,
+              "nothing is left of a channel");
+    return 0;
+}
