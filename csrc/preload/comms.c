@@ -242,10 +242,12 @@ static struct group *make_group(mpi_handle comm)
     const struct mpi_library *mpi = preload_mpi();
     pthread_mutex_lock(&lock);
     if (!has_keyval) has_keyval = !mpi->comm_create_keyval(do_not_copy, freed, &keyval, NULL);
+    pthread_mutex_unlock(&lock);
+    if (has_keyval) mpi->comm_set_attr(comm, keyval, g); /* before it is found: `freed` is called of an earlier one's */
+    pthread_mutex_lock(&lock);
     struct group **at = bucket(comm);
     g->next = *at, *at = g;
     pthread_mutex_unlock(&lock);
-    if (has_keyval) mpi->comm_set_attr(comm, keyval, g);
     return g;
 }
 

@@ -10,6 +10,7 @@
  *   race.c      whether MPI's own collectives are faster
  *   requests.c  what was started and is not done
  *   report.c    what was served and what was not
+ *   late.c      the entries in place of MPI's, in a module that is loaded already (pycomm/mpi/serving.py)
  *
  * What ranks may decide differently must not decide whether a call is served. So a reduction is served by its type and
  * operation, which MPI wants alike on all ranks, and what only moves data by its bytes, whatever the types say: a rank
@@ -191,8 +192,20 @@ void started_finish(struct group *group);
 void report_served(int collective, uint64_t bytes, double seconds);
 void report_passed(int collective);
 bool report_wanted(void);
+/* Counts from now on, whether or not anything is to be printed. */
+void report_start(void);
 void report_print(void);
 /* MPI is being finalized. */
 void preload_end(void);
+
+/* ---- for Python (late.c, report.c) ------------------------------------------------------------------------------------------ */
+
+/* Leads the module of this file, as the dynamic linker calls it, to the entries; MPI must be running. Returns how many of its
+ * slots do so then, or would; -1: it cannot be done. */
+EXPORT int pycomm_late_begin(const char *file, int replaces);
+/* Waits for all that was started, leaves all communicators of ours, and puts back what was there before. */
+EXPORT void pycomm_late_end(void);
+/* What calls of a collective were, since the beginning: served, their bytes, the nanoseconds spent in them, passed to MPI. */
+EXPORT void pycomm_late_counts(int collective, uint64_t counts[4]);
 
 #endif

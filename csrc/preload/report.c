@@ -9,16 +9,30 @@ static struct {
     atomic_ullong served, passed, bytes, nanoseconds;
 } counts[PCM_NCOLLECTIVES];
 
-bool report_wanted(void)
+static atomic_int wanted = -1; /* -1: not known yet; 1: to be counted; 2: and printed */
+
+static int look(void)
 {
-    static atomic_int wanted = -1;
     int known = atomic_load_explicit(&wanted, memory_order_relaxed);
     if (known < 0) {
         const char *said = getenv("PYCOMM_MPI_REPORT");
-        known = said && strcmp(said, "0") != 0 && *said;
+        known = said && strcmp(said, "0") != 0 && *said ? 2 : 0;
         atomic_store(&wanted, known);
     }
     return known;
+}
+
+bool report_wanted(void) { return look() > 0; }
+
+void report_start(void)
+{
+    if (!look()) atomic_store(&wanted, 1);
+}
+
+void pycomm_late_counts(int collective, uint64_t out[4])
+{
+    out[0] = counts[collective].served, out[1] = counts[collective].bytes;
+    out[2] = counts[collective].nanoseconds, out[3] = counts[collective].passed;
 }
 
 void report_served(int collective, uint64_t bytes, double seconds)
@@ -35,6 +49,7 @@ void report_passed(int collective)
 
 void report_print(void)
 {
+    if (look() < 2) return;
     fprintf(stderr, "pycomm: %-16s %10s %12s %10s %10s\n", "collective", "served", "bytes", "seconds", "to MPI");
     for (int c = 0; c < PCM_NCOLLECTIVES; c++)
         if (counts[c].served || counts[c].passed)

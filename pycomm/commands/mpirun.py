@@ -6,13 +6,11 @@ import argparse
 import os
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 from .. import knobs
 from ..errors import InvalidArgument
-
-LIBRARY = Path(__file__).parents[1] / "lib" / "libpycomm-mpi.so"
+from ..mpi.serving import LIBRARY
 
 
 def register(subparsers: Any) -> None:
