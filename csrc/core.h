@@ -276,6 +276,13 @@ extern unsigned pcm_forks;
  * may have held at that moment, are the parent's. */
 int pcm_world_refuse(const pcm_world *world);
 static inline bool pcm_world_is_ours(const pcm_world *world) { return world->forks == pcm_forks; }
+/* Whether a transport has all slots that it must have. */
+bool pcm_transport_complete(const struct pcm_transport *transport);
+/* A compiled transport; NULL if it is none of these. */
+const struct pcm_transport *pcm_transport_compiled(const char *name, size_t length);
+/* One from a shared object of its own (plugin.c); NULL (and pcm_fail) if there is none. */
+const struct pcm_transport *pcm_plugin_find(const char *name, size_t length);
+
 /* The channel to a comm rank, started on first use; NULL (and the communicator has failed) if it cannot be. */
 struct pcm_channel *pcm_comm_channel(pcm_comm *comm, uint32_t peer);
 /* Frees the memory of a world that was destroyed and that no communicator holds any more. */

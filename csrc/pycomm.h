@@ -303,6 +303,9 @@ PCM_API int pcm_wait(pcm_request *request, double seconds, struct pcm_status_inf
 PCM_API const char *pcm_version(void);
 PCM_API const char *pcm_kernels_name(void); /* the instruction set in use: "avx2", "neon", "generic" */
 PCM_API const char *pcm_transports(void); /* names of all compiled transports, comma-separated */
+/* Makes the transport in a shared object known by its name (a transport's author reads pycomm/transport.h). PCM_ERR_ARGUMENT if
+ * it cannot be loaded, PCM_ERR_SYSTEM if it is no transport, or was built for another version of the contract. */
+PCM_API int pcm_transport_load(const char *path);
 /* dst[i] = a[i] op b[i] with the kernels that the executor uses; dst may be exactly a or b. AVG adds only. */
 PCM_API int pcm_reduce_local(int dtype, int op, void *dst, const void *a, const void *b, size_t n);
 /* Copies with the kernels that the executor uses; stream: past the caches. For measuring what memory allows. */

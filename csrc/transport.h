@@ -9,6 +9,8 @@
  * Threads: a world is single-threaded inside; every slot and every callback runs under the world's lock.
  * Blocking: no slot may block, except open and shut (briefly).
  * Errors: a slot that fails marks the channel (pcm_channel_fail) with the sentence that a person will read.
+ *
+ * A transport may also come from a shared object of its own: see PCM_TRANSPORT_PLUGIN at the end.
  */
 #ifndef PYCOMM_TRANSPORT_H
 #define PYCOMM_TRANSPORT_H
@@ -149,29 +151,49 @@ struct pcm_transport {
 
 /* ---- what the core offers to transports --------------------------------------------------------- */
 
-const struct pcm_world_config *pcm_world_get_config(pcm_world *world);
-struct pcm_reactor *pcm_world_reactor(pcm_world *world);
+PCM_API const struct pcm_world_config *pcm_world_get_config(pcm_world *world);
+PCM_API struct pcm_reactor *pcm_world_reactor(pcm_world *world);
 /* A channel's state has changed for the worse: state is CLOSED or LOST, why a piece of a sentence ("connection reset"). */
-void pcm_channel_fail(struct pcm_channel *channel, int state, const char *why);
+PCM_API void pcm_channel_fail(struct pcm_channel *channel, int state, const char *why);
 /* A notice has arrived from a peer. */
-void pcm_world_on_notice(pcm_world *world, int peer, const void *bytes, size_t length);
+PCM_API void pcm_world_on_notice(pcm_world *world, int peer, const void *bytes, size_t length);
 /* Something that was committed cannot leave yet (+1), or has left now (-1). Meanwhile the core keeps the reactor turning, also
  * when no one waits for anything: a rank that computes must not hold back what it has sent. */
-void pcm_world_unsent(pcm_world *world, int change);
+PCM_API void pcm_world_unsent(pcm_world *world, int change);
 /* What this transport stands on may be used in the threads of callers only: the world makes no progress in one of its own. To
  * be called in open. */
-void pcm_world_callers_only(pcm_world *world);
+PCM_API void pcm_world_callers_only(pcm_world *world);
 /* The world's lock, for what comes from elsewhere than a slot or the reactor. */
-void pcm_world_enter(pcm_world *world);
-void pcm_world_leave(pcm_world *world);
+PCM_API void pcm_world_enter(pcm_world *world);
+PCM_API void pcm_world_leave(pcm_world *world);
 /* One more connection was turned away. */
-void pcm_world_count_refused(pcm_world *world);
+PCM_API void pcm_world_count_refused(pcm_world *world);
 /* Records this thread's last error from a format; returns code, so that `return pcm_fail(...)` reads well. */
-int pcm_fail(int code, int rank, const char *format, ...) __attribute__((format(printf, 3, 4)));
+PCM_API int pcm_fail(int code, int rank, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* The compiled transports. A name may carry an argument after ':', as in "chaos:seed=1,shm". */
-const struct pcm_transport *pcm_transport_find(const char *name, size_t length);
+/* The transport of that name: a compiled one, one that pcm_transport_load has brought, or one in libpycomm-transport-NAME.so
+ * where the dynamic linker looks; a name with a slash in it is the path of such a file. NULL (and pcm_fail) if there is none.
+ * What a list of transports says after ':' is an argument, and no part of the name. */
+PCM_API const struct pcm_transport *pcm_transport_find(const char *name, size_t length);
 
 extern const struct pcm_transport pcm_inproc, pcm_shm, pcm_tcp, pcm_mpi, pcm_null, pcm_chaos;
+
+/* ---- transports in shared objects of their own --------------------------------------------------- */
+
+/* The version of all above, as far as a transport can see it: slots, structures, constants. */
+#define PCM_TRANSPORT_VERSION 1
+
+/* What such an object exports, under the name pycomm_transport_v1 for version 1. Sizes tell headers apart that have drifted
+ * within one version; an object that was built with others is refused, with a sentence. */
+struct pcm_plugin {
+    uint32_t version, transport_bytes, channel_bytes, endpoint_bytes;
+    const struct pcm_transport *transport;
+};
+
+/* Exports a transport, whose name is that of its file, libpycomm-transport-NAME.so. */
+#define PCM_TRANSPORT_PLUGIN(table)                                                                                    \
+    PCM_API const struct pcm_plugin pycomm_transport_v1 = {PCM_TRANSPORT_VERSION, sizeof(struct pcm_transport),        \
+                                                           sizeof(struct pcm_channel), sizeof(struct pcm_endpoint),    \
+                                                           &(table)}
 
 #endif

@@ -46,9 +46,7 @@ static int open_endpoints(pcm_world *world, const char *names)
         size_t length = strcspn(names, ",");
         size_t bare = strcspn(names, ":,");
         const struct pcm_transport *t = pcm_transport_find(names, bare);
-        if (!t)
-            return pcm_fail(PCM_ERR_ARGUMENT, -1, "there is no transport called %.*s: have %s", (int)bare, names,
-                            pcm_transports());
+        if (!t) return pcm_last_error()->code;
         if (world->nendpoints == PCM_MAX_ENDPOINTS)
             return pcm_fail(PCM_ERR_ARGUMENT, -1, "more than %d transports are asked for", PCM_MAX_ENDPOINTS);
         char *argument = bare < length ? strndup(names + bare + 1, length - bare - 1) : strdup("");

@@ -74,7 +74,12 @@ class _Mpi4pyLike(_Adapter):
     def begin(self, method: str, *args: Any, **keywords: Any) -> Start:
         """`comm.Imethod(*args, **keywords)`, ready to be started."""
         call = self.bind(f"I{method[0].lower()}{method[1:]}", *args, **keywords)
-        return lambda: call().Wait  # type: ignore[no-any-return]
+
+        def start() -> Callable[[], Any]:
+            wait: Callable[[], Any] = call().Wait
+            return wait
+
+        return start
 
 
 class Pycomm(_Mpi4pyLike):
@@ -235,7 +240,12 @@ class Gloo(_Adapter):
         twin = copy.copy(self)
         twin._dist = _Asynchronous(self._dist)
         call = twin.ready(method, *args, **keywords)
-        return lambda: call().wait  # type: ignore[no-any-return]
+
+        def start() -> Callable[[], Any]:
+            wait: Callable[[], Any] = call().wait
+            return wait
+
+        return start
 
     def _in_place_call(self, send: Any, recv: Array, call: Callable[[Any], Any]) -> Callable[[], Any]:
         tensor = self._tensor(recv)

@@ -1,4 +1,4 @@
-"""The command `pycomm`: run, mpirun, info, verify, show, topo, simulate, tune, explain, plan, perf, lab."""
+"""The command `pycomm`: run, mpirun, info, verify, show, topo, simulate, tune, explain, plan, perf, lab, doctor."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import importlib
 import sys
 
 from pycomm import knobs
-from pycomm.errors import PycommError
+from pycomm.errors import LaunchError, PycommError
 
 # Which module adds a command to the parser, by its `register(subparsers)`. Only the module that is needed is imported.
 _COMMANDS = {
     "run": "pycomm.commands.run",
     "mpirun": "pycomm.commands.mpirun",
     "info": "pycomm.commands.info",
+    "doctor": "pycomm.commands.doctor",
     "verify": "pycomm.commands.schedule",
     "show": "pycomm.commands.schedule",
     "topo": "pycomm.commands.topology",
@@ -38,10 +39,17 @@ def main(argv: list[str] | None = None) -> int:
         code: int = args.run(args)
         return code
     except PycommError as error:
-        if knobs.DEBUG.text().upper() == "TRACE":
+        if _wants_traceback():
             raise
         print(f"pycomm: {error}", file=sys.stderr)
         return 2
+
+
+def _wants_traceback() -> bool:
+    try:
+        return knobs.DEBUG.value() == "TRACE"
+    except LaunchError:  # which may be what went wrong
+        return False
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:

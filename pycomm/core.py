@@ -147,6 +147,16 @@ def transports() -> list[str]:
     return text(lib.pcm_transports()).split(",")
 
 
+def load_transport(path: str) -> None:
+    """Make the transport in a shared object known by its name.
+
+    Raises:
+        InvalidArgument: it cannot be loaded.
+        SystemRefused: it is no transport, or was built for another version of pycomm.
+    """
+    check(lib.pcm_transport_load(path.encode()))
+
+
 def kernels() -> str:
     """Return the instruction set that the reductions use."""
     return text(lib.pcm_kernels_name())

@@ -1,59 +1,109 @@
-"""Every environment variable of pycomm, declared once with its type, default and help; `pycomm info` prints them."""
+"""Every setting of pycomm, declared once with its type, default and help; `pycomm info` prints them."""
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from pycomm import conf
 from pycomm.errors import LaunchError
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Knob(Generic[T]):
-    """One setting, read from the environment at every call, so that a test or a program may change it.
+class Kind(NamedTuple, Generic[T]):
+    """What the text of a setting is.
 
     Attributes:
-        name: the variable.
-        parse: turns its text into a value, or raises ValueError with a sentence that says what is expected.
-        default: the text that an absent or empty variable stands for.
-        help: one line for `pycomm info`.
-        fallbacks: variables of other libraries that are honoured when `name` is not set, best first.
-        private: the value is never printed.
+        name: for people.
+        parse: turns the text into a value, or raises ValueError with a sentence that says what is expected.
     """
 
     name: str
     parse: Callable[[str], T]
+
+
+class Setting(NamedTuple):
+    """A setting as it was found.
+
+    Attributes:
+        name: the variable that decides.
+        text: its text.
+        source: "environment", the file and the line, as in "/etc/pycomm.conf:3", or "default".
+    """
+
+    name: str
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Knob(Generic[T]):
+    """One setting, looked up at every call: in the environment, which a test or a program may change, then in files.
+
+    The files are ~/.pycomm.conf and /etc/pycomm.conf, in this order; a process reads each of them once.
+
+    Attributes:
+        name: the variable.
+        kind: what its text is.
+        default: the text that an absent or empty variable stands for.
+        help: one line for `pycomm info`.
+        fallbacks: variables of other libraries that are honoured when `name` is set nowhere, best first.
+        private: the value is never printed.
+        in_files: whether it may stand in a file, where all processes of a host find it.
+    """
+
+    name: str
+    kind: Kind[T]
     default: str
     help: str
     fallbacks: tuple[str, ...] = ()
     private: bool = False
+    in_files: bool = True
+
+    def setting(self, env: Mapping[str, str] | None = None) -> Setting:
+        """Return what decides.
+
+        Args:
+            env: variables to look at, and at no file; None: this process's, and the files.
+
+        Raises:
+            LaunchError: a file is malformed; it names the line.
+        """
+        here = os.environ if env is None else env
+        if here.get(self.name):
+            return Setting(self.name, here[self.name], "environment")
+        if env is None and self.in_files:
+            for path in conf.places():
+                line = _settings_of(path).get(self.name)
+                if line and line.text:
+                    return Setting(self.name, line.text, f"{path}:{line.number}")
+        for name in self.fallbacks:
+            if here.get(name):
+                return Setting(name, here[name], "environment")
+        return Setting(self.name, self.default, "default")
 
     def source(self, env: Mapping[str, str] | None = None) -> str:
-        """Return the variable that decides the value, or "default"."""
-        env = os.environ if env is None else env
-        return next((name for name in (self.name, *self.fallbacks) if env.get(name)), "default")
+        """Return where the value comes from, as `Setting.source`."""
+        return self.setting(env).source
 
     def value(self, env: Mapping[str, str] | None = None) -> T:
-        """Return the value; raise LaunchError naming the variable if its text is malformed."""
-        env = os.environ if env is None else env
-        source = self.source(env)
-        text = self.default if source == "default" else env[source]
+        """Return the value; raise LaunchError naming the variable, and its file if it has one, if it is malformed."""
+        found = self.setting(env)
         try:
-            return self.parse(text)
+            return self.kind.parse(found.text)
         except ValueError as why:
-            raise LaunchError(f"{source}={text!r} is not usable: {why}") from None
+            where = "" if found.source in ("environment", "default") else f"{found.source}: "
+            raise LaunchError(f"{where}{found.name}={found.text!r} is not usable: {why}") from None
 
     def text(self, env: Mapping[str, str] | None = None) -> str:
         """Return the value's text as `pycomm info` prints it."""
-        env = os.environ if env is None else env
-        source = self.source(env)
-        if source == "default":
-            return self.default
-        return "(set)" if self.private else env[source]
+        found = self.setting(env)
+        return "(set)" if self.private and found.source != "default" else found.text
 
 
 @dataclass(frozen=True)
@@ -166,47 +216,85 @@ def _endpoint(text: str) -> str:
     return text
 
 
-RANK = Knob("PYCOMM_RANK", _count, "", "this process's rank, 0 to size - 1; a launcher sets it")
-SIZE = Knob("PYCOMM_SIZE", _count, "", "the number of ranks; a launcher sets it")
-JOB = Knob("PYCOMM_JOB", str, "", "any text that tells this run from others that share its secret and rendezvous")
+COUNT = Kind("whole number", _count)
+TEXT = Kind("text", str)
+FILE = Kind("path of a file", str)
+SWITCH = Kind("0 or 1", _switch)
+
+RANK = Knob("PYCOMM_RANK", COUNT, "", "this process's rank, 0 to size - 1; a launcher sets it", in_files=False)
+SIZE = Knob("PYCOMM_SIZE", COUNT, "", "the number of ranks; a launcher sets it", in_files=False)
+JOB = Knob("PYCOMM_JOB", TEXT, "", "any text that tells this run from others that share its secret and rendezvous")
 RENDEZVOUS = Knob(
     "PYCOMM_RENDEZVOUS",
-    _endpoint,
+    Kind("address", _endpoint),
     "",
     "tcp://HOST:PORT on rank 0's host, where ranks meet (hub+... if a hub already serves there)",
 )
 SECRET_FILE = Knob(
-    "PYCOMM_SECRET_FILE", str, "", "file with the job's secret, 16 bytes or more, not readable by others"
+    "PYCOMM_SECRET_FILE", FILE, "", "file with the job's secret, 16 bytes or more, not readable by others"
 )
-SECRET = Knob("PYCOMM_SECRET", str, "", "the job's secret itself; PYCOMM_SECRET_FILE is safer", private=True)
+SECRET = Knob(
+    "PYCOMM_SECRET", TEXT, "", "the job's secret itself; PYCOMM_SECRET_FILE is safer", private=True, in_files=False
+)
 TRANSPORTS = Knob(
-    "PYCOMM_TRANSPORTS", _names, "shm,tcp", "transports that may be used; the first that reaches a peer wins"
+    "PYCOMM_TRANSPORTS",
+    Kind("names", _names),
+    "shm,tcp",
+    "transports that may be used; the first that reaches a peer wins",
 )
-TIMEOUT = Knob("PYCOMM_TIMEOUT", _seconds, "300", "seconds that any call may take before it raises DeadlineExceeded")
+TIMEOUT = Knob(
+    "PYCOMM_TIMEOUT",
+    Kind("seconds", _seconds),
+    "300",
+    "seconds that any call may take before it raises DeadlineExceeded",
+)
 SOCKET_IFNAME = Knob(
-    "PYCOMM_SOCKET_IFNAME", _interfaces, "", "interfaces to use: `eth,ib` prefixes, `=eth0` exact, `^docker,lo` others",
+    "PYCOMM_SOCKET_IFNAME", Kind("interfaces", _interfaces), "",
+    "interfaces to use: `eth,ib` prefixes, `=eth0` exact, `^docker,lo` others",
     fallbacks=("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"),
 )  # fmt: skip
 ALGO = Knob(
     "PYCOMM_ALGO",
-    _wishes,
+    Kind("wishes", _wishes),
     "",
     "the algorithm to use, such as `ring` or `allreduce:ring;broadcast:binomial`; `@PATH`: a tuning table; "
     "`confirm`: try the best candidates first",
 )
 NETWORK = Knob(
     "PYCOMM_NETWORK",
-    _network,
+    Kind("one word", _network),
     "auto",
     "what is between hosts: `auto` measures it once a day, `fresh` measures it now, `off` takes all links to be alike",
 )
-TORCH_AS_GLOO = Knob("PYCOMM_TORCH_AS_GLOO", _switch, "0", "1: torch's gloo is pycomm, in programs that ask for gloo")
-LAB = Knob("PYCOMM_LAB", str, "", "the hosts of `pycomm lab`, which sets it; `pycomm run` starts its ranks there")
-MPI_REPORT = Knob("PYCOMM_MPI_REPORT", _switch, "0", "1: `pycomm mpirun` says at the end what ran where")
-MPI_PYTHON = Knob("PYCOMM_MPI_PYTHON", str, "python3", "the Python that chooses schedules; `pycomm mpirun` sets it")
-DEBUG = Knob("PYCOMM_DEBUG", _level, "WARN", "how much to say: NONE, VERSION, WARN, INFO or TRACE")
+TORCH_AS_GLOO = Knob("PYCOMM_TORCH_AS_GLOO", SWITCH, "0", "1: torch's gloo is pycomm, in programs that ask for gloo")
+LAB = Knob(
+    "PYCOMM_LAB", FILE, "", "the hosts of `pycomm lab`, which sets it; `pycomm run` starts its ranks there",
+    in_files=False,
+)  # fmt: skip
+MPI_REPORT = Knob("PYCOMM_MPI_REPORT", SWITCH, "0", "1: `pycomm mpirun` says at the end what ran where")
+MPI_PYTHON = Knob("PYCOMM_MPI_PYTHON", FILE, "python3", "the Python that chooses schedules; `pycomm mpirun` sets it")
+DEBUG = Knob("PYCOMM_DEBUG", Kind("one word", _level), "WARN", "how much to say: NONE, VERSION, WARN, INFO or TRACE")
 
 KNOBS: tuple[Knob[Any], ...] = (
     RANK, SIZE, JOB, RENDEZVOUS, SECRET_FILE, SECRET, TRANSPORTS, TIMEOUT, SOCKET_IFNAME, ALGO, NETWORK,
     TORCH_AS_GLOO, LAB, MPI_REPORT, MPI_PYTHON, DEBUG,
 )  # fmt: skip
+
+
+@functools.cache
+def _settings_of(path: Path) -> Mapping[str, conf.Line]:
+    """Return the settings in a file, after it was checked that they are some, and may stand in one."""
+    known = {knob.name: knob for knob in KNOBS}
+    found = conf.read(path)
+    for name, line in found.items():
+        if name not in known:
+            import difflib  # here: nobody else needs it
+
+            near = difflib.get_close_matches(name, known, 1)
+            raise LaunchError(
+                f"{path}:{line.number}: {name} is no setting of pycomm"
+                f"{f'; is {near[0]} meant?' if near else ': `pycomm info` lists them'}"
+            )
+        if not known[name].in_files:
+            raise LaunchError(f"{path}:{line.number}: {name} may not stand in a file: {known[name].help}")
+    return found

@@ -5,14 +5,17 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .core import check, ffi, lib, text
+from .core import check, ffi, lib, load_transport, text
+from .core import transports as compiled
 from .errors import InvalidArgument
 
 _ADDRESS_BYTES = 4096
+_TRANSPORT = re.compile(r"(?:^|,|inner=)([^,:;/]+)(?=[,:;]|$)")  # a name in a list of transports that is no path
 _open: weakref.WeakSet[World] = weakref.WeakSet()
 
 
@@ -22,7 +25,7 @@ class World:
     Args:
         rank, size: of this process in the job.
         job: 64-bit number that is the same on all ranks and different for each job.
-        transports: names in order of preference, e.g. "shm,tcp".
+        transports: names in order of preference, e.g. "shm,tcp"; or paths of shared objects that have one each.
         secret: key that authenticates every connection; None: connections are not authenticated.
         listen: address that tcp listens on; None: loopback.
         advertise: addresses at which peers may reach this rank over tcp, comma-separated; None: `listen`.
@@ -47,6 +50,7 @@ class World:
     ) -> None:
         self.rank, self.size = rank, size
         self.users, self.ends_unused = 0, False
+        _bring(transports)
         self._secret = ffi.new_handle(secret) if secret is not None else ffi.NULL
         self._keep: Any = secret
         texts = {
@@ -143,6 +147,16 @@ class World:
             function()
         handle, self.handle = self.handle, None
         lib.pcm_world_destroy(handle)
+
+
+def _bring(transports: str) -> None:
+    """Load what other packages bring of the transports in a list; the core finds the others by itself, or says so."""
+    for name in set(_TRANSPORT.findall(transports)).difference(compiled()):
+        from . import plugins  # here: most have no use for it
+
+        point = plugins.named(plugins.TRANSPORTS, name)
+        if point is not None:
+            load_transport(str(plugins.load(point)))
 
 
 @atexit.register

@@ -173,7 +173,7 @@ static int chaos_open(pcm_world *world, const char *argument, struct pcm_endpoin
     int status = parse(endpoint, argument, &name);
     size_t length = status ? 0 : strcspn(name, ":");
     const struct pcm_transport *inner = status ? NULL : pcm_transport_find(name, length);
-    if (!status && !inner) status = pcm_fail(PCM_ERR_ARGUMENT, -1, "chaos cannot wrap `%s`: no such transport", name);
+    if (!status && !inner) status = PCM_ERR_ARGUMENT;
     if (!status && endpoint->timer.fd < 0) status = pcm_fail(PCM_ERR_SYSTEM, -1, "cannot make a timer: %m");
     if (!status) status = pcm_reactor_add(pcm_world_reactor(world), &endpoint->timer, EPOLLIN);
     if (!status) status = inner->open(world, name[length] ? name + length + 1 : "", &endpoint->base.inner);

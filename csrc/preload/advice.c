@@ -31,9 +31,9 @@ static bool has_no_part(const char *variable) { return strncmp(variable, "LD_PRE
 /* Starts the adviser on a socket that listens already, so that nobody comes too early. */
 static bool spawn(int door)
 {
-    const char *python = getenv("PYCOMM_MPI_PYTHON");
-    if (!python) python = "python3";
-    char *const words[] = {(char *)python, "-P", "-m", "pycomm.mpi.advice", NULL};
+    char python[4096];
+    if (!knob_text("PYCOMM_MPI_PYTHON", python, sizeof python)) strcpy(python, "python3");
+    char *const words[] = {python, "-P", "-m", "pycomm.mpi.advice", NULL};
     size_t count = 0, kept = 0;
     while (environ[count]) count++;
     char **variables = calloc(count + 1, sizeof *variables); /* it needs no MPI, and nothing in front of one */

@@ -11,6 +11,7 @@
  *   requests.c  what was started and is not done
  *   report.c    what was served and what was not
  *   late.c      the entries in place of MPI's, in a module that is loaded already (pycomm/mpi/serving.py)
+ *   knob.c      settings, from the environment and from files
  *
  * What ranks may decide differently must not decide whether a call is served. So a reduction is served by its type and
  * operation, which MPI wants alike on all ranks, and what only moves data by its bytes, whatever the types say: a rank
@@ -186,6 +187,11 @@ void started_advance(void);
 bool started_any(void);
 /* Waits for all that was started on a communicator. */
 void started_finish(struct group *group);
+
+/* ---- settings (knob.c) ---------------------------------------------------------------------------------------------------- */
+
+/* Writes the text of a setting; false if it is set nowhere, or empty, or longer than there is room for. */
+bool knob_text(const char *name, char *value, size_t capacity);
 
 /* ---- counting (report.c) -------------------------------------------------------------------------------------------------- */
 

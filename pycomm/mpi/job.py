@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # What is used among the ranks of an MPI communicator where nobody says: memory within a host, MPI's network between.
 TRANSPORTS = "shm,mpi"
-_OWN = re.compile(r"\bmpi\b(?!:)")  # the transport, also where another wraps it: "chaos:...;inner=mpi"
+_OWN = re.compile(r"(?<![\w/.-])mpi(?![\w:/.-])")  # the transport, also where another wraps it: "chaos:...;inner=mpi"
 _MOST_KNOWN = 1 << 14  # bytes of a remembered measurement
 _LENGTH = struct.Struct("<Q")
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InvalidArgument
 from .contract import contract
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Groups = tuple[Any, ...]  # ranks that are near each other: nested tuples of ranks
 Cut = int | str | Callable[..., int]
@@ -139,9 +143,31 @@ def find(collective: str, name: str | Callable[[Any], None]) -> Algorithm:
 
 
 def has(collective: str, name: str) -> bool:
-    """Return whether a collective has an algorithm of this name, or those whose names begin so, before a bracket."""
+    """Return whether a collective has an algorithm of this name, or those whose names begin so, before a bracket.
+
+    A name that pycomm does not know is looked for among what other packages bring.
+
+    Raises:
+        InvalidArgument: one brings it, and cannot be loaded.
+    """
     _load()
-    return (collective, name) in _algorithms or (collective, name) in _families
+    there = (collective, name) in _algorithms or (collective, name) in _families
+    return there or (_bring(name) and (collective, name) in _algorithms)
+
+
+def brought() -> list[tuple[EntryPoint, str]]:
+    """Load what other packages bring, and return the entry points, each with what is wrong with it, if anything is."""
+    from .. import plugins  # here: most never ask
+
+    told = []
+    for point in plugins.found(plugins.ALGORITHMS):
+        try:
+            _bring(point.name)
+        except InvalidArgument as why:
+            told.append((point, str(why)))
+        else:
+            told.append((point, ""))
+    return told
 
 
 def names(collective: str) -> list[str]:
@@ -193,3 +219,19 @@ def _about(write: Callable[..., None]) -> str:
 
 def _load() -> None:
     importlib.import_module("pycomm.algorithms")
+
+
+@functools.cache
+def _bring(name: str) -> bool:
+    """Load the algorithms of this name that another package brings; return whether one does."""
+    from .. import plugins  # here: most never ask
+
+    point = plugins.named(plugins.ALGORITHMS, name)
+    if point is None:
+        return False
+    plugins.load(point)  # which enters it
+    if not any(named == name for _, named in _algorithms):
+        raise InvalidArgument(
+            f"{point.value} of {plugins.package(point)} should enter an algorithm called {name}, and enters none"
+        )
+    return True

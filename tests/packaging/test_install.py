@@ -33,7 +33,8 @@ def test_nothing_else_is_installed():
     assert [path for path in package if not path.startswith("pycomm/")] == []
     assert [path for path in package if path.rpartition(".")[2] not in allowed] == ["pycomm/lab/relay"]  # an executable
     headers = [path for path in installed() if path.endswith(".h")]
-    assert sorted(headers) == [f"pycomm/include/{name}.h" for name in ("flow", "pycomm", "simulate", "squeeze")]
+    names = ("flow", "pycomm", "pycomm/reactor", "pycomm/transport", "simulate", "squeeze")
+    assert sorted(headers) == [f"pycomm/include/{name}.h" for name in names]
     assert "pycomm/lib/libpycomm.so" in installed()
 
 
@@ -48,9 +49,13 @@ def test_importing_claims_no_other_name():
     assert set(done.stdout.split()) <= {"pycomm"}
 
 
-@pytest.mark.parametrize("name", ["flow.h", "pycomm.f90", "pycomm.h", "simulate.h", "squeeze.h"])
+HEADERS = ["flow.h", "pycomm.f90", "pycomm.h", "pycomm/reactor.h", "pycomm/transport.h", "simulate.h", "squeeze.h"]
+
+
+@pytest.mark.parametrize("name", HEADERS)
 def test_the_header_is_the_sources(name: str):
-    assert files("pycomm").joinpath("include", name).read_text() == (ROOT / "csrc" / name).read_text()
+    source = ROOT / "csrc" / Path(name).name
+    assert files("pycomm").joinpath("include", name).read_text() == source.read_text()
 
 
 def test_optional_packages_are_not_imported():
