@@ -277,8 +277,9 @@ static int check_blocks(const pcm_comm *comm, const struct pcm_call *call, const
     default: break;
     }
     if (s->in_blocks <= in && s->out_blocks <= out) return PCM_OK;
-    return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s is for %u blocks of input and %u of output; %s has %u and %u here",
-                    s->name, s->in_blocks, s->out_blocks, pcm_collective_name(call->collective), in, out);
+    return pcm_fail(PCM_ERR_SCHEDULE, -1,
+                    "schedule %s is for %u blocks of input and %u of output; %s has %u and %u here", s->name,
+                    s->in_blocks, s->out_blocks, pcm_collective_name(call->collective), in, out);
 }
 
 static int check_steps(const pcm_comm *comm, const struct pcm_schedule *s, bool reduces)

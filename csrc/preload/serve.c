@@ -15,10 +15,10 @@ static int learn(const struct group *g, struct way *way)
 {
     size_t bytes = 0;
     void *said = advice_ask(&bytes,
-                                  "{\"ask\": \"plan\", \"machine\": %d, \"collective\": \"%s\", \"rank\": %d, "
-                                  "\"root\": %d, \"nbytes\": %llu, \"uneven\": %s}",
-                                  g->machine, pcm_collective_name(way->collective), g->rank, way->root,
-                                  (unsigned long long)way->step, way->uneven ? "true" : "false");
+                            "{\"ask\": \"plan\", \"machine\": %d, \"collective\": \"%s\", \"rank\": %d, "
+                            "\"root\": %d, \"nbytes\": %llu, \"uneven\": %s}",
+                            g->machine, pcm_collective_name(way->collective), g->rank, way->root,
+                            (unsigned long long)way->step, way->uneven ? "true" : "false");
     if (!said) return pcm_fail(PCM_ERR_SYSTEM, -1, "the process that chooses schedules has ended");
     int status = advice_read(said, bytes, &way->schedule, &way->slices, &way->window);
     free(said);

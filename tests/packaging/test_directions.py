@@ -107,7 +107,7 @@ BELOW = {
     "mpi": "communicator core discover errors job knobs schedules selection start world",
     "packing": "bound errors topology",
     "plan": "bound errors figures schedules selection simulator topology",
-    "schedules": "algorithms errors",
+    "schedules": "algorithms errors plugins",
     "selection": "bound errors knobs packing schedules simulator topology",
     "simulator": "core errors schedules topology",
     "topology": "errors schedules",
