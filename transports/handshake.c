@@ -18,7 +18,7 @@
 #error "the wire format is little-endian and written as it lies in memory"
 #endif
 
-enum { VERSION = 2, NONCE = 32, MAC = 32, ACCEPTS_AT_ONCE = 16, PAUSE_MS = 100, SLOW_MS = 250 };
+enum { VERSION = 2, NONCE = 32, MAC = 32, ACCEPTS_AT_ONCE = 16, PAUSE_MS = 100 };
 
 static const char MAGIC[8] = {'p', 'y', 'c', 'o', 'm', 'm', '\r', '\n'};
 
@@ -370,7 +370,7 @@ static void on_knock(struct pcm_watch *watch, uint32_t events)
         if (door->visitors == PCM_VISITORS) {
             struct pcm_visit *oldest;
             TAILQ_FOREACH(oldest, &door->visits, link) if (!oldest->called) break;
-            int64_t slow = oldest->begun + SLOW_MS;
+            int64_t slow = oldest->begun + PCM_SLOW_MS;
             if (pcm_clock_ms() < slow) {
                 look_away(door, slow);
                 return;

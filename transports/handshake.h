@@ -25,7 +25,8 @@
 enum {
     PCM_HELLO_PAYLOAD = 64,  /* bytes a transport may add to its hello */
     PCM_HANDSHAKE_MS = 5000, /* what a caller may take to prove itself */
-    PCM_VISITORS = 64,       /* unproved callers at once; more wait outside, or turn out one that has been slow */
+    PCM_VISITORS = 64,       /* unproved callers at once; more wait outside, or turn out one that has been slow: */
+    PCM_SLOW_MS = 250,       /* ... for at least that long. A caller that was sent away after it may call again */
 };
 
 /* What a caller says of itself. All of it is signed. */

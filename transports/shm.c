@@ -35,6 +35,8 @@ struct shm_channel {
     struct ring_channel ring;
     struct pcm_watch socket, process; /* fd -1: none */
     struct pcm_visit *visit;
+    int64_t called; /* when it was made; ms */
+    char name[32]; /* of the peer's socket */
     int stage;
 };
 
@@ -270,11 +272,15 @@ static void enter(void *user, int fd, const struct pcm_hello *hello)
     if (!watch_socket(c, fd)) part(c, "the reactor cannot watch its socket");
 }
 
+static void call(struct shm_channel *c);
+
 static void called(void *user, int status, int fd, const char *why)
 {
     struct shm_channel *c = user;
     c->visit = NULL;
     if (status == PCM_AGAIN) return; /* the peer's own call is on its way */
+    bool late = pcm_clock_ms() - c->called >= PCM_SLOW_MS;
+    if (late && (status == PCM_ERR_SYSTEM || status == PCM_ERR_TIMEOUT)) return call(c); /* we were too slow for it */
     if (status != PCM_OK) return part(c, why);
     errno = 0;
     if (watch_socket(c, fd) && offer(c)) return;
@@ -282,13 +288,13 @@ static void called(void *user, int status, int fd, const char *why)
     part(c, errno == EMFILE ? no_descriptors : "its shared memory could not be made");
 }
 
-static struct pcm_visit *call(struct shm_endpoint *e, struct shm_channel *c, const struct shm_address *to)
+static struct pcm_visit *begin_call(struct shm_channel *c)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return pcm_fail(PCM_ERR_SYSTEM, c->ring.base.peer, "cannot make a unix socket: %m"), NULL;
     struct sockaddr_un where = {.sun_family = AF_UNIX};
-    size_t n = strnlen(to->name, sizeof to->name);
-    memcpy(where.sun_path + 1, to->name, n);
+    size_t n = strnlen(c->name, sizeof c->name);
+    memcpy(where.sun_path + 1, c->name, n);
     int rc;
     do rc = connect(fd, (struct sockaddr *)&where, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n));
     while (rc && errno == EINTR);
@@ -297,12 +303,21 @@ static struct pcm_visit *call(struct shm_endpoint *e, struct shm_channel *c, con
         close(fd);
         return pcm_fail(PCM_ERR_PEER_LOST, c->ring.base.peer, "its socket refuses: %s", strerror(error)), NULL;
     }
+    struct shm_endpoint *e = of(c->ring.base.endpoint);
     const struct pcm_world_config *config = pcm_world_get_config(e->base.world);
     struct pcm_hello hello = {.job = config->job,
                               .channel = c->ring.base.id,
                               .from = (uint32_t)config->rank,
                               .to = (uint32_t)c->ring.base.peer};
     return pcm_door_call(e->door, fd, &hello, PCM_HANDSHAKE_MS, 0, called, c);
+}
+
+static void call(struct shm_channel *c)
+{
+    c->called = pcm_clock_ms();
+    if ((c->visit = begin_call(c))) return;
+    bool gone = pcm_last_error()->code == PCM_ERR_PEER_LOST; /* in good order, unless somebody says else */
+    pcm_channel_fail(&c->ring.base, gone ? PCM_CHANNEL_CLOSED : PCM_CHANNEL_LOST, pcm_last_error()->text);
 }
 
 static struct pcm_channel *shm_connect(struct pcm_endpoint *endpoint, int peer, uint64_t id, const void *address,
@@ -316,12 +331,9 @@ static struct pcm_channel *shm_connect(struct pcm_endpoint *endpoint, int peer, 
         memcpy(&to, address, sizeof to);
         if (!(c = make_channel(e, peer, id)))
             return pcm_fail(PCM_ERR_SYSTEM, peer, "out of memory for a channel"), NULL;
-        if (!(c->visit = call(e, c, &to))) {
-            bool gone = pcm_last_error()->code == PCM_ERR_PEER_LOST;
-            pcm_channel_fail(&c->ring.base, gone ? PCM_CHANNEL_CLOSED : PCM_CHANNEL_LOST, pcm_last_error()->text);
-        }
+        memcpy(c->name, to.name, sizeof c->name);
+        call(c);
     }
-
     return &c->ring.base;
 }
 

@@ -312,6 +312,25 @@ static void test_connect_before_claim(void)
     end(&pair);
 }
 
+/* A rank that goes away in the middle of connecting is turned out by those that it called: it calls again. */
+static void test_away_while_connecting(void)
+{
+    enum { CHANNELS = 80 }; /* more than a door lets in at once */
+    struct pair pair, ends[CHANNELS];
+    if (!begin_worlds(&pair)) return;
+    for (int i = 0; i < CHANNELS; i++) {
+        ends[i] = pair;
+        ends[i].end[0] = harness_connect(pair.world[0], pair.world[1], (uint64_t)i);
+    }
+    for (int i = 0; i < 3; i++) harness_poll(pair.world[0]);
+    for (double until = harness_now() + 0.7; harness_now() < until;) harness_poll(pair.world[1]);
+    for (int i = 0; i < CHANNELS; i++) ends[i].end[1] = harness_connect(pair.world[1], pair.world[0], (uint64_t)i);
+    for (int i = 0; i < CHANNELS; i++)
+        UNTIL(&pair, ends[i].end[0]->state == PCM_CHANNEL_UP && ends[i].end[1]->state == PCM_CHANNEL_UP);
+    for (int i = 0; i < CHANNELS; i++) pass(&ends[i], i & 1, 1, (uint32_t)i, 100), leave(&ends[i]);
+    end(&pair);
+}
+
 static void test_many_channels(void)
 {
     enum { CHANNELS = 60 };
@@ -521,6 +540,7 @@ int main(int argc, char **argv)
         {"reopen", test_reopen},
         {"connect before claim", test_connect_before_claim},
         {"many channels", test_many_channels},
+        {"away while connecting", test_away_while_connecting},
         {"simultaneous connects", test_simultaneous_connects},
         {"random traffic", test_random_traffic},
         {"random bulk", test_random_bulk},
