@@ -116,8 +116,8 @@ typedef struct pcm_schedule pcm_schedule;
 typedef struct pcm_request pcm_request;
 
 /* Writes the 32-byte message authentication code of `bytes` bytes under the job's secret; 0 on success.
- * The library holds no cryptography of its own: the embedder lends it (Python's keyed BLAKE2, OpenSSL's HMAC). Called once
- * or twice per connection, from any thread that makes progress. */
+ * The library holds no cryptography of its own: the embedder lends it (Python's keyed BLAKE2, OpenSSL's HMAC). Called a few
+ * times per connection, from any thread that makes progress; keys for encryption are derived with it too. */
 typedef int pcm_mac_fn(void *user, const void *data, size_t bytes, uint8_t mac[32]);
 
 struct pcm_world_config {
@@ -129,6 +129,7 @@ struct pcm_world_config {
     const char *listen;      /* tcp: the address to listen on, "0.0.0.0" or "::"; NULL: loopback only */
     const char *advertise;   /* tcp: comma-separated addresses that peers may reach this rank at; NULL: `listen` */
     int streams;             /* tcp: connections a peer; 0: the default */
+    int encrypt;             /* encrypt what crosses a network: tcp does, with OpenSSL, and needs `mac`; the same on all ranks */
 };
 
 /* A world is its process's own: in one that was forked from it, with or without operations in flight, calls that can fail

@@ -56,6 +56,8 @@ static int open_endpoints(pcm_world *world, const char *names)
         if (rc == PCM_OK) {
             world->polled &= !!(t->caps & PCM_POLLED);
             world->nendpoints++;
+        } else if (rc != PCM_ERR_SYSTEM) { /* not the machine's fault: another transport is not what was asked for */
+            return rc;
         } else {
             size_t used = strlen(refusals);
             snprintf(refusals + used, sizeof refusals - used, "%s%s: %s", used ? "; " : "", t->name,
@@ -274,7 +276,8 @@ struct pcm_channel *pcm_comm_channel(pcm_comm *comm, uint32_t peer)
     }
     struct pcm_channel *channel = e->ops->connect(e, rank, comm->id, address, bytes);
     if (!channel)
-        pcm_comm_fail(comm, PCM_ERR_SYSTEM, (int)peer, "cannot connect to rank %u: %s", peer, pcm_last_error()->text);
+        pcm_comm_fail(comm, pcm_last_error()->code, (int)peer, "cannot connect to rank %u: %s", peer,
+                      pcm_last_error()->text);
     pcm_world_wake_waiters(comm->world); /* whoever sleeps must arm this channel too */
     return comm->channels[peer] = channel;
 }

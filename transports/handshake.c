@@ -74,23 +74,33 @@ static bool same(const uint8_t *a, const uint8_t *b, size_t bytes)
     return !differs;
 }
 
-/* Signs what both sides have said, in a role. Without a secret all signatures are zero. */
-static int sign(struct pcm_handshake *shake, bool initiator, uint8_t mac[MAC])
+/* What a code over all that was said is for. */
+static const char *const INITIATOR = "pcm initiator", *const ACCEPTOR = "pcm acceptor", *const KEY_THERE = "pcm key there",
+                         *const KEY_BACK = "pcm key back";
+
+/* Signs what both sides have said, for a purpose. Without a secret all signatures are zero. */
+static int sign(struct pcm_handshake *shake, const char *purpose, uint8_t mac[MAC])
 {
     const struct pcm_world_config *config = pcm_world_get_config(shake->world);
     const struct wire_answer *answer = (const void *)shake->answer;
     struct {
-        char role[16];
+        char purpose[16];
         uint8_t hello[sizeof(struct wire_hello)], nonce[NONCE];
-    } said = {.role = "pcm acceptor"};
+    } said = {.purpose = {0}};
     memset(mac, 0, MAC);
     if (!config->mac) return PCM_OK;
-    if (initiator) strcpy(said.role, "pcm initiator");
+    strcpy(said.purpose, purpose);
     memcpy(said.hello, shake->wire, sizeof said.hello);
     memcpy(said.nonce, answer->nonce, NONCE);
     if (config->mac(config->mac_user, &said, sizeof said, mac))
         return refuse(shake, PCM_ERR_SYSTEM, "the job's MAC function failed");
     return PCM_OK;
+}
+
+int pcm_handshake_keys(struct pcm_handshake *shake, struct pcm_keys *keys)
+{
+    int status = sign(shake, shake->initiator ? KEY_THERE : KEY_BACK, keys->out);
+    return status ? status : sign(shake, shake->initiator ? KEY_BACK : KEY_THERE, keys->in);
 }
 
 int pcm_handshake_call(struct pcm_handshake *shake, pcm_world *world, int fd, const struct pcm_hello *hello)
@@ -138,7 +148,7 @@ static int check_hello(struct pcm_handshake *shake)
     if (wire.bytes > PCM_HELLO_PAYLOAD) return refuse(shake, PCM_ERR_AUTH, "its hello is malformed");
     shake->hello = (struct pcm_hello){wire.job, wire.channel, wire.from, wire.to, wire.bytes, {0}};
     memcpy(shake->hello.payload, wire.payload, wire.bytes);
-    return sign(shake, false, ((struct wire_answer *)(void *)shake->answer)->mac);
+    return sign(shake, ACCEPTOR, ((struct wire_answer *)(void *)shake->answer)->mac);
 }
 
 /* A message has passed in full: judges it and prepares the next. */
@@ -151,9 +161,9 @@ static int advance(struct pcm_handshake *shake)
         if (!shake->initiator) status = check_hello(shake);
         break;
     case ANSWER:
-        status = sign(shake, true, shake->initiator ? shake->proof : shake->expect);
+        status = sign(shake, INITIATOR, shake->initiator ? shake->proof : shake->expect);
         if (status || !shake->initiator) break;
-        status = sign(shake, false, shake->expect);
+        status = sign(shake, ACCEPTOR, shake->expect);
         if (!status && !same(shake->expect, answer->mac, MAC))
             status = refuse(shake, PCM_ERR_AUTH, "it does not hold the job's secret");
         break;
@@ -279,6 +289,12 @@ static void end(struct pcm_visit *visit, int status, const char *why)
     pcm_called_fn *called = visit->called;
     void *user = visit->user;
     int verdict = visit->shake.verdict;
+    struct pcm_keys made;
+    const struct pcm_keys *keys = pcm_world_get_config(door->world)->encrypt ? &made : NULL;
+    if (status == PCM_OK && verdict == PCM_WELCOME && keys) {
+        status = pcm_handshake_keys(&visit->shake, &made);
+        why = visit->shake.why;
+    }
     char reason[sizeof visit->shake.why];
     snprintf(reason, sizeof reason, "%s", why);
     int fd = part(visit);
@@ -286,9 +302,9 @@ static void end(struct pcm_visit *visit, int status, const char *why)
     if (status == PCM_OK && verdict == PCM_YIELD) status = PCM_AGAIN;
     if (status != PCM_OK) close(fd), fd = -1;
     if (called)
-        called(user, status, fd, reason);
+        called(user, status, fd, keys, reason);
     else if (status == PCM_OK)
-        door->enter(door->user, fd, &hello);
+        door->enter(door->user, fd, &hello, keys);
 }
 
 static void on_visit(struct pcm_watch *watch, uint32_t events)

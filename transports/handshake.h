@@ -47,14 +47,21 @@ enum pcm_verdict {
 struct pcm_door;
 struct pcm_visit; /* one handshake under way */
 
+/* The keys of a connection, each for one direction, where the configuration asks for encryption. Both ends derive them from
+ * the secret and from all that was said, so they are fresh and this connection's alone. */
+struct pcm_keys {
+    uint8_t out[32], in[32];
+};
+
 /* What a caller who has proved itself gets: PCM_WELCOME or PCM_YIELD. Must not change anything. */
 typedef int pcm_admit_fn(void *user, const struct pcm_hello *hello);
-/* A welcomed caller's connection: the descriptor is the callee's from now on. Follows its admit at once. */
-typedef void pcm_enter_fn(void *user, int fd, const struct pcm_hello *hello);
+/* A welcomed caller's connection: the descriptor is the callee's from now on. Follows its admit at once. keys: NULL without
+ * encryption. */
+typedef void pcm_enter_fn(void *user, int fd, const struct pcm_hello *hello, const struct pcm_keys *keys);
 /* A call of one's own has ended. PCM_OK: welcomed, the descriptor is the callee's. PCM_AGAIN: the peer yields.
  * Otherwise (fd is -1) PCM_ERR_AUTH, PCM_ERR_TIMEOUT, PCM_ERR_PEER_LOST or PCM_ERR_SYSTEM, and why: a piece of a
  * sentence. */
-typedef void pcm_called_fn(void *user, int status, int fd, const char *why);
+typedef void pcm_called_fn(void *user, int status, int fd, const struct pcm_keys *keys, const char *why);
 
 /* Serves a non-blocking listening socket (stream: unix or internet), which the door then owns, also when it fails. */
 int pcm_door_open(pcm_world *world, int listening, int patience_ms, pcm_admit_fn *admit, pcm_enter_fn *enter,
@@ -91,6 +98,8 @@ int pcm_handshake_answer(struct pcm_handshake *shake, pcm_world *world, int fd, 
  * PCM_ERR_PEER_LOST: connection refused; PCM_ERR_SYSTEM: it failed, or was closed. The descriptor stays the caller's.
  */
 int pcm_handshake_step(struct pcm_handshake *shake);
+/* The keys of the connection, once it is welcome: PCM_OK or PCM_ERR_SYSTEM. */
+int pcm_handshake_keys(struct pcm_handshake *shake, struct pcm_keys *keys);
 /* What a waiting handshake waits for: EPOLLIN or EPOLLOUT. */
 uint32_t pcm_handshake_events(const struct pcm_handshake *shake);
 

@@ -113,10 +113,15 @@ static int tcp_open(pcm_world *world, const char *argument, struct pcm_endpoint 
     if (config->streams < 0 || config->streams > TCP_MOST_STREAMS)
         return pcm_fail(PCM_ERR_ARGUMENT, -1, "`streams` is %d; it may be 1 to %d, or 0 for the default",
                         config->streams, TCP_MOST_STREAMS);
+    if (config->encrypt && !config->mac)
+        return pcm_fail(PCM_ERR_ARGUMENT, -1, "encryption is asked for, and there is no secret: give `mac`");
+    int missing = config->encrypt ? tcp_find_cipher() : PCM_OK;
+    if (missing) return missing;
     struct tcp_endpoint *endpoint = calloc(1, sizeof *endpoint);
     if (!endpoint) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for the transport tcp");
     endpoint->base = (struct pcm_endpoint){.ops = &pcm_tcp, .world = world};
     endpoint->streams = config->streams;
+    endpoint->sealed = config->encrypt;
     endpoint->timer = (struct pcm_watch){timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC), on_timer};
     LIST_INIT(&endpoint->channels);
     tcp_open_buffers(endpoint);
@@ -136,14 +141,15 @@ static int tcp_open(pcm_world *world, const char *argument, struct pcm_endpoint 
 static int tcp_address(struct pcm_endpoint *base, void *address, size_t *bytes)
 {
     const struct tcp_endpoint *endpoint = (struct tcp_endpoint *)base;
-    return tcp_write_address(endpoint->places, endpoint->nplaces, address, bytes);
+    return tcp_write_address(endpoint->places, endpoint->nplaces, endpoint->sealed, address, bytes);
 }
 
 static bool tcp_reaches(struct pcm_endpoint *base, const void *address, size_t bytes)
 {
     (void)base;
     struct tcp_place places[TCP_PLACES];
-    return tcp_read_address(address, bytes, places) > 0;
+    bool sealed; /* connect says what is wrong then */
+    return tcp_read_address(address, bytes, places, &sealed) > 0;
 }
 
 static void *tcp_reserve(struct pcm_channel *base, unsigned number, size_t want, size_t *room)

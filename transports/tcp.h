@@ -3,6 +3,7 @@
  *   tcp.c          the endpoint, its clock, and the transport's slots
  *   tcp_channel.c  the life of a channel: who connects to whom, and how it ends
  *   tcp_stream.c   frames: out of the lanes into the streams, and back in order
+ *   tcp_cipher.c   encrypted streams: what lies between frames and the socket then
  *   tcp_buffers.c  the memory of fragments
  *   tcp_window.c   how many fragments of a lane may be under way
  *   tcp_address.c  addresses: where to listen, what to publish, where a peer may be, and which rails lead there
@@ -153,6 +154,7 @@ struct tcp_stream {
     uint32_t life; /* tells one connection from the next */
     struct tcp_place own, peer; /* the connection's ends */
     struct tcp_gauge gauge;
+    struct tcp_cipher *cipher; /* NULL: frames go as they are */
     uint32_t drops; /* streams (bits) that were dropped, which is still to be said here */
     int64_t redial; /* when it is called again; 0: it is not */
     int failures; /* calls that came to nothing, in a row */
@@ -229,6 +231,7 @@ struct tcp_endpoint {
     struct pcm_watch timer;
     int64_t armed; /* when the timer goes off; 0: it does not */
     int64_t health; /* when connections are looked at next; 0: nothing is under way */
+    bool sealed; /* its streams are encrypted */
     int streams; /* a channel; 0: as many as its rails want */
     struct tcp_place places[TCP_PLACES];
     int nplaces;
@@ -244,8 +247,10 @@ struct tcp_endpoint {
 
 /* tcp_address.c */
 int tcp_listen(const struct pcm_world_config *config, int *listening, struct tcp_place *places, int *count);
-int tcp_read_address(const void *address, size_t bytes, struct tcp_place *places); /* how many; 0: not an address */
-int tcp_write_address(const struct tcp_place *places, int count, void *address, size_t *bytes);
+/* sealed: the rank encrypts. */
+int tcp_write_address(const struct tcp_place *places, int count, bool sealed, void *address, size_t *bytes);
+/* How many places; 0: not an address. */
+int tcp_read_address(const void *address, size_t bytes, struct tcp_place *places, bool *sealed);
 int tcp_dial(const struct tcp_rail *rail); /* a socket that connects; -1 with errno */
 void tcp_place_name(const struct tcp_place *place, char *text, size_t capacity);
 bool tcp_same_host(const struct tcp_place *a, const struct tcp_place *b); /* equal but for the port */
@@ -258,13 +263,29 @@ int tcp_find_rails(const struct tcp_endpoint *endpoint, const struct tcp_place *
                    struct tcp_rail *rails);
 
 /* tcp_stream.c */
-void tcp_stream_attach(struct tcp_stream *stream, int fd); /* a connection is there */
+/* A connection is there. On failure it is closed again. */
+int tcp_stream_attach(struct tcp_stream *stream, int fd, const struct pcm_keys *keys);
 int tcp_stream_watch(struct tcp_stream *stream); /* begins to read it */
 void tcp_stream_receive(struct tcp_stream *stream); /* reads what is there, a turn's worth */
 void tcp_stream_close(struct tcp_stream *stream);
 /* Forgets what had come of a fragment, and what was to go; the connection is closed. */
 void tcp_stream_forget(struct tcp_stream *stream);
 void tcp_pump(struct tcp_channel *channel); /* sends what there is */
+
+/* tcp_cipher.c */
+int tcp_find_cipher(void); /* PCM_ERR_ARGUMENT if there is none on this host */
+struct tcp_cipher *tcp_cipher_create(const struct pcm_keys *keys); /* NULL: no memory */
+void tcp_cipher_free(struct tcp_cipher *cipher);
+/* Sends whole pieces, as many as a record holds, and returns their bytes; or -1 with errno: then it must be called again with
+ * the same pieces, which must not change. */
+ssize_t tcp_cipher_send(struct tcp_cipher *cipher, int fd, const struct iovec *pieces, int count);
+/* Returns the next record's bytes, valid until the next call, and how many; or as recv does; -1 with EBADMSG: what came is not
+ * what the peer has sent. */
+ssize_t tcp_cipher_receive(struct tcp_cipher *cipher, int fd, const uint8_t **bytes);
+bool tcp_cipher_holds(const struct tcp_cipher *cipher); /* the next receive needs nothing of the socket */
+/* The beginning of the first record, which stays where it is, as recv with MSG_PEEK would return it; fewer bytes if it is not
+ * all there, or long. Nothing must have been received. */
+ssize_t tcp_cipher_glance(struct tcp_cipher *cipher, int fd, void *to, size_t bytes);
 
 /* tcp_buffers.c */
 void tcp_open_buffers(struct tcp_endpoint *endpoint);
@@ -300,7 +321,7 @@ bool tcp_look_after(struct tcp_channel *channel, int64_t now);
 /* tcp_channel.c */
 struct pcm_channel *tcp_connect(struct pcm_endpoint *base, int peer, uint64_t id, const void *address, size_t bytes);
 int tcp_admit(void *user, const struct pcm_hello *hello);
-void tcp_welcome(void *user, int fd, const struct pcm_hello *hello);
+void tcp_welcome(void *user, int fd, const struct pcm_hello *hello, const struct pcm_keys *keys);
 void tcp_try_next(struct tcp_channel *channel); /* calls the peer at the next of its addresses */
 void tcp_bulk(struct tcp_channel *channel); /* large fragments pass: more streams are worth it */
 void tcp_call_later(struct tcp_stream *stream); /* it was dropped, or could not be called */

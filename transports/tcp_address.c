@@ -11,7 +11,8 @@
 
 #include "tcp.h"
 
-static const char MARK[4] = {'t', 'c', 'p', 2}; /* before the places in a published address */
+static const char MARK[4] = {'t', 'c', 'p', 2}; /* before the places in a published address; of who encrypts ... */
+static const char MARK_SEALED[4] = {'t', 'c', 's', 2}; /* ... this */
 
 static bool place_from(const struct sockaddr *address, struct tcp_place *place)
 {
@@ -155,22 +156,23 @@ int tcp_listen(const struct pcm_world_config *config, int *listening, struct tcp
     return status;
 }
 
-int tcp_write_address(const struct tcp_place *places, int count, void *address, size_t *bytes)
+int tcp_write_address(const struct tcp_place *places, int count, bool sealed, void *address, size_t *bytes)
 {
     size_t needed = sizeof MARK + (size_t)count * sizeof *places, given = *bytes;
     *bytes = needed;
     if (given < needed)
         return pcm_fail(PCM_ERR_ARGUMENT, -1, "the tcp address needs %zu bytes, not %zu", needed, given);
-    memcpy(address, MARK, sizeof MARK);
+    memcpy(address, sealed ? MARK_SEALED : MARK, sizeof MARK);
     memcpy((char *)address + sizeof MARK, places, (size_t)count * sizeof *places);
     return PCM_OK;
 }
 
-int tcp_read_address(const void *address, size_t bytes, struct tcp_place *places)
+int tcp_read_address(const void *address, size_t bytes, struct tcp_place *places, bool *sealed)
 {
     size_t count = (bytes - sizeof MARK) / sizeof *places;
     if (bytes <= sizeof MARK || (bytes - sizeof MARK) % sizeof *places || count > TCP_PLACES) return 0;
-    if (memcmp(address, MARK, sizeof MARK)) return 0;
+    *sealed = !memcmp(address, MARK_SEALED, sizeof MARK);
+    if (!*sealed && memcmp(address, MARK, sizeof MARK)) return 0;
     memcpy(places, (const char *)address + sizeof MARK, count * sizeof *places);
     for (size_t i = 0; i < count; i++)
         if (places[i].family != 4 && places[i].family != 6) return 0;

@@ -160,10 +160,9 @@ static struct pcm_visit *dial(struct tcp_channel *channel, const struct tcp_rail
                          channel->nplaces > 1 ? ANSWER_MS << longer : 0, called, user);
 }
 
-static void came_up(struct tcp_channel *channel, int fd)
+static void came_up(struct tcp_channel *channel, int fd, const struct pcm_keys *keys)
 {
-    tcp_stream_attach(channel->streams[0], fd);
-    if (tcp_stream_watch(channel->streams[0])) {
+    if (tcp_stream_attach(channel->streams[0], fd, keys) || tcp_stream_watch(channel->streams[0])) {
         tcp_lost(channel, pcm_last_error()->text);
         return;
     }
@@ -177,13 +176,13 @@ static void note_trouble(struct tcp_channel *channel, const char *why)
     snprintf(channel->trouble, sizeof channel->trouble, "cannot connect to %s: %s", name, why);
 }
 
-static void on_first_called(void *user, int status, int fd, const char *why)
+static void on_first_called(void *user, int status, int fd, const struct pcm_keys *keys, const char *why)
 {
     struct tcp_channel *channel = user;
     channel->streams[0]->visit = NULL;
     if (status == PCM_OK) {
         channel->caller = true;
-        came_up(channel, fd);
+        came_up(channel, fd, keys);
     } else if (status == PCM_AGAIN) { /* its own call comes, or it has yet to close the last use of the channel */
         channel->began = pcm_clock_ms();
         channel->retry = channel->began + (channel->pass < 5 ? 20 << channel->pass : 500);
@@ -221,10 +220,10 @@ void tcp_try_next(struct tcp_channel *channel)
 }
 
 /* A stream is there, again or for the first time, beside others. */
-static void join(struct tcp_stream *stream, int fd)
+static void join(struct tcp_stream *stream, int fd, const struct pcm_keys *keys)
 {
     struct tcp_channel *channel = stream->channel;
-    tcp_stream_attach(stream, fd);
+    if (tcp_stream_attach(stream, fd, keys)) return; /* the channel does without */
     if (channel->claimed && tcp_stream_watch(stream)) tcp_stream_close(stream);
     for (int i = 0; i < TCP_MOST_STREAMS; i++) { /* what was dropped before is said here before anything else */
         struct tcp_stream *other = channel->streams[i];
@@ -244,7 +243,7 @@ void tcp_call_later(struct tcp_stream *stream)
     tcp_arm_timer(tcp_endpoint_of(stream->channel), stream->redial);
 }
 
-static void on_more_called(void *user, int status, int fd, const char *why)
+static void on_more_called(void *user, int status, int fd, const struct pcm_keys *keys, const char *why)
 {
     (void)why; /* the channel does without */
     struct tcp_stream *stream = user;
@@ -252,7 +251,7 @@ static void on_more_called(void *user, int status, int fd, const char *why)
     if (status != PCM_OK)
         tcp_call_later(stream);
     else
-        join(stream, fd);
+        join(stream, fd, keys);
 }
 
 /* Calls for a stream other than the first, or for one that was dropped. */
@@ -319,7 +318,10 @@ static struct tcp_channel *find_claimed(struct tcp_endpoint *endpoint, int peer,
 static bool stale(const struct tcp_channel *channel)
 {
     struct tcp_frame first;
-    ssize_t there = recv(channel->streams[0]->watch.fd, &first, sizeof first, MSG_PEEK | MSG_DONTWAIT);
+    const struct tcp_stream *stream = channel->streams[0];
+    ssize_t there = stream->cipher
+                        ? tcp_cipher_glance(stream->cipher, stream->watch.fd, &first, sizeof first)
+                        : recv(stream->watch.fd, &first, sizeof first, MSG_PEEK | MSG_DONTWAIT);
     if (there == sizeof first) return first.kind == TCP_BYE;
     return there == 0 || (there < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
@@ -365,7 +367,7 @@ int tcp_admit(void *user, const struct pcm_hello *hello)
     return endpoint->unclaimed < MOST_UNCLAIMED ? PCM_WELCOME : PCM_YIELD;
 }
 
-void tcp_welcome(void *user, int fd, const struct pcm_hello *hello)
+void tcp_welcome(void *user, int fd, const struct pcm_hello *hello, const struct pcm_keys *keys)
 {
     struct tcp_endpoint *endpoint = user;
     struct tcp_greeting greeting;
@@ -380,7 +382,7 @@ void tcp_welcome(void *user, int fd, const struct pcm_hello *hello)
             return;
         }
         stream->life = greeting.life;
-        join(stream, fd);
+        join(stream, fd, keys);
         return;
     }
     struct tcp_channel *channel = find_claimed(endpoint, (int)hello->from, hello->channel);
@@ -388,20 +390,23 @@ void tcp_welcome(void *user, int fd, const struct pcm_hello *hello)
         if (channel->streams[0]->visit) pcm_door_drop(channel->streams[0]->visit);
         channel->streams[0]->visit = NULL;
         channel->token = greeting.token;
-        came_up(channel, fd);
+        came_up(channel, fd, keys);
         return;
     }
     if (endpoint->unclaimed % SWEEP == SWEEP - 1) sweep(endpoint);
     channel = new_channel(endpoint, (int)hello->from, hello->channel);
-    if (!channel || !new_stream(channel, 0)) {
+    if (!channel) {
         close(fd);
-        if (channel) free(channel);
         return;
     }
-    tcp_stream_attach(channel->streams[0], fd);
+    endpoint->unclaimed++;
+    if (!new_stream(channel, 0)) close(fd);
+    if (!channel->streams[0] || tcp_stream_attach(channel->streams[0], fd, keys)) {
+        tcp_free_channel(channel);
+        return;
+    }
     channel->token = greeting.token;
     channel->base.state = PCM_CHANNEL_UP;
-    endpoint->unclaimed++;
 }
 
 struct pcm_channel *tcp_connect(struct pcm_endpoint *base, int peer, uint64_t id, const void *address, size_t bytes)
@@ -419,9 +424,15 @@ struct pcm_channel *tcp_connect(struct pcm_endpoint *base, int peer, uint64_t id
         return &channel->base;
     }
     struct tcp_place places[TCP_PLACES];
-    int count = tcp_read_address(address, bytes, places);
+    bool sealed;
+    int count = tcp_read_address(address, bytes, places, &sealed);
     if (!count) {
         pcm_fail(PCM_ERR_ARGUMENT, peer, "the address of rank %d is not one that the transport tcp has written", peer);
+        return NULL;
+    }
+    if (sealed != endpoint->sealed) {
+        pcm_fail(PCM_ERR_MISMATCH, peer, "rank %d %s its connections, and this rank %s: give all the same (PYCOMM_ENCRYPT)",
+                 peer, sealed ? "encrypts" : "does not encrypt", sealed ? "does not" : "does");
         return NULL;
     }
     channel = new_channel(endpoint, peer, id);

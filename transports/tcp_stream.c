@@ -25,8 +25,13 @@ enum {
 
 static void on_ready(struct pcm_watch *watch, uint32_t events);
 
-void tcp_stream_attach(struct tcp_stream *stream, int fd)
+int tcp_stream_attach(struct tcp_stream *stream, int fd, const struct pcm_keys *keys)
 {
+    stream->cipher = keys ? tcp_cipher_create(keys) : NULL;
+    if (keys && !stream->cipher) {
+        close(fd);
+        return pcm_fail(PCM_ERR_SYSTEM, stream->channel->base.peer, "no memory is left for an encrypted connection");
+    }
     int on = 1, idle = IDLE_S, ask = ASK_S, times = ASK_TIMES, unsent = UNSENT;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
@@ -40,6 +45,7 @@ void tcp_stream_attach(struct tcp_stream *stream, int fd)
     stream->worked = true;
     if (!tcp_ends(fd, &stream->own, &stream->peer)) stream->own.family = stream->peer.family = 0;
     tcp_compare(stream->channel);
+    return PCM_OK;
 }
 
 int tcp_stream_watch(struct tcp_stream *stream)
@@ -55,6 +61,8 @@ void tcp_stream_close(struct tcp_stream *stream)
     if (stream->watch.fd < 0) return;
     if (stream->watched) pcm_reactor_remove(pcm_world_reactor(stream->channel->base.endpoint->world), &stream->watch);
     close(stream->watch.fd);
+    tcp_cipher_free(stream->cipher);
+    stream->cipher = NULL;
     stream->watched = false;
     stream->watch.fd = -1;
 }
@@ -223,6 +231,9 @@ static void sent(struct tcp_stream *stream, const struct tcp_frame *frame)
 static ssize_t send_some(struct tcp_stream *stream)
 {
     struct tcp_endpoint *endpoint = tcp_endpoint_of(stream->channel);
+    if (stream->cipher)
+        return tcp_cipher_send(stream->cipher, stream->watch.fd, &stream->pieces[stream->at],
+                               2 * stream->count - stream->at);
     if (stream->bulky[stream->at / 2] && stream->at % 2 == 0 && !endpoint->copying)
         return tcp_send_pages(endpoint, stream->watch.fd, &stream->pieces[stream->at]);
     int end = stream->at / 2 + 1;
@@ -415,9 +426,46 @@ static const char *take(struct tcp_stream *stream, const uint8_t *bytes, size_t 
     return NULL;
 }
 
+/* Nothing that a stream brings can be understood any more. */
+static void spoilt(struct tcp_stream *stream, const char *wrong)
+{
+    tcp_stream_close(stream); /* the channel's end must not read on here */
+    tcp_lost(stream->channel, wrong);
+}
+
+static void receive_sealed(struct tcp_stream *stream)
+{
+    /* What has been read is taken in full: no descriptor would tell of it later. */
+    for (size_t turn = 0; stream->watch.fd >= 0 && (turn < TURN || tcp_cipher_holds(stream->cipher));) {
+        const uint8_t *bytes;
+        ssize_t got = tcp_cipher_receive(stream->cipher, stream->watch.fd, &bytes);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+        if (got < 0 && errno == EBADMSG) {
+            spoilt(stream, "what came over an encrypted connection is not what it sent: it was changed on the way");
+            return;
+        }
+        if (got <= 0) {
+            tcp_stream_ended(stream, got < 0 ? strerror(errno) : "it closed the connection without goodbye");
+            return;
+        }
+        stream->heard = true;
+        turn += (size_t)got;
+        const char *wrong = take(stream, bytes, (size_t)got);
+        if (wrong) {
+            spoilt(stream, wrong);
+            return;
+        }
+    }
+}
+
 /* A short read means that there was no more. */
 void tcp_stream_receive(struct tcp_stream *stream)
 {
+    if (stream->cipher) {
+        receive_sealed(stream);
+        return;
+    }
     uint8_t scratch[SCRATCH];
     for (size_t turn = 0; turn < TURN && stream->watch.fd >= 0;) {
         size_t direct = stream->left;
@@ -439,8 +487,7 @@ void tcp_stream_receive(struct tcp_stream *stream)
         const char *wrong = placed && !stream->left ? finish(stream) : NULL;
         if (!wrong) wrong = take(stream, scratch, (size_t)got - placed);
         if (wrong) {
-            tcp_stream_close(stream); /* what is behind cannot be understood: the channel's end must not read on here */
-            tcp_lost(stream->channel, wrong);
+            spoilt(stream, wrong);
             return;
         }
         if ((size_t)got < direct + ahead) return;

@@ -77,6 +77,7 @@ const struct pcm_transport *pcm_transport_find(const char *name, size_t length)
 bool harness_linked(const char *transport)
 {
     const char *inner = strstr(transport, "inner=");
+    if (*transport == '+') transport++;
     return pcm_transport_find(transport, strcspn(transport, ":")) && (!inner || harness_linked(inner + 6));
 }
 
@@ -113,7 +114,8 @@ pcm_world *harness_world(const char *name, int rank, int size, const char *secre
 {
     struct pcm_world_config config = {
         .rank = rank, .size = size, .job = HARNESS_JOB, .mac = secret ? harness_mac : NULL, .mac_user = (void *)secret};
-    return harness_world_with(name, &config);
+    config.encrypt = *name == '+';
+    return harness_world_with(name + config.encrypt, &config);
 }
 
 void harness_end(pcm_world *world)

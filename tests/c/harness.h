@@ -20,7 +20,7 @@ struct pcm_world {
 
 enum { HARNESS_JOB = 77 };
 
-/* A world of one transport, given as in a configuration: "tcp", "chaos:seed=1;inner=tcp". NULL (said) if it cannot
+/* A world of one transport, given as in a configuration: "tcp", "chaos:seed=1;inner=tcp"; "+tcp": encrypted. NULL (said) if it cannot
  * open. Worlds that know the same secret trust each other; NULL: no authentication. */
 pcm_world *harness_world(const char *transport, int rank, int size, const char *secret);
 pcm_world *harness_world_with(const char *transport, const struct pcm_world_config *config);

@@ -56,7 +56,8 @@ static void end_worlds(void)
 static int dial(const pcm_world *world)
 {
     struct tcp_place places[TCP_PLACES];
-    CHECK(tcp_read_address(world->address, world->address_bytes, places) > 0, "the address is a list of places");
+    bool sealed;
+    CHECK(tcp_read_address(world->address, world->address_bytes, places, &sealed) > 0, "the address is a list of places");
     struct tcp_rail rail = {.peer = places[0]};
     int fd = tcp_dial(&rail);
     CHECK(fd >= 0, "dials: %s", strerror(errno));
@@ -647,13 +648,169 @@ static void test_windows(void)
     end_worlds();
 }
 
+/* ---- encryption ------------------------------------------------------------------------------------------------- */
+
+/* Somebody between two ranks, who hears all and may change it. */
+static struct {
+    int door, sides[2 * TCP_MOST_STREAMS], count; /* sides: of each connection, the caller's and the other */
+    unsigned char *heard; /* what callers have said */
+    size_t bytes;
+    size_t change; /* flip a bit of the heard byte of this number; 0: none */
+    bool repeat;   /* once, the last that was heard */
+} between;
+
+enum { HEARD = 8 << 20 };
+
+static void between_open(pcm_world *via, const pcm_world *callee)
+{
+    struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof own;
+    struct tcp_place place[TCP_PLACES];
+    bool sealed;
+    memset(&between, 0, sizeof between);
+    between.heard = malloc(HEARD);
+    between.door = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    CHECK(!bind(between.door, (void *)&own, length) && !listen(between.door, 16) &&
+              !getsockname(between.door, (void *)&own, &length),
+          "somebody listens between them");
+    tcp_read_address(callee->address, callee->address_bytes, place, &sealed);
+    place[0].port = ntohs(own.sin_port);
+    *via = (pcm_world){.config.rank = callee->config.rank, .address_bytes = sizeof via->address};
+    CHECK(!tcp_write_address(place, 1, sealed, via->address, &via->address_bytes), "writes an address");
+}
+
+static void between_hear(unsigned char *bytes, size_t count)
+{
+    size_t first = between.bytes;
+    if (first + count > HEARD) return;
+    if (between.change >= first && between.change < first + count && between.change) bytes[between.change - first] ^= 16;
+    memcpy(between.heard + first, bytes, count);
+    between.bytes += count;
+}
+
+static void between_pass_on(const pcm_world *callee)
+{
+    static unsigned char bytes[65536];
+    int caller = accept4(between.door, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (caller >= 0) {
+        between.sides[between.count++] = caller;
+        between.sides[between.count++] = dial(callee);
+    }
+    for (int i = 0; i < between.count; i++) {
+        ssize_t got = recv(between.sides[i], bytes, sizeof bytes, MSG_DONTWAIT);
+        if (got <= 0) continue;
+        if (i % 2 == 0) between_hear(bytes, (size_t)got);
+        for (int times = i % 2 == 0 && between.repeat ? 2 : 1; times > 0; times--)
+            for (ssize_t at = 0, n; at < got; at += n > 0 ? n : 0) {
+                n = send(between.sides[i ^ 1], bytes + at, (size_t)(got - at), MSG_NOSIGNAL | MSG_DONTWAIT);
+                if (n < 0 && errno != EAGAIN) break;
+                if (n < 0) poll_all();
+            }
+        if (i % 2 == 0) between.repeat = false;
+    }
+}
+
+static void between_close(void)
+{
+    for (int i = 0; i < between.count; i++) close(between.sides[i]);
+    close(between.door);
+    free(between.heard);
+}
+
+#define UNTIL_BETWEEN(CONDITION)                                                                                       \
+    UNTIL((between_pass_on(worlds[1]), (CONDITION)))
+
+/* Whether somebody between two ranks sees what they send. */
+static bool is_seen(const char *transport)
+{
+    struct pcm_channel *end[2];
+    static unsigned char sent[PCM_FRAGMENT];
+    const void *payload;
+    size_t bytes = 0;
+    pcm_world via;
+    for (int i = 0; i < 2; i++) worlds[i] = harness_world(transport, i, 2, "secret");
+    between_open(&via, worlds[1]);
+    end[0] = harness_connect(worlds[0], &via, 3);
+    UNTIL_BETWEEN(end[0]->state == PCM_CHANNEL_UP);
+    end[1] = harness_connect(worlds[1], worlds[0], 3);
+    UNTIL_BETWEEN(harness_send(end[0], 0, 1, 60000));
+    UNTIL_BETWEEN(end[1]->ops->peek(end[1], 0, &payload, &bytes));
+    memcpy(sent, payload, bytes);
+    UNTIL_BETWEEN(harness_receive(end[1], 0, 1, 60000));
+    for (uint32_t k = 2; k < 50; k++) { /* over several streams, and of all lengths */
+        size_t length = k * 7919 % 65536;
+        UNTIL_BETWEEN(harness_send(end[0], 0, k, length));
+        UNTIL_BETWEEN(harness_receive(end[1], 0, k, length));
+    }
+    bool seen = memmem(between.heard, between.bytes, sent + 1024, 32) != NULL;
+    for (int i = 0; i < 2; i++) end[i]->ops->close(end[i]);
+    for (int i = 0; i < 200; i++) between_pass_on(worlds[1]), poll_all();
+    between_close();
+    end_worlds();
+    return seen;
+}
+
+static void test_nothing_is_seen(void)
+{
+    CHECK(is_seen("tcp"), "who listens sees what is not encrypted");
+    CHECK(!is_seen("+tcp"), "who listens sees nothing of what is encrypted");
+}
+
+/* What is changed, or sent twice, on the way is found out, and nothing of it is taken. */
+static void check_tampering(size_t change, bool repeat)
+{
+    struct pcm_channel *end[2];
+    pcm_world via;
+    const void *payload;
+    size_t bytes;
+    for (int i = 0; i < 2; i++) worlds[i] = harness_world("+tcp", i, 2, "secret");
+    between_open(&via, worlds[1]);
+    end[0] = harness_connect(worlds[0], &via, 3);
+    UNTIL_BETWEEN(end[0]->state == PCM_CHANNEL_UP);
+    end[1] = harness_connect(worlds[1], worlds[0], 3);
+    UNTIL_BETWEEN(harness_send(end[0], 0, 1, 500));
+    UNTIL_BETWEEN(harness_receive(end[1], 0, 1, 500));
+    between.change = change ? between.bytes + change - 1 : 0;
+    between.repeat = repeat;
+    UNTIL_BETWEEN(harness_send(end[0], 0, 2, 500));
+    if (repeat) UNTIL_BETWEEN(harness_receive(end[1], 0, 2, 500));
+    /* Where the length was changed, that is noticed once so much has come. */
+    UNTIL_BETWEEN((harness_send(end[0], 0, 3, 500), end[1]->state == PCM_CHANNEL_LOST));
+    CHECK(strstr(end[1]->why, "changed on the way"), "%s", end[1]->why);
+    CHECK(!end[1]->ops->peek(end[1], 0, &payload, &bytes), "nothing of it is taken");
+    for (int i = 0; i < 2; i++) end[i]->ops->close(end[i]);
+    between_close();
+    end_worlds();
+}
+
+static void test_changes_are_found(void)
+{
+    static const size_t at[] = {1, 4, 5, 20, 300, 4 + 48 + 500 + 1, 4 + 48 + 500 + 16}; /* length, frame, payload, tag */
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) check_tampering(at[i], false);
+    check_tampering(0, true);
+}
+
+static void test_all_or_none_encrypt(void)
+{
+    worlds[0] = harness_world("tcp", 0, 2, "secret");
+    worlds[1] = harness_world("+tcp", 1, 2, "secret");
+    for (int i = 0; i < 2; i++) {
+        CHECK(!harness_connect(worlds[i], worlds[!i], 3), "they do not connect");
+        CHECK(pcm_last_error()->code == PCM_ERR_MISMATCH && pcm_last_error()->rank == !i, "it is said who differs");
+        CHECK(strstr(pcm_last_error()->text, i ? "does not encrypt" : "encrypts"), "%s", pcm_last_error()->text);
+    }
+    end_worlds();
+    CHECK(!harness_world("+tcp", 0, 2, NULL), "there is no encryption without a secret");
+}
+
 /* ---- addresses ------------------------------------------------------------------------------------------------- */
 
 static void test_places(void)
 {
     open_worlds(3);
     struct tcp_place places[3], one[TCP_PLACES];
-    tcp_read_address(worlds[1]->address, worlds[1]->address_bytes, one);
+    bool sealed;
+    tcp_read_address(worlds[1]->address, worlds[1]->address_bytes, one, &sealed);
     places[0] = places[1] = places[2] = one[0];
     int closed = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); /* bound, but not listening: refuses */
     struct sockaddr_in bound = {.sin_family = AF_INET};
@@ -661,10 +818,10 @@ static void test_places(void)
     CHECK(!bind(closed, (void *)&bound, length) && !getsockname(closed, (void *)&bound, &length),
           "a port of one's own");
     places[0].port = ntohs(bound.sin_port);
-    tcp_read_address(worlds[2]->address, worlds[2]->address_bytes, one);
+    tcp_read_address(worlds[2]->address, worlds[2]->address_bytes, one, &sealed);
     places[1].port = one[0].port; /* somebody else lives there */
     pcm_world wrong = {.config.rank = 1, .address_bytes = sizeof wrong.address};
-    CHECK(!tcp_write_address(places, 3, wrong.address, &wrong.address_bytes), "writes an address");
+    CHECK(!tcp_write_address(places, 3, false, wrong.address, &wrong.address_bytes), "writes an address");
     struct pcm_channel *channel = harness_connect(worlds[0], &wrong, 8);
     UNTIL(channel->state == PCM_CHANNEL_UP);
     CHECK(worlds[2]->refused == 1, "a call for another rank is turned away");
@@ -675,7 +832,7 @@ static void test_places(void)
     other->ops->close(other);
     /* Nobody anywhere: said soon, and in words. */
     wrong.address_bytes = sizeof wrong.address;
-    tcp_write_address(places, 1, wrong.address, &wrong.address_bytes);
+    tcp_write_address(places, 1, false, wrong.address, &wrong.address_bytes);
     channel = harness_connect(worlds[0], &wrong, 9);
     UNTIL(channel->state == PCM_CHANNEL_LOST);
     CHECK(strstr(channel->why, "cannot connect to 127.0.0.1:") && strstr(channel->why, "refused"), "%s", channel->why);
@@ -736,6 +893,9 @@ int main(void)
     test_last_stream();
     test_repetitions();
     test_windows();
+    test_nothing_is_seen();
+    test_changes_are_found();
+    test_all_or_none_encrypt();
     test_places();
     test_configurations();
     check_passed += harness_passed;

@@ -521,9 +521,11 @@ int main(int argc, char **argv)
     static const char *const all[] = {"inproc",
                                       "shm",
                                       "tcp",
+                                      "+tcp",
                                       "chaos:seed=1;delay_us=100;deny=0.2;inner=inproc",
                                       "chaos:seed=2;delay_us=100;deny=0.2;inner=shm",
-                                      "chaos:seed=3;delay_us=100;deny=0.2;inner=tcp"};
+                                      "chaos:seed=3;delay_us=100;deny=0.2;inner=tcp",
+                                      "+chaos:seed=4;delay_us=100;deny=0.2;inner=tcp"};
     static const struct {
         const char *name;
         void (*run)(void);
