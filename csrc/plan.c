@@ -6,14 +6,16 @@
 
 /* ---- schedules ------------------------------------------------------------------------------------- */
 
+enum { MOST_PIECES = 1 << 24 }; /* of a buffer: a call's geometry lists them all */
+
 static int check(const struct pcm_schedule_desc *d)
 {
     if (d->offload && (d->nsteps || d->nchunks))
         return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s is offloaded and must have no steps", d->name);
     if (!d->cut) return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: cut must be at least 1", d->name);
-    if ((uint64_t)d->in_blocks * d->cut > INT32_MAX || (uint64_t)d->out_blocks * d->cut > INT32_MAX ||
-        (uint64_t)d->passed_blocks * d->cut > INT32_MAX)
-        return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s has more pieces of a buffer than can be numbered", d->name);
+    if ((uint64_t)d->in_blocks * d->cut > MOST_PIECES || (uint64_t)d->out_blocks * d->cut > MOST_PIECES ||
+        (uint64_t)d->passed_blocks * d->cut > MOST_PIECES)
+        return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s cuts a buffer into more than %d pieces", d->name, MOST_PIECES);
     for (uint32_t i = 0; i < d->nsteps; i++) {
         const struct pcm_step *s = &d->steps[i];
         bool local = s->kind == PCM_STEP_COPY || s->kind == PCM_STEP_REDUCE;

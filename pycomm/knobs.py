@@ -266,6 +266,12 @@ NETWORK = Knob(
     "auto",
     "what is between hosts: `auto` measures it once a day, `fresh` measures it now, `off` takes all links to be alike",
 )
+ENCRYPT = Knob(
+    "PYCOMM_ENCRYPT",
+    SWITCH,
+    "0",
+    "1: connections between hosts are encrypted (AES-256-GCM, OpenSSL's); the same on all ranks",
+)
 TORCH_AS_GLOO = Knob("PYCOMM_TORCH_AS_GLOO", SWITCH, "0", "1: torch's gloo is pycomm, in programs that ask for gloo")
 LAB = Knob(
     "PYCOMM_LAB", FILE, "", "the hosts of `pycomm lab`, which sets it; `pycomm run` starts its ranks there",
@@ -276,7 +282,7 @@ MPI_PYTHON = Knob("PYCOMM_MPI_PYTHON", FILE, "python3", "the Python that chooses
 DEBUG = Knob("PYCOMM_DEBUG", Kind("one word", _level), "WARN", "how much to say: NONE, VERSION, WARN, INFO or TRACE")
 
 KNOBS: tuple[Knob[Any], ...] = (
-    RANK, SIZE, JOB, RENDEZVOUS, SECRET_FILE, SECRET, TRANSPORTS, TIMEOUT, SOCKET_IFNAME, ALGO, NETWORK,
+    RANK, SIZE, JOB, RENDEZVOUS, SECRET_FILE, SECRET, TRANSPORTS, TIMEOUT, SOCKET_IFNAME, ALGO, NETWORK, ENCRYPT,
     TORCH_AS_GLOO, LAB, MPI_REPORT, MPI_PYTHON, DEBUG,
 )  # fmt: skip
 

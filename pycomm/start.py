@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from . import knobs
 from .communicator.comm import Comm
-from .errors import InvalidArgument, PycommError
+from .errors import InvalidArgument, LaunchError, PycommError
 from .job import host, interfaces, keys
 from .job.environment import join, recognise
 from .job.rendezvous import Rendezvous
@@ -197,7 +197,10 @@ def assemble(
     names = transports or ",".join(knobs.TRANSPORTS.value())
     listen, advertise = _addresses(endpoint)
     host.allow_descriptors(_DESCRIPTORS * size)
-    world = World(rank, size, job=job, transports=names, secret=secret, listen=listen, advertise=advertise)
+    world = World(
+        rank, size, job=job, transports=names, secret=secret, listen=listen, advertise=advertise,
+        encrypt=knobs.ENCRYPT.value(),
+    )  # fmt: skip
     if at_close is not None:
         world.at_close(at_close)
     if knobs.DEBUG.value() in ("INFO", "TRACE"):
@@ -205,11 +208,20 @@ def assemble(
     address = world.address()
     own = pack_facts(os.sched_getaffinity(0), address)
     blobs = exchange(own if rank else own + _packed_table())
+    _check_facts(blobs)
     ends = [_FACTS.size + _FACTS.unpack_from(blob)[-1] for blob in blobs]
     world.set_peers([blob[_FACTS.size : end] for blob, end in zip(blobs, ends, strict=True)])
     machine, mates = machine_of(blobs, rank, shared="shm" in names, table=_unpacked_table(blobs[0][ends[0] :]))
     world.set_local_ranks(mates)
     return Joined(world, machine)
+
+
+def _check_facts(blobs: Sequence[bytes]) -> None:
+    """Raise LaunchError unless all ranks have told what `pack_facts` tells."""
+    for rank, blob in enumerate(blobs):
+        address = _FACTS.unpack_from(blob)[-1] if len(blob) >= _FACTS.size else 0
+        if len(blob) < _FACTS.size + address or (rank and len(blob) > _FACTS.size + address):
+            raise LaunchError(f"rank {rank} has told of itself in other words: give all ranks the same pycomm")
 
 
 def pack_facts(allowed: AbstractSet[int], address: bytes = b"") -> bytes:
@@ -277,7 +289,12 @@ def _unpacked_table(packed: bytes) -> table.Table:
         raise InvalidArgument(packed[1:].decode())
     if not packed:
         return table.Table()
-    source, _, text = zlib.decompress(packed).decode().partition("\n")
+    try:
+        source, _, text = zlib.decompress(packed).decode().partition("\n")
+    except (zlib.error, UnicodeDecodeError):
+        raise LaunchError(
+            "rank 0 has told of its tuning table in other words: give all ranks the same pycomm"
+        ) from None
     return table.loads(text, source)
 
 

@@ -30,6 +30,7 @@ class World:
         listen: address that tcp listens on; None: loopback.
         advertise: addresses at which peers may reach this rank over tcp, comma-separated; None: `listen`.
         streams: tcp connections a peer; 0: the default.
+        encrypt: encrypt what crosses a network, which needs a secret and OpenSSL; the same on all ranks.
 
     Attributes:
         users: communicators that have not been freed.
@@ -47,6 +48,7 @@ class World:
         listen: str | None = None,
         advertise: str | None = None,
         streams: int = 0,
+        encrypt: bool = False,
     ) -> None:
         self.rank, self.size = rank, size
         self.users, self.ends_unused = 0, False
@@ -60,7 +62,7 @@ class World:
         config = ffi.new(
             "struct pcm_world_config *",
             {
-                "rank": rank, "size": size, "job": job, "streams": streams,
+                "rank": rank, "size": size, "job": job, "streams": streams, "encrypt": encrypt,
                 "mac": lib.pycomm_mac if secret is not None else ffi.NULL, "mac_user": self._secret, **texts,
             },
         )  # fmt: skip

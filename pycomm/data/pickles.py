@@ -11,6 +11,8 @@ import pickle
 import struct
 from typing import Any
 
+from ..errors import InvalidArgument
+
 ALIGN = 64  # bytes: what the kernels and numpy like best
 
 
@@ -30,8 +32,16 @@ def dumps(obj: Any) -> bytearray:
 
 
 def loads(frame: memoryview) -> Any:
-    """Return the object of a frame; its arrays lie in the frame's memory and keep it alive."""
+    """Return the object of a frame; its arrays lie in the frame's memory and keep it alive.
+
+    Raises:
+        InvalidArgument: the bytes are no frame, as when the other rank has sent a buffer; nothing was unpickled.
+    """
+    if len(frame) < 16:
+        raise _no_frame(frame)
     count, length = struct.unpack_from("<2Q", frame)
+    if 16 + 8 * count > len(frame):
+        raise _no_frame(frame)
     lengths = struct.unpack_from(f"<{count}Q", frame, 16)
     at = 16 + 8 * count
     pickled = frame[at : at + length]
@@ -41,4 +51,10 @@ def loads(frame: memoryview) -> Any:
         at += -at % ALIGN
         buffers.append(frame[at : at + each])
         at += each
+    if at > len(frame):
+        raise _no_frame(frame)
     return pickle.loads(pickled, buffers=buffers)
+
+
+def _no_frame(frame: memoryview) -> InvalidArgument:
+    return InvalidArgument(f"a message of {len(frame)} bytes holds no object: was it sent with a method for buffers?")

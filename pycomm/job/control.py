@@ -185,7 +185,9 @@ class Control:
 
     def _read(self) -> None:
         while not self._deaf and self._line.dealer.poll(0):
-            self._hear(self._line.dealer.recv_multipart())
+            # The hub is authenticated, so a malformed message is a bug of its; it must not end this thread.
+            with contextlib.suppress(ValueError, IndexError):
+                self._hear(self._line.dealer.recv_multipart())
 
     def _refused(self) -> None:
         self._refusals += 1

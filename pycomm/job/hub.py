@@ -331,7 +331,7 @@ class Hub:
         while self._router.poll(0):
             route, *message = self._router.recv_multipart()
             # The ranks are authenticated, so a malformed message is a bug of theirs; it must not end everybody's hub.
-            with contextlib.suppress(ValueError, IndexError):
+            with contextlib.suppress(ValueError, IndexError, OverflowError):
                 self._handle(route, message)
 
     def _handle(self, route: bytes, message: list[bytes]) -> None:

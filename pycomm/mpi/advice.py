@@ -18,6 +18,7 @@ from typing import Any
 
 from .. import knobs
 from ..discover import cache
+from ..errors import PycommError
 from ..job import keys
 from ..schedules.view import emit
 from ..selection import table
@@ -30,6 +31,7 @@ _LENGTH = struct.Struct("<I")
 _MACHINE = struct.Struct("<iii")  # number, ranks that share this one's processors, hosts
 # Slices, window, length of the name; steps, chunks, blocks of the input, of the output and passed on, pieces a block.
 _PLAN = struct.Struct("<IIIIIIIII")
+_QUESTIONS = ("facts", "machine", "plan", "sign", "known", "know")
 _PATIENCE = 60.0  # seconds until the first rank must have come
 
 
@@ -118,14 +120,24 @@ def serve(door: socket.socket) -> None:
                 return
 
 
+def _answered(advice: _Advice, asked: Any) -> bytes:
+    question = asked.pop("ask") if isinstance(asked, dict) else None
+    if question not in _QUESTIONS:
+        raise ValueError(f"there is no question {question!r}")
+    return bytes(getattr(advice, question)(**asked))
+
+
 def _answer(advice: _Advice, peer: Any, lines: Any) -> bool:
     """Answer one request; False: the rank has gone, or talks nonsense."""
     with contextlib.suppress(OSError):
         line = lines.readline()
         if not line:
             return False
-        asked = json.loads(line)
-        answer = getattr(advice, asked.pop("ask"))(**asked)
+        try:
+            answer = _answered(advice, json.loads(line))
+        except (PycommError, ArithmeticError, LookupError, TypeError, ValueError) as why:
+            print(f"pycomm: a rank of MPI has asked what makes no sense: {why!r}", file=sys.stderr)
+            return False
         peer.sendall(_LENGTH.pack(len(answer)) + answer)
         return True
     return False

@@ -224,7 +224,7 @@ def loads(text: str, source: str = "") -> Table:
     """Read a table from its text; `source` names it in errors. Raises InvalidArgument as `load` does."""
     try:
         return _table(tomllib.loads(text), source)
-    except (tomllib.TOMLDecodeError, PycommError, ValueError) as why:
+    except (tomllib.TOMLDecodeError, PycommError, ValueError, RecursionError) as why:
         raise InvalidArgument(f"the tuning table {source or '(no file)'} is not usable: {why}") from None
 
 
@@ -362,9 +362,10 @@ class _Row:
             yield Residual(*of, ranks, *numbers, self._checked("samples", samples, int))
 
     def _checked(self, key: str, value: Any, kind: type) -> Any:
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) <= _ALL[1]:
             value = float(value)
-        if type(value) is not kind or (isinstance(value, int | float) and not 0 < value < math.inf):
+        most = math.inf if kind is float else _ALL[1]
+        if type(value) is not kind or (isinstance(value, int | float) and not 0 < value < most):
             wanted = {str: "a text", int: "a whole number above 0", float: "a number above 0"}[kind]
             raise ValueError(f"{self.where}: {key} must be {wanted}, not {value!r}")
         return value

@@ -231,10 +231,12 @@ def calibrated(terms: Mapping[str, Mapping[str, float]], processors: Sequence[in
 
 
 def _rates(transport: str, standard: Rates, terms: Mapping[str, float]) -> Rates:
+    if not isinstance(terms, Mapping):
+        raise InvalidArgument(f"the calibration of {transport} must be a section: [calibration.{transport}]")
     for name, value in terms.items():
         if name not in NAMES:
             raise InvalidArgument(f"the calibration of {transport} has a term {name!r}; there are: {', '.join(NAMES)}")
-        if not isinstance(value, int | float) or not value > 0:
+        if not isinstance(value, int | float) or not 0 < value < 1e300:
             raise InvalidArgument(f"the calibration of {transport} says {name} = {value!r}, which must be positive")
     return Rates(**{**asdict(standard), **terms})
 

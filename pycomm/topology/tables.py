@@ -25,7 +25,7 @@ def read(path: Path, make: Callable[[Table], Made]) -> Made:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as why:
+    except (OSError, ValueError, RecursionError) as why:  # of bytes that are no text, of what is no TOML, or too deep
         raise InvalidArgument(f"{path}: {why}") from None
     try:
         return make(Table("the file", content))
@@ -63,7 +63,7 @@ class Table:
         value = self.take(key, (str, int, float))
         try:
             return reader(str(value))
-        except InvalidArgument as why:
+        except ValueError as why:  # also of a whole number with thousands of digits
             raise InvalidArgument(f"{self._where}: {key}: {why}") from None
 
     def tables(self, key: str) -> list[Table]:

@@ -1,16 +1,22 @@
-"""Whoever has not the job's secret gets nothing from the hub, is counted, and harms nobody."""
+"""Whoever has not the job's secret gets nothing from the hub or from a rank, is counted, and harms nobody."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import zmq
 from launch_helpers import as_rank, free_port, hub_in_rank_0, my_rank
 
+import pycomm
+from pycomm.data import pickles
 from pycomm.job.keys import curve_pair, derive
 from pycomm.job.launch import run_ranks
 from pycomm.job.rendezvous import Rendezvous
@@ -112,3 +118,65 @@ def test_keys_differ_by_secret_and_purpose() -> None:
     assert len(keys) == 6
     assert derive(b"a" * 16, "x") == derive(b"a" * 16, "x")
     assert len(derive(b"a" * 16, "x", 8)) == 8
+
+
+def ports() -> list[int]:
+    """Return the ports at which this process listens."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as known:
+            if known.family == socket.AF_INET and known.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                found.append(known.getsockname()[1])
+    return found
+
+
+def test_strangers_change_no_result() -> None:
+    """Hundreds of them knock at the ranks' own ports during allreduces."""
+    words = (b"GET / HTTP/1.1\r\n\r\n", b"pycomm\r\n" + bytes(128), bytes(64), b"")
+
+    def rank() -> tuple[int, int]:
+        comm = pycomm.init(transports="tcp")
+        own = np.arange(1 << 18, dtype=np.float32) + comm.rank
+        wanted = 2 * np.arange(1 << 18, dtype=np.float32) + 1
+        doors = [port for each in comm.allgather(ports()) for port in each]
+        held = []
+        for call in range(40):
+            for number in range(8):
+                if comm.rank == 0:
+                    held.append(socket.create_connection(("127.0.0.1", doors[number % len(doors)]), timeout=10))
+                    held[-1].sendall(words[number // len(doors) % len(words)])
+            out = np.zeros_like(own)
+            comm.Allreduce(own, out)
+            assert np.array_equal(out, wanted)
+            if call % 2:
+                while held:
+                    held.pop().close()
+        return len(doors), comm._world.refused
+
+    (doors, first), (_, second) = run_ranks(2, rank)
+    assert doors >= 2
+    assert first > 0 and second > 0
+
+
+def test_objects_are_unpickled_from_ranks_alone() -> None:
+    """A stranger who brings a pickle to every port of a rank in `recv` has none of it run."""
+
+    def rank(folder: str) -> object:
+        class Mischief:
+            def __reduce__(self) -> tuple[object, tuple[str]]:
+                return os.mkdir, (folder,)
+
+        comm = pycomm.init(transports="tcp")
+        frame = bytes(pickles.dumps(Mischief()))
+        doors = [port for each in comm.allgather(ports()) for port in each]
+        if comm.rank == 1:
+            for port in doors:
+                for said in (frame, b"pycomm\r\n" + bytes(128) + frame, bytes(16) + frame, pickle.dumps(Mischief())):
+                    raw(port, said)
+            comm.send("what a rank sends", 0)
+            return None
+        return comm.recv()
+
+    with tempfile.TemporaryDirectory() as place:
+        assert run_ranks(2, rank, f"{place}/made") == ["what a rank sends", None]
+        assert not os.path.exists(f"{place}/made")
