@@ -42,7 +42,7 @@ def to_the_end(start: Start) -> None:
 
 
 class Work:
-    """Computing of a chosen length: one call into numpy's C code. No Python runs in it, nobody asks for progress."""
+    """Computing of a chosen length: one call into numpy's C code, in which no Python runs and nobody waits."""
 
     def __init__(self) -> None:
         self._block, self._sum = np.ones(_BLOCK), np.empty(_BLOCK)
