@@ -74,12 +74,7 @@ class _Mpi4pyLike(_Adapter):
     def begin(self, method: str, *args: Any, **keywords: Any) -> Start:
         """`comm.Imethod(*args, **keywords)`, ready to be started."""
         call = self.bind(f"I{method[0].lower()}{method[1:]}", *args, **keywords)
-
-        def start() -> Callable[[], Any]:
-            wait: Callable[[], Any] = call().Wait
-            return wait
-
-        return start
+        return lambda: call().Wait
 
 
 class Pycomm(_Mpi4pyLike):
@@ -240,12 +235,7 @@ class Gloo(_Adapter):
         twin = copy.copy(self)
         twin._dist = _Asynchronous(self._dist)
         call = twin.ready(method, *args, **keywords)
-
-        def start() -> Callable[[], Any]:
-            wait: Callable[[], Any] = call().wait
-            return wait
-
-        return start
+        return lambda: call().wait
 
     def _in_place_call(self, send: Any, recv: Array, call: Callable[[Any], Any]) -> Callable[[], Any]:
         tensor = self._tensor(recv)

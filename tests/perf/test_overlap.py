@@ -80,22 +80,8 @@ def _run(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_beside_those_that_are_here(tmp_path) -> None:
     others = [name for name in ("gloo", "mpich") if RIVALS[name].find()]
-    words = [
-        "-n",
-        "2",
-        "-b",
-        "8",
-        "-e",
-        "64K",
-        "-f",
-        "8192",
-        "--iters",
-        "6",
-        "--overlap",
-        "-J",
-        str(tmp_path / "x.json"),
-    ]
-    done = _run("allreduce", "alltoall", *words, "--vs", ",".join(others))
+    words = "-n 2 -b 8 -e 64K -f 8192 --iters 6 --overlap".split()
+    done = _run("allreduce", "alltoall", *words, "--vs", ",".join(others), "-J", str(tmp_path / "x.json"))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "x.json").read_text())["rows"]
     assert {row["library"] for row in rows} == {"pycomm", *others}
