@@ -1,9 +1,15 @@
 /* _quick.c: the shortest way from a method of Comm to the core. A quick_method stands in a class where a function would, and
  * calls that function unless the arguments are plain numpy arrays for which the communicator has a plan: then the core is
  * called straight away, and no Python runs. A frame of Python and a crossing through cffi cost as much as an allreduce of
- * eight bytes between two processes, so both would double its time. */
+ * eight bytes between two processes, so both would double its time.
+ *
+ * It needs no lock of the interpreter's. What all threads share is set while modules are imported, but for two things that are
+ * read and written whole: numbers of dtypes, each of which is written once, and a communicator's address. Arguments are held by
+ * who calls, and the core has a lock of its own. As everywhere, a communicator is not to be freed while another thread begins a
+ * call of it, nor an array given another shape. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdbool.h>
 #include <structmember.h>
@@ -20,7 +26,7 @@ static PyObject *array_type, *in_place, *finish, *drop_late, *name_op, *name_roo
 enum { TYPES = 512 };
 
 /* numpy's type numbers; filled with its own names, so that a renumbering there cannot mislead us here */
-static signed char dtypes[TYPES] = {
+static _Atomic signed char dtypes[TYPES] = {
     [NPY_BOOL] = PCM_BOOL + 1,          [NPY_BYTE] = PCM_INT8 + 1,        [NPY_UBYTE] = PCM_UINT8 + 1,
     [NPY_SHORT] = PCM_INT16 + 1,        [NPY_USHORT] = PCM_UINT16 + 1,    [NPY_INT] = PCM_INT32 + 1,
     [NPY_UINT] = PCM_UINT32 + 1,        [NPY_LONG] = PCM_INT64 + 1,       [NPY_ULONG] = PCM_UINT64 + 1,
@@ -43,10 +49,12 @@ static bool look(PyObject *object, int writes, struct array *array)
     PyArrayObject *a = (PyArrayObject *)object;
     int need = NPY_ARRAY_C_CONTIGUOUS | (writes ? NPY_ARRAY_WRITEABLE : 0);
     int type = PyArray_TYPE(a);
-    if ((PyArray_FLAGS(a) & need) != need || type < 0 || type >= TYPES || !dtypes[type]) return false;
+    if ((PyArray_FLAGS(a) & need) != need || type < 0 || type >= TYPES) return false;
+    signed char dtype = atomic_load_explicit(&dtypes[type], memory_order_relaxed);
+    if (!dtype) return false;
     if (PyArray_DESCR(a)->byteorder == NPY_OPPBYTE) return false;
     array->data = PyArray_DATA(a);
-    array->dtype = dtypes[type] - 1;
+    array->dtype = dtype - 1;
     array->count = 1;
     for (int i = 0; i < PyArray_NDIM(a); i++) array->count *= (uint64_t)PyArray_DIMS(a)[i];
     return true;
@@ -83,7 +91,7 @@ static bool describe(const pcm_comm *comm, struct pcm_call *call, PyObject *in, 
 /* ---- Handle: what a quick method finds in its first argument ------------------------------------------------------- */
 
 struct handle {
-    PyObject_HEAD uintptr_t address; /* of a pcm_comm, or 0 */
+    PyObject_HEAD _Atomic uintptr_t address; /* of a pcm_comm, or 0 */
 };
 
 static PyMemberDef handle_members[] = {
@@ -153,7 +161,8 @@ static PyObject *quick_call(PyObject *self, PyObject *const *args, size_t flags,
     long op = PCM_SUM, root = 0;
     if (n < 1 + q->buffers || !PyObject_TypeCheck(args[0], &handle_type) || !options(q, args, n, names, &op, &root))
         goto look_closer;
-    pcm_comm *comm = (pcm_comm *)((struct handle *)args[0])->address;
+    struct handle *handle = (struct handle *)args[0];
+    pcm_comm *comm = (pcm_comm *)atomic_load_explicit(&handle->address, memory_order_relaxed);
     if (!comm || op >= PCM_NOPS) goto look_closer;
     PyObject *in = q->buffers ? args[1] : Py_None, *out = q->buffers ? args[q->buffers] : Py_None;
     bool here = pcm_comm_rank(comm) == root;
@@ -239,7 +248,7 @@ static PyObject *know_dtype(PyObject *module, PyObject *args)
     int number, dtype;
     (void)module;
     if (!PyArg_ParseTuple(args, "ii", &number, &dtype)) return NULL;
-    if (number >= 0 && number < TYPES) dtypes[number] = (signed char)(dtype + 1);
+    if (number >= 0 && number < TYPES) atomic_store(&dtypes[number], (signed char)(dtype + 1));
     Py_RETURN_NONE;
 }
 
@@ -274,5 +283,8 @@ PyMODINIT_FUNC PyInit__quick(void)
         (PyModule_AddObjectRef(module, "Handle", (PyObject *)&handle_type) ||
          PyModule_AddObjectRef(module, "quick_method", (PyObject *)&quick_type)))
         Py_CLEAR(module);
+#ifdef Py_GIL_DISABLED
+    if (module && PyUnstable_Module_SetGIL(module, Py_MOD_GIL_NOT_USED)) Py_CLEAR(module);
+#endif
     return module;
 }

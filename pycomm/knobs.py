@@ -213,6 +213,8 @@ def _endpoint(text: str) -> str:
     host, _, port = bare.removeprefix("tcp://").rpartition(":")
     if not bare.startswith("tcp://") or not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError("expected tcp://HOST:PORT")
+    if host.lower().startswith("[fe80:") and "%" not in host:
+        raise ValueError("a link-local address needs this host's interface: tcp://[fe80::1%eth0]:PORT")
     return text
 
 

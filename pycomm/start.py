@@ -336,10 +336,16 @@ def _addresses(endpoint: str) -> tuple[str | None, str | None]:
     where = urlsplit(endpoint)
     if where.scheme != "tcp" or not where.hostname:
         return None, None
-    family, _, _, _, address = socket.getaddrinfo(where.hostname, where.port, type=socket.SOCK_DGRAM)[0]
+    try:
+        family, _, _, _, address = socket.getaddrinfo(where.hostname, where.port, type=socket.SOCK_DGRAM)[0]
+    except OSError as why:
+        raise LaunchError(f"cannot resolve the host of PYCOMM_RENDEZVOUS={endpoint}: {why.strerror}") from why
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(address)  # sends nothing; the kernel tells which address it would send from
-        own = str(probe.getsockname()[0])
+        own = interfaces.numeric(probe.getsockname())
+    if host.is_own_name(where.hostname) and ipaddress.ip_address(own).is_loopback:
+        everywhere = interfaces.beside("0.0.0.0")  # peers reach it by an address that is not known here
+        return _everywhere(everywhere) if everywhere else (own, own)
     others = interfaces.beside(own)
     return _everywhere([own, *others]) if others else (own, own)
 

@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import re
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,8 +34,7 @@ class World:
         encrypt: encrypt what crosses a network, which needs a secret and OpenSSL; the same on all ranks.
 
     Attributes:
-        users: communicators that have not been freed.
-        ends_unused: whether it closes with the last of them.
+        ends_unused: whether it closes with the last of its communicators.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class World:
         encrypt: bool = False,
     ) -> None:
         self.rank, self.size = rank, size
-        self.users, self.ends_unused = 0, False
+        self.ends_unused = False
+        self._users, self._counting = 0, threading.Lock()
         _bring(transports)
         self._secret = ffi.new_handle(secret) if secret is not None else ffi.NULL
         self._keep: Any = secret
@@ -124,6 +125,19 @@ class World:
         if not self.handle:
             raise InvalidArgument("the world was closed")
         return self.handle
+
+    def take(self) -> None:
+        """Count one more communicator."""
+        with self._counting:
+            self._users += 1
+
+    def let_go(self) -> None:
+        """Count one less; with the last, close if that is wanted."""
+        with self._counting:
+            self._users -= 1
+            ends = self.ends_unused and not self._users
+        if ends:
+            self.close()
 
     def at_close(self, function: Callable[[], None]) -> None:
         """Have a function called before the world goes away."""

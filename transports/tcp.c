@@ -128,7 +128,7 @@ static int tcp_open(pcm_world *world, const char *argument, struct pcm_endpoint 
     int listening, status = PCM_OK;
     if (endpoint->timer.fd < 0) status = pcm_fail(PCM_ERR_SYSTEM, -1, "cannot make a timer: %m");
     if (!status) status = pcm_reactor_add(pcm_world_reactor(world), &endpoint->timer, EPOLLIN);
-    if (!status) status = tcp_listen(config, &listening, endpoint->places, &endpoint->nplaces);
+    if (!status) status = tcp_listen(config, &listening, endpoint);
     if (!status)
         status = pcm_door_open(world, listening, PCM_HANDSHAKE_MS, tcp_admit, tcp_welcome, endpoint, &endpoint->door);
     if (status)

@@ -235,6 +235,7 @@ struct tcp_endpoint {
     int streams; /* a channel; 0: as many as its rails want */
     struct tcp_place places[TCP_PLACES];
     int nplaces;
+    unsigned scope; /* the interface by which link-local addresses are meant, one's own and others'; 0: none are used */
     uint32_t widened; /* of all channels */
     LIST_HEAD(tcp_channels, tcp_channel) channels;
     int unclaimed;
@@ -246,12 +247,13 @@ struct tcp_endpoint {
 };
 
 /* tcp_address.c */
-int tcp_listen(const struct pcm_world_config *config, int *listening, struct tcp_place *places, int *count);
+int tcp_listen(const struct pcm_world_config *config, int *listening, struct tcp_endpoint *endpoint);
 /* sealed: the rank encrypts. */
 int tcp_write_address(const struct tcp_place *places, int count, bool sealed, void *address, size_t *bytes);
 /* How many places; 0: not an address. */
 int tcp_read_address(const void *address, size_t bytes, struct tcp_place *places, bool *sealed);
-int tcp_dial(const struct tcp_rail *rail); /* a socket that connects; -1 with errno */
+/* A socket that connects; -1 with errno. */
+int tcp_dial(const struct tcp_endpoint *endpoint, const struct tcp_rail *rail);
 void tcp_place_name(const struct tcp_place *place, char *text, size_t capacity);
 bool tcp_same_host(const struct tcp_place *a, const struct tcp_place *b); /* equal but for the port */
 bool tcp_ends(int fd, struct tcp_place *own, struct tcp_place *peer); /* of a connection */

@@ -27,12 +27,18 @@ static bool place_from(const struct sockaddr *address, struct tcp_place *place)
         const struct sockaddr_in6 *six = (const void *)address;
         place->family = 6;
         memcpy(place->bytes, &six->sin6_addr, 16);
-        return !IN6_IS_ADDR_LINKLOCAL(&six->sin6_addr); /* means nothing on another host */
+        return true;
     }
     return false;
 }
 
-static socklen_t place_to(const struct tcp_place *place, struct sockaddr_storage *address)
+/* Such an address means something by an interface alone: fe80::1%eth0. */
+static bool is_link_local(const struct tcp_place *place)
+{
+    return place->family == 6 && place->bytes[0] == 0xfe && (place->bytes[1] & 0xc0) == 0x80;
+}
+
+static socklen_t place_to(const struct tcp_place *place, unsigned scope, struct sockaddr_storage *address)
 {
     memset(address, 0, sizeof *address);
     if (place->family == 4) {
@@ -46,6 +52,7 @@ static socklen_t place_to(const struct tcp_place *place, struct sockaddr_storage
     six->sin6_family = AF_INET6;
     six->sin6_port = htons(place->port);
     memcpy(&six->sin6_addr, place->bytes, 16);
+    if (is_link_local(place)) six->sin6_scope_id = scope;
     return sizeof *six;
 }
 
@@ -73,14 +80,16 @@ static int add_interfaces(const char *name, int family, struct tcp_place *places
         struct tcp_place place;
         if (name ? strcmp(name, each->ifa_name) != 0 : each->ifa_flags & IFF_LOOPBACK || !(each->ifa_flags & IFF_UP))
             continue;
-        if (place_from(each->ifa_addr, &place) && (!family || place.family == family)) add(places, count, &place);
+        if (!place_from(each->ifa_addr, &place) || is_link_local(&place)) continue;
+        if (!family || place.family == family) add(places, count, &place);
     }
     freeifaddrs(all);
     return *count - before;
 }
 
-/* Adds the places that a word means: an address, an interface's name or a host's name. */
-static int add_word(const char *word, struct tcp_place *places, int *count)
+/* Adds the places that a word means: an address, an interface's name or a host's name. A link-local address counts if it says
+ * by which interface, and if all do by the same. */
+static int add_word(const char *word, struct tcp_place *places, int *count, unsigned *scope)
 {
     struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM}, *found = NULL, *each;
     int before = *count;
@@ -91,7 +100,13 @@ static int add_word(const char *word, struct tcp_place *places, int *count)
     }
     for (each = found; each; each = each->ai_next) {
         struct tcp_place place;
-        if (place_from(each->ai_addr, &place)) add(places, count, &place);
+        if (!place_from(each->ai_addr, &place)) continue;
+        if (is_link_local(&place)) {
+            unsigned by = ((const struct sockaddr_in6 *)(const void *)each->ai_addr)->sin6_scope_id;
+            if (!by || (*scope && by != *scope)) continue;
+            *scope = by;
+        }
+        add(places, count, &place);
     }
     freeaddrinfo(found);
     return *count - before;
@@ -104,9 +119,10 @@ static bool is_wildcard(const struct tcp_place *place)
 }
 
 /* Fills in what to publish: `advertise`, or where we listen, or every way into this host if that is everywhere. */
-static int publish(const struct pcm_world_config *config, const struct tcp_place *bound, struct tcp_place *places,
-                   int *count)
+static int publish(const struct pcm_world_config *config, const struct tcp_place *bound, struct tcp_endpoint *endpoint)
 {
+    struct tcp_place *places = endpoint->places;
+    int *count = &endpoint->nplaces;
     *count = 0;
     if (config->advertise) {
         char words[512];
@@ -115,29 +131,29 @@ static int publish(const struct pcm_world_config *config, const struct tcp_place
         strcpy(words, config->advertise);
         char *rest = words, *word;
         while ((word = strtok_r(rest, ", ", &rest)))
-            if (!add_word(word, places, count))
+            if (!add_word(word, places, count, &endpoint->scope))
                 return pcm_fail(PCM_ERR_ARGUMENT, -1, "`advertise` names %s, which is no address, interface or host",
                                 word);
     } else if (!is_wildcard(bound)) {
         add(places, count, bound);
     } else if (!add_interfaces(NULL, bound->family == 4 ? 4 : 0, places, count)) {
-        add_word(bound->family == 4 ? "127.0.0.1" : "::1", places, count);
+        add_word(bound->family == 4 ? "127.0.0.1" : "::1", places, count, &endpoint->scope);
     }
     if (!*count) return pcm_fail(PCM_ERR_ARGUMENT, -1, "`advertise` is empty: name an address that peers can reach");
     for (int i = 0; i < *count; i++) places[i].port = bound->port;
     return PCM_OK;
 }
 
-int tcp_listen(const struct pcm_world_config *config, int *listening, struct tcp_place *places, int *count)
+int tcp_listen(const struct pcm_world_config *config, int *listening, struct tcp_endpoint *endpoint)
 {
     const char *where = config->listen ? config->listen : "127.0.0.1";
     struct tcp_place bound;
-    *count = 0;
-    if (!add_word(where, places, count))
+    endpoint->nplaces = 0;
+    if (!add_word(where, endpoint->places, &endpoint->nplaces, &endpoint->scope))
         return pcm_fail(PCM_ERR_ARGUMENT, -1, "`listen` is %s, which is no address, interface or host", where);
-    bound = places[0];
+    bound = endpoint->places[0];
     struct sockaddr_storage address;
-    socklen_t length = place_to(&bound, &address);
+    socklen_t length = place_to(&bound, endpoint->scope, &address);
     int off = 0, fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd >= 0 && bound.family == 6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
     if (fd < 0 || bind(fd, (void *)&address, length) || listen(fd, SOMAXCONN) ||
@@ -148,7 +164,7 @@ int tcp_listen(const struct pcm_world_config *config, int *listening, struct tcp
     }
     bound.port = ntohs(bound.family == 4 ? ((struct sockaddr_in *)&address)->sin_port
                                          : ((struct sockaddr_in6 *)&address)->sin6_port);
-    int status = publish(config, &bound, places, count);
+    int status = publish(config, &bound, endpoint);
     if (status)
         close(fd);
     else
@@ -179,10 +195,10 @@ int tcp_read_address(const void *address, size_t bytes, struct tcp_place *places
     return (int)count;
 }
 
-int tcp_dial(const struct tcp_rail *rail)
+int tcp_dial(const struct tcp_endpoint *endpoint, const struct tcp_rail *rail)
 {
     struct sockaddr_storage address;
-    socklen_t length = place_to(&rail->peer, &address);
+    socklen_t length = place_to(&rail->peer, endpoint->scope, &address);
     int on = 1, fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return -1;
     bool bound = true;
@@ -190,7 +206,7 @@ int tcp_dial(const struct tcp_rail *rail)
         struct tcp_place own = rail->own;
         struct sockaddr_storage from;
         own.port = 0;
-        socklen_t bytes = place_to(&own, &from);
+        socklen_t bytes = place_to(&own, endpoint->scope, &from);
         setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on,
                    sizeof on); /* as many as there are with connect alone */
         bound = !bind(fd, (void *)&from, bytes);
@@ -282,11 +298,11 @@ static struct net net_of(const struct ifaddrs *all, const struct tcp_place *plac
 }
 
 /* The address that the kernel would send from to a place. */
-static bool source_for(const struct tcp_place *place, struct tcp_place *own)
+static bool source_for(const struct tcp_place *place, unsigned scope, struct tcp_place *own)
 {
     struct sockaddr_storage address;
     struct tcp_place peer;
-    socklen_t length = place_to(place, &address);
+    socklen_t length = place_to(place, scope, &address);
     int fd = socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return false;
     bool known = !connect(fd, (void *)&address, length) && tcp_ends(fd, own, &peer); /* sends nothing */
@@ -336,7 +352,7 @@ int tcp_find_rails(const struct tcp_endpoint *endpoint, const struct tcp_place *
             if (within(finding.nets[i].mask, &endpoint->places[i], &places[k])) consider(&finding, i, &places[k]);
     for (int k = 0; k < count; k++) {
         struct tcp_place own;
-        if (!source_for(&places[k], &own)) continue;
+        if (!source_for(&places[k], endpoint->scope, &own)) continue;
         for (int i = 0; i < endpoint->nplaces; i++)
             if (tcp_same_host(&endpoint->places[i], &own)) consider(&finding, i, &places[k]);
     }

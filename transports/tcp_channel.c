@@ -153,7 +153,7 @@ static struct pcm_visit *dial(struct tcp_channel *channel, const struct tcp_rail
                               .to = (uint32_t)channel->base.peer,
                               .bytes = sizeof greeting};
     memcpy(hello.payload, &greeting, sizeof greeting);
-    int fd = tcp_dial(rail);
+    int fd = tcp_dial(endpoint, rail);
     int longer = channel->pass < 5 ? channel->pass : 5;
     if (fd < 0) return NULL;
     return pcm_door_call(endpoint->door, fd, &hello, CONNECT_MS << longer,

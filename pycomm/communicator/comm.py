@@ -105,7 +105,7 @@ class Comm(Handle):
         self._made: dict[Any, int] = {}  # and by some of them
         self._attributes = Attributes(self)
         self.name = ""
-        world.users += 1
+        world.take()
         self._timeout: float | None = None
         self._schedules: dict[Any, Any] = {}
         self._variants: dict[Any, int] = {}
@@ -674,9 +674,7 @@ class Comm(Handle):
             handle, self._handle, self._address = self._handle, None, 0
             lib.pcm_comm_free(handle)
             self._forget()
-            self._world.users -= 1
-            if self._world.ends_unused and not self._world.users:
-                self._world.close()
+            self._world.let_go()
 
     Disconnect = Free
 

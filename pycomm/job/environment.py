@@ -233,7 +233,8 @@ def _job(
 
 def job_id_of(secret: bytes, endpoint: str, label: str = "") -> int:
     """Return the 64-bit identity of the job with this secret and endpoint; a label tells apart jobs that share both."""
-    return int.from_bytes(derive(secret, f"job id: {label}|{endpoint}", 8), "big") or 1
+    where = re.sub(r"%[^]]*", "", endpoint)  # of a link-local address: each host has its own name of the interface
+    return int.from_bytes(derive(secret, f"job id: {label}|{where}", 8), "big") or 1
 
 
 def _meet_on_host(place: Placement, given: bytes | None, label: str, timeout: float) -> Job:

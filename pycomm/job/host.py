@@ -87,6 +87,11 @@ def is_local(address: str) -> bool:
     return False
 
 
+def is_own_name(name: str) -> bool:
+    """Return whether this is the host's own name, which Debian's /etc/hosts has resolve to 127.0.1.1 there alone."""
+    return name.partition(".")[0] == socket.gethostname().partition(".")[0]
+
+
 def allow_descriptors(count: int) -> int:
     """Let this process have so many descriptors open, beside some of its own, or as many as it may; return how many.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import select
 import socket
@@ -198,12 +199,16 @@ class Hub:
     def _listen_tcp(self, endpoint: str) -> None:
         name, _, port = endpoint.removeprefix("tcp://").rpartition(":")
         try:
-            address = socket.getaddrinfo(name.strip("[]"), int(port), type=socket.SOCK_STREAM)[0][4][0]
+            found = socket.getaddrinfo(name.strip("[]"), int(port), type=socket.SOCK_STREAM)[0][4]
         except OSError as why:
             raise LaunchError(f"cannot resolve the host of PYCOMM_RENDEZVOUS={endpoint}: {why.strerror}") from why
+        address = interfaces.numeric(found)
+        if host.is_own_name(name) and ipaddress.ip_address(address).is_loopback:
+            self._router.bind(f"tcp://*:{port}")  # other hosts resolve the name to another address
+            return
         try:
-            self._router.bind(_endpoint(str(address), port))
-            self._listen_beside(str(address))
+            self._router.bind(_endpoint(address, port))
+            self._listen_beside(address)
         except zmq.ZMQError as why:
             # The name may be that of a forwarder in front of this host (containers, cloud machines).
             if why.errno not in (zmq.EADDRNOTAVAIL, errno.ENODEV):

@@ -7,12 +7,14 @@ import ipaddress
 import socket
 import struct
 from pathlib import Path
+from typing import Any
 
 from ..errors import LaunchError
 from ..knobs import InterfaceFilter
 
 _SIOCGIFFLAGS, _SIOCGIFADDR = 0x8913, 0x8915  # linux/sockios.h
 _UP, _LOOPBACK, _POINT_TO_POINT, _RUNNING = 0x1, 0x8, 0x10, 0x40  # linux/if.h
+_GLOBAL, _LINK = "00", "20"  # net/ipv6.h: scopes in /proc/net/if_inet6
 _PASSING = 0x1 | 0x8 | 0x20 | 0x40  # linux/if_addr.h: temporary, refused by a neighbour, deprecated, tentative
 
 
@@ -29,11 +31,11 @@ def _ipv4(interface: str) -> str | None:
     return socket.inet_ntoa(answer[20:24]) if answer else None
 
 
-def _ipv6(without: int = 0) -> list[tuple[str, str]]:
-    """Return (interface, global address) pairs of the addresses that have none of some flags."""
+def _ipv6(without: int = 0, scope: str = _GLOBAL) -> list[tuple[str, str]]:
+    """Return (interface, address) pairs of the addresses of a scope that have none of some flags."""
     table = Path("/proc/net/if_inet6")
     lines = [line.split() for line in table.read_text().splitlines()] if table.exists() else []
-    usable = (f for f in lines if f[3] == "00" and not int(f[4], 16) & without)
+    usable = (f for f in lines if f[3] == scope and not int(f[4], 16) & without)
     return [(f[5], socket.inet_ntop(socket.AF_INET6, bytes.fromhex(f[0]))) for f in usable]
 
 
@@ -46,7 +48,7 @@ def addresses_of() -> dict[str, list[str]]:
 
 
 def addresses(allowed: InterfaceFilter) -> list[str]:
-    """Return the addresses of the interfaces that a filter allows, IPv4 first.
+    """Return the addresses of the interfaces that a filter allows, IPv4 first; if all are link-local, one of these.
 
     Raises:
         LaunchError: it allows none that has an address.
@@ -54,16 +56,25 @@ def addresses(allowed: InterfaceFilter) -> list[str]:
     everything = addresses_of()
     found = sorted((a for name in everything if allowed.allows(name) for a in everything[name]), key=lambda a: ":" in a)
     if not found:
+        found = [f"{address}%{name}" for name, address in _ipv6(scope=_LINK) if allowed.allows(name)][:1]
+    if not found:
         have = ", ".join(everything)
         raise LaunchError(f"PYCOMM_SOCKET_IFNAME allows no interface that has an address; this host has {have}")
     return found
+
+
+def numeric(address: tuple[Any, ...]) -> str:
+    """Return the host of a socket's address as one writes it: fe80::1%eth0 where the address alone says too little."""
+    host, _, *ipv6 = address
+    return f"{host}%{socket.if_indextoname(ipv6[1])}" if ipv6 and ipv6[1] and "%" not in host else str(host)
 
 
 def beside(own: str) -> list[str]:
     """Return one address of each interface, other than that of `own`, over which peers on other hosts may be reached.
 
     An interface counts if it is up, has a carrier and is neither loopback nor a tunnel. Its address has the family of
-    `own` if it has one, and means something on other hosts. None if `own` is loopback's: then no peer is elsewhere.
+    `own` if it has one, and means something on other hosts. None if `own` is loopback's: then no peer is elsewhere. Of
+    0.0.0.0, which is no interface's, all are others.
     """
     if ipaddress.ip_address(own).is_loopback:
         return []
@@ -73,6 +84,8 @@ def beside(own: str) -> list[str]:
         answer = _ask(_SIOCGIFFLAGS, name)
         flags = struct.unpack_from("H", answer, 16)[0] if answer else 0
         has = [address for address in (_ipv4(name), *(a for n, a in lasting if n == name)) if address]
+        if own.partition("%")[2] == name:
+            continue
         if flags & (_UP | _RUNNING | _LOOPBACK | _POINT_TO_POINT) != _UP | _RUNNING or own in has:
             continue
         has = [address for address in has if not ipaddress.ip_address(address).is_link_local]

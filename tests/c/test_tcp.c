@@ -59,7 +59,8 @@ static int dial(const pcm_world *world)
     bool sealed;
     CHECK(tcp_read_address(world->address, world->address_bytes, places, &sealed) > 0, "the address is a list of places");
     struct tcp_rail rail = {.peer = places[0]};
-    int fd = tcp_dial(&rail);
+    const struct tcp_endpoint any = {0};
+    int fd = tcp_dial(&any, &rail);
     CHECK(fd >= 0, "dials: %s", strerror(errno));
     struct pollfd writable = {.fd = fd, .events = POLLOUT};
     poll(&writable, 1, 1000);

@@ -80,7 +80,7 @@ def _run(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_beside_those_that_are_here(tmp_path) -> None:
     others = [name for name in ("gloo", "mpich") if RIVALS[name].find()]
-    words = "-n 2 -b 8 -e 64K -f 8192 --iters 6 --overlap".split()
+    words = ["-n", "2", "-b", "8", "-e", "64K", "-f", "8192", "--iters", "6", "--overlap"]
     done = _run("allreduce", "alltoall", *words, "--vs", ",".join(others), "-J", str(tmp_path / "x.json"))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "x.json").read_text())["rows"]
