@@ -80,6 +80,7 @@ void pcm_comm_free(pcm_comm *comm)
     if (comm->untold) world->detached--;
     pcm_matcher_free(comm->matcher);
     pcm_plans_free(comm);
+    if (world->aide) world->aide->forget(comm);
     pcm_request_free(comm->spare);
     comm->spare = NULL;
     comm->freed = true;
@@ -365,6 +366,13 @@ void pcm_late_request(pcm_request **request)
     late = NULL;
 }
 
+/* Lets the world's aide give a call its plan; PCM_NO_PLAN: there is none. Without the lock. */
+static int plan_call(pcm_comm *comm, const struct pcm_call *call)
+{
+    struct pcm_aide *aide = comm->world->aide;
+    return aide ? aide->plan(aide, comm, call) : PCM_NO_PLAN;
+}
+
 int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
 {
     pcm_world *world = comm->world;
@@ -403,6 +411,7 @@ int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
     else
         comm->spare = r;
     let_go(comm);
+    if (rc == PCM_NO_PLAN && (rc = plan_call(comm, call)) == PCM_OK) return pcm_run(comm, call, patience);
     return rc;
 }
 
@@ -441,6 +450,7 @@ int pcm_start(pcm_comm *comm, const struct pcm_call *call, pcm_request **out)
         pcm_request_free(r);
     else
         *out = r;
+    if (rc == PCM_NO_PLAN && (rc = plan_call(comm, call)) == PCM_OK) return pcm_start(comm, call, out);
     return rc;
 }
 

@@ -220,6 +220,7 @@ struct pcm_comm {
     struct pcm_plan *buckets[PCM_PLAN_BUCKETS], *oldest, *newest, *last;
     int nplans;
     struct pcm_matcher *matcher;
+    struct pcm_advised *advised; /* what the world's aide keeps of it */
     int users;  /* calls under way and requests nobody has collected yet: they may outlive the communicator, */
     bool freed; /* whose memory then stays until the last of them has gone */
 };
@@ -240,9 +241,17 @@ struct pcm_record { /* a line of the flight recorder */
     int32_t status;
 };
 
+struct pcm_aide { /* who knows what the core does not, if there is somebody: helper/launched.c */
+    int (*plan)(struct pcm_aide *aide, pcm_comm *comm, const struct pcm_call *call); /* gives a call a plan */
+    void (*forget)(pcm_comm *comm); /* frees what it keeps of a communicator */
+    void (*leave)(struct pcm_aide *aide); /* the world is ending: no more news of its ranks */
+    void (*end)(struct pcm_aide *aide); /* and nobody will ask any more */
+};
+
 struct pcm_world {
     struct pcm_world_config config;
     unsigned forks; /* pcm_forks, when it was made */
+    struct pcm_aide *aide;
     pthread_mutex_t lock;
     pthread_cond_t eased;
     pthread_cond_t parked; /* the progress thread waits here while there is nothing for it to do */

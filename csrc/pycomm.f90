@@ -1,4 +1,4 @@
-! pycomm.f90: what pycomm.h has for programs of MPI, for Fortran 2003: compile it with the program. Names and meanings are those
+! pycomm.f90: what pycomm.h has for programs, with MPI or without, for Fortran 2003: compile it with the program. Names and meanings are those
 ! of pycomm.h, which explains them.
 module pycomm
   use, intrinsic :: iso_c_binding
@@ -54,6 +54,10 @@ module pycomm
       import :: c_int, c_intptr_t, c_ptr
       integer(c_intptr_t), value :: comm
       type(c_ptr), value :: transports ! of a string that ends with c_null_char, or c_null_ptr
+      type(c_ptr), intent(out) :: world, all
+    end function
+    integer(c_int) function pcm_launched_world(world, all) bind(c)
+      import :: c_int, c_ptr
       type(c_ptr), intent(out) :: world, all
     end function
     subroutine pcm_world_destroy(world) bind(c)

@@ -3,7 +3,8 @@
  * A world is one rank's membership of a job; a comm is a group of its ranks; a schedule is what one
  * rank does in a collective; a plan is a schedule bound to a call; a request is a plan in flight.
  * Every function that can fail returns PCM_OK or one of enum pcm_status; pcm_last_error() then says,
- * for this thread, what happened in words. Nothing here knows Python, and nothing reads the environment.
+ * for this thread, what happened in words. Nothing here knows Python, and nothing reads the environment,
+ * but for pcm_launched_world.
  */
 #ifndef PYCOMM_H
 #define PYCOMM_H
@@ -182,6 +183,17 @@ PCM_API intptr_t pcm_mpi_from_fortran(int comm);
  * connections are not authenticated: by shared memory, other users of a host can reach a rank. Undo it with pcm_comm_free
  * and pcm_world_destroy, before MPI is finalized. */
 PCM_API int pcm_mpi_world(intptr_t comm, const char *transports, pcm_world **world, pcm_comm **all);
+
+/* ---- programs that a launcher has started, without Python and without MPI ------------------------ */
+
+/* Joins the job that this process's launcher has made (pycomm run, torchrun, srun, mpiexec), by the same variables and
+ * settings as pycomm.init() in Python: makes its world, and the communicator of all ranks. Called once, by all ranks; a
+ * process that no launcher has started is a job of one rank.
+ *
+ * A helper process, `$PYCOMM_PYTHON -m pycomm.helper.launched` (python3 by default), does that and stays until pcm_world_destroy:
+ * it tells the world of ranks that die, and chooses a schedule for each call that has none, on this and all communicators
+ * of the world, so that pcm_run and pcm_start never return PCM_NO_PLAN. Undo it with pcm_comm_free and pcm_world_destroy. */
+PCM_API int pcm_launched_world(pcm_world **world, pcm_comm **all);
 
 /* ---- communicators ----------------------------------------------------------------------------- */
 

@@ -129,6 +129,8 @@ int pcm_world_create(const struct pcm_world_config *config, pcm_world **out)
 void pcm_world_destroy(pcm_world *world)
 {
     if (!world || !pcm_world_is_ours(world)) return;
+    struct pcm_aide *aide = world->aide;
+    if (aide) aide->leave(aide);
     pthread_mutex_lock(&world->lock);
     world->stopping = true;
     for (pcm_comm *comm = world->comms; comm; comm = comm->next)
@@ -143,6 +145,7 @@ void pcm_world_destroy(pcm_world *world)
     while (world->comms) pcm_comm_free(world->comms);
     for (int i = 0; i < world->nendpoints; i++) world->endpoints[i]->ops->shut(world->endpoints[i]);
     pcm_reactor_destroy(world->reactor);
+    if (aide) aide->end(aide);
     for (int r = 0; r < world->config.size; r++) free(world->peers[r].address);
     free(world->peers), free(world->scratch);
     pthread_mutex_lock(&world->lock);

@@ -63,6 +63,11 @@ def fail(status: int) -> NoReturn:
     raise kind(sentence)
 
 
+def status_of(error: Exception) -> int:
+    """Return the core's status for an exception of ours, PCM_ERR_SYSTEM for any other."""
+    return next((status for status, kind in _EXCEPTIONS.items() if type(error) is kind), int(lib.PCM_ERR_SYSTEM))
+
+
 def check(status: int) -> None:
     """Raise unless a status is PCM_OK."""
     if status:

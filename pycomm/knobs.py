@@ -280,12 +280,17 @@ LAB = Knob(
     in_files=False,
 )  # fmt: skip
 MPI_REPORT = Knob("PYCOMM_MPI_REPORT", SWITCH, "0", "1: `pycomm mpirun` says at the end what ran where")
-MPI_PYTHON = Knob("PYCOMM_MPI_PYTHON", FILE, "python3", "the Python that chooses schedules; `pycomm mpirun` sets it")
+PYTHON = Knob(
+    "PYCOMM_PYTHON",
+    FILE,
+    "python3",
+    "the Python that serves programs without Python; `pycomm run` and `pycomm mpirun` set it",
+)
 DEBUG = Knob("PYCOMM_DEBUG", Kind("one word", _level), "WARN", "how much to say: NONE, VERSION, WARN, INFO or TRACE")
 
 KNOBS: tuple[Knob[Any], ...] = (
     RANK, SIZE, JOB, RENDEZVOUS, SECRET_FILE, SECRET, TRANSPORTS, TIMEOUT, SOCKET_IFNAME, ALGO, NETWORK, ENCRYPT,
-    TORCH_AS_GLOO, LAB, MPI_REPORT, MPI_PYTHON, DEBUG,
+    TORCH_AS_GLOO, LAB, MPI_REPORT, PYTHON, DEBUG,
 )  # fmt: skip
 
 

@@ -38,7 +38,8 @@ def main() -> None:
         if module:
             runpy.run_module(command[0], run_name="__main__", alter_sys=True)
         else:
-            sys.path[0] = str(Path(command[0]).resolve().parent)
+            if not sys.flags.safe_path:  # else it is not the folder that the program was started from
+                sys.path[0] = str(Path(command[0]).resolve().parent)
             runpy.run_path(command[0], run_name="__main__")
     except SystemExit as end:
         if end.code not in (None, 0):

@@ -35,7 +35,7 @@ _PROCESSORS_BYTES = 128  # a bit for each processor of a host that a rank may us
 _FACTS = struct.Struct(f"<{_HOST_BYTES}s{_PROCESSORS_BYTES}s{len(Place._fields)}iI")
 _MOST_TABLE = 1 << 19  # bytes, packed: all ranks get it by way of the hub
 _ADDRESS = struct.Struct(f"<{_HOST_BYTES}s64s")  # a host's identity, and an address of it
-_DESCRIPTORS = 3  # that a peer costs at most: a connection, its process, its doorbell
+DESCRIPTORS = 3  # that a peer costs at most: a connection, its process, its doorbell
 WORLD = 1  # id of the communicator of all ranks
 
 
@@ -195,8 +195,8 @@ def assemble(
         at_close: is called before the world closes.
     """
     names = transports or ",".join(knobs.TRANSPORTS.value())
-    listen, advertise = _addresses(endpoint)
-    host.allow_descriptors(_DESCRIPTORS * size)
+    listen, advertise = addresses(endpoint)
+    host.allow_descriptors(DESCRIPTORS * size)
     world = World(
         rank, size, job=job, transports=names, secret=secret, listen=listen, advertise=advertise,
         encrypt=knobs.ENCRYPT.value(),
@@ -205,13 +205,9 @@ def assemble(
         world.at_close(at_close)
     if knobs.DEBUG.value() in ("INFO", "TRACE"):
         world.at_close(functools.partial(_tell_rails, world))
-    address = world.address()
-    own = pack_facts(os.sched_getaffinity(0), address)
-    blobs = exchange(own if rank else own + _packed_table())
-    _check_facts(blobs)
-    ends = [_FACTS.size + _FACTS.unpack_from(blob)[-1] for blob in blobs]
-    world.set_peers([blob[_FACTS.size : end] for blob, end in zip(blobs, ends, strict=True)])
-    machine, mates = machine_of(blobs, rank, shared="shm" in names, table=_unpacked_table(blobs[0][ends[0] :]))
+    known = introduce(rank, exchange, os.sched_getaffinity(0), world.address())
+    world.set_peers(known.addresses)
+    machine, mates = machine_of(known.facts, rank, shared="shm" in names, table=known.table)
     world.set_local_ranks(mates)
     return Joined(world, machine)
 
@@ -222,6 +218,39 @@ def _check_facts(blobs: Sequence[bytes]) -> None:
         address = _FACTS.unpack_from(blob)[-1] if len(blob) >= _FACTS.size else 0
         if len(blob) < _FACTS.size + address or (rank and len(blob) > _FACTS.size + address):
             raise LaunchError(f"rank {rank} has told of itself in other words: give all ranks the same pycomm")
+
+
+class Known(NamedTuple):
+    """What ranks have told each other.
+
+    Attributes:
+        facts: of each rank, for `machine_of`.
+        addresses: of each rank.
+        table: rank 0's tuning table, by which all choose.
+    """
+
+    facts: Sequence[bytes]
+    addresses: Sequence[bytes]
+    table: table.Table
+
+
+def introduce(
+    rank: int, exchange: Callable[[bytes], Sequence[bytes]], allowed: AbstractSet[int], address: bytes
+) -> Known:
+    """Tell all ranks of this one, and learn of them.
+
+    Args:
+        rank: this one.
+        exchange: gives this rank's bytes to all and returns everybody's, by rank.
+        allowed: the processors that it may use.
+        address: how it is reached.
+    """
+    own = pack_facts(allowed, address)
+    blobs = exchange(own if rank else own + _packed_table())
+    _check_facts(blobs)
+    ends = [_FACTS.size + _FACTS.unpack_from(blob)[-1] for blob in blobs]
+    addresses = [blob[_FACTS.size : end] for blob, end in zip(blobs, ends, strict=True)]
+    return Known(blobs, addresses, _unpacked_table(blobs[0][ends[0] :]))
 
 
 def pack_facts(allowed: AbstractSet[int], address: bytes = b"") -> bytes:
@@ -324,7 +353,7 @@ def first_address(exchange: Callable[[bytes], Sequence[bytes]]) -> str:
     return "" if alone else str(facts[0][1].rstrip(b"\0").decode())
 
 
-def _addresses(endpoint: str) -> tuple[str | None, str | None]:
+def addresses(endpoint: str) -> tuple[str | None, str | None]:
     """Return where tcp listens and what it tells the peers.
 
     Loopback only, unless the endpoint is elsewhere. Then first the address that faces it, and those of the other

@@ -29,11 +29,8 @@ static void end(struct group *g)
         pcm_comm_free(g->core);
     }
     if (g->world) pcm_world_destroy(g->world);
-    for (struct way *way = g->ways, *next; way; way = next) {
-        next = way->next;
-        pcm_schedule_release(way->schedule);
-        free(way);
-    }
+    pcm_ways_free(g->ways);
+    free(g->key.hex);
     free(g);
 }
 
@@ -155,7 +152,7 @@ static bool learn_machine(struct group *g, int binding, int *mates, int *hosts)
     struct fact own = {.good = 0};
     struct fact *all = calloc((size_t)g->size, sizeof *all);
     size_t bytes = 0;
-    void *facts = advice_ask(&bytes, "{\"ask\": \"facts\", \"pid\": %d}", (int)getpid());
+    void *facts = pcm_helper_ask(&adviser, &bytes, "{\"ask\": \"facts\", \"pid\": %d}", (int)getpid());
     own.good = facts && bytes <= FACTS;
     own.bytes = own.good ? (uint32_t)bytes : 0;
     if (own.good) memcpy(own.data, facts, bytes);
@@ -165,10 +162,11 @@ static bool learn_machine(struct group *g, int binding, int *mates, int *hosts)
     for (int r = 0; (good = good && both && all[r].good && all[r].bytes == own.bytes) && r + 1 < g->size; r++) {
     }
     for (int r = 0; good && r < g->size; r++) memcpy(both + (size_t)r * own.bytes, all[r].data, own.bytes);
-    char *text = good ? advice_hex(both, (size_t)g->size * own.bytes) : NULL;
-    int32_t *said = text ? advice_ask(&bytes, "{\"ask\": \"machine\", \"facts\": \"%s\", \"rank\": %d, \"size\": %d}",
-                                      text, g->rank, g->size)
-                         : NULL;
+    char *text = good ? pcm_helper_hex(both, (size_t)g->size * own.bytes) : NULL;
+    int32_t *said =
+        text ? pcm_helper_ask(&adviser, &bytes, "{\"ask\": \"machine\", \"facts\": \"%s\", \"rank\": %d, \"size\": %d}",
+                              text, g->rank, g->size)
+             : NULL;
     good = said && bytes == 3 * sizeof *said;
     if (good) g->machine = said[0], *mates = said[1], *hosts = said[2];
     free(said), free(text), free(both), free(all);
@@ -179,8 +177,12 @@ static bool open_world(struct group *g, int binding, uint64_t job, int mates, in
 {
     char transports[32] = "shm";
     if (hosts > 1) snprintf(transports, sizeof transports, "shm,mpi:%d", binding);
-    struct pcm_world_config config = {
-        .rank = g->rank, .size = g->size, .job = job, .transports = transports, .mac = advice_sign, .mac_user = g};
+    struct pcm_world_config config = {.rank = g->rank,
+                                      .size = g->size,
+                                      .job = job,
+                                      .transports = transports,
+                                      .mac = pcm_helper_sign,
+                                      .mac_user = &g->key};
     struct place own = {.bytes = ADDRESS}, *all = calloc((size_t)g->size, sizeof *all);
     int32_t *ranks = calloc((size_t)g->size, sizeof *ranks);
     own.good =
@@ -218,7 +220,8 @@ static bool make(struct group *g)
     uint64_t job = all ? all[0].job | 1 : 1;
     g->async = true;
     for (int r = 0; all && r < g->size; r++) g->async &= all[r].multiple;
-    if (all) memcpy(g->secret, all[0].secret, sizeof g->secret);
+    if (all) g->key = (struct pcm_key){&adviser, pcm_helper_hex(all[0].secret, sizeof all[0].secret)};
+    good = good && g->key.hex;
     good = agree(binding, g->size, good) && agree(binding, g->size, find_adviser(g, binding, &own, all)) &&
            agree(binding, g->size, learn_machine(g, binding, &mates, &hosts)) &&
            agree(binding, g->size, open_world(g, binding, job, mates, hosts));

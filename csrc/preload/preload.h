@@ -6,12 +6,11 @@
  *   serve.c     a collective of MPI as a call of our core, or not
  *   types.c     datatypes and reductions of MPI
  *   comms.c     what we know of each communicator
- *   advice.c    the process that chooses schedules (pycomm/mpi/advice.py): there is no Python in this one
+ *   advice.c    how the ranks of a host find the process that chooses schedules (../helper/helper.h): there is no Python in this one
  *   race.c      whether MPI's own collectives are faster
  *   requests.c  what was started and is not done
  *   report.c    what was served and what was not
  *   late.c      the entries in place of MPI's, in a module that is loaded already (pycomm/mpi/serving.py)
- *   knob.c      settings, from the environment and from files
  *
  * What ranks may decide differently must not decide whether a call is served. So a reduction is served by its type and
  * operation, which MPI wants alike on all ranks, and what only moves data by its bytes, whatever the types say: a rank
@@ -24,6 +23,7 @@
 #include <stdatomic.h>
 
 #include "../../transports/mpi_library.h"
+#include "../helper/helper.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -89,15 +89,6 @@ int preload_op(mpi_handle op, const struct type *type);
 
 enum { RACE_SIZES = 4 };
 
-struct way { /* how calls of a kind are run */
-    struct way *next;
-    int collective, root;
-    bool uneven;
-    uint64_t step; /* bytes for which it was chosen; slices are as many more as there are more bytes */
-    pcm_schedule *schedule;
-    uint32_t slices, window;
-};
-
 struct group { /* a communicator of the program */
     struct group *next;
     mpi_handle comm;
@@ -107,8 +98,8 @@ struct group { /* a communicator of the program */
     int rank, size, machine;
     pcm_world *world;
     pcm_comm *core;
-    uint8_t secret[32];
-    struct way *ways;
+    struct pcm_key key; /* the secret of all ranks */
+    struct pcm_way *ways;
     double ratios[PCM_NCOLLECTIVES][RACE_SIZES]; /* MPI's time over ours; 0: not measured */
     int started; /* calls under way that nobody need wait for */
 };
@@ -123,17 +114,12 @@ void preload_forget_all(void);
 
 enum { ADVICE_NAME = 64 }; /* of the socket, with its end */
 
+extern struct pcm_helper adviser;
+
 /* Connects to the adviser of this host that has this name; starts it first if `lead`, which gives it a name. */
 bool advice_connect(char name[ADVICE_NAME], bool lead);
 /* Writes the name if this process is connected, or nothing. */
 void advice_name(char name[ADVICE_NAME]);
-/* Asks with a line of JSON; the answer is to be freed. NULL: there is nobody any more. */
-void *advice_ask(size_t *bytes, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Reads an answer that holds a schedule, and checks it: PCM_ERR_SCHEDULE if it is none. */
-int advice_read(const void *said, size_t bytes, pcm_schedule **schedule, uint32_t *slices, uint32_t *window);
-/* Bytes as hexadecimal digits, in memory that is to be freed. */
-char *advice_hex(const void *bytes, size_t count);
-int advice_sign(void *group, const void *data, size_t bytes, uint8_t mac[32]);
 
 /* ---- whether MPI is faster (race.c) ----------------------------------------------------------------------------------------- */
 
@@ -187,11 +173,6 @@ void started_advance(void);
 bool started_any(void);
 /* Waits for all that was started on a communicator. */
 void started_finish(struct group *group);
-
-/* ---- settings (knob.c) ---------------------------------------------------------------------------------------------------- */
-
-/* Writes the text of a setting; false if it is set nowhere, or empty, or longer than there is room for. */
-bool knob_text(const char *name, char *value, size_t capacity);
 
 /* ---- counting (report.c) -------------------------------------------------------------------------------------------------- */
 

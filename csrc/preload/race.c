@@ -14,18 +14,6 @@ static const double WORTH = 0.9; /* of our time: what MPI's must not exceed to b
 static const int RUNNERS[] = {PCM_ALLREDUCE, PCM_BROADCAST, PCM_ALLTOALL, PCM_ALLGATHER, PCM_REDUCE, PCM_REDUCE_SCATTER,
                               PCM_BARRIER,   PCM_GATHER,    PCM_SCATTER,  PCM_SCAN,      PCM_EXSCAN};
 
-static bool is_whole(int collective)
-{
-    switch (collective) {
-    case PCM_ALLGATHER:
-    case PCM_REDUCE_SCATTER:
-    case PCM_GATHER:
-    case PCM_SCATTER:
-    case PCM_ALLTOALL: return false;
-    default: return true;
-    }
-}
-
 static int run_mpi(const struct group *g, int collective, void *in, void *out, int n)
 {
     mpi_handle type = preload_mpi()->dtypes[PCM_FLOAT32], op = preload_mpi()->ops[PCM_SUM], comm = g->comm;
@@ -68,7 +56,7 @@ struct lap {
 
 static struct lap run_lap(struct group *g, int collective, uint64_t size, void *in, void *out)
 {
-    uint64_t blocks = is_whole(collective) ? 1 : (uint64_t)g->size;
+    uint64_t blocks = pcm_is_whole(collective) ? 1 : (uint64_t)g->size;
     int n = (int)(size / blocks / 4 ? size / blocks / 4 : 1);
     uint64_t bytes = collective == PCM_BARRIER ? 0 : (uint64_t)n * 4 * blocks;
     struct lap lap = {.ours = 1e9, .theirs = 1e9};
@@ -132,16 +120,17 @@ static char *library_as_hex(void)
 {
     char text[8192];
     pcm_mpi_version(text);
-    return advice_hex(text, strlen(text));
+    return pcm_helper_hex(text, strlen(text));
 }
 
 static void recall(const struct group *g, struct memory *m)
 {
     size_t bytes = 0;
     char *library = library_as_hex();
-    char *text =
-        library ? advice_ask(&bytes, "{\"ask\": \"known\", \"machine\": %d, \"library\": \"%s\"}", g->machine, library)
-                : NULL;
+    char *text = library
+                     ? pcm_helper_ask(&adviser, &bytes, "{\"ask\": \"known\", \"machine\": %d, \"library\": \"%s\"}",
+                                      g->machine, library)
+                     : NULL;
     m->known = text && bytes && read_ratios(m, text);
     free(text), free(library);
 }
@@ -153,8 +142,9 @@ static void remember(const struct group *g)
     for (int c = 0; c < PCM_NCOLLECTIVES; c++)
         for (int s = 0; s < RACE_SIZES; s++) at += snprintf(at, 16, "%.4g ", g->ratios[c][s]);
     if (library)
-        free(advice_ask(&bytes, "{\"ask\": \"know\", \"machine\": %d, \"library\": \"%s\", \"text\": \"%s\"}",
-                        g->machine, library, text));
+        free(pcm_helper_ask(&adviser, &bytes,
+                            "{\"ask\": \"know\", \"machine\": %d, \"library\": \"%s\", \"text\": \"%s\"}", g->machine,
+                            library, text));
     free(library);
 }
 

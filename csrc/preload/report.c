@@ -16,7 +16,7 @@ static int look(void)
     int known = atomic_load_explicit(&wanted, memory_order_relaxed);
     if (known < 0) {
         char said[16];
-        known = knob_text("PYCOMM_MPI_REPORT", said, sizeof said) && strcmp(said, "0") != 0 ? 2 : 0;
+        known = pcm_knob_text("PYCOMM_MPI_REPORT", said, sizeof said) && strcmp(said, "0") != 0 ? 2 : 0;
         atomic_store(&wanted, known);
     }
     return known;

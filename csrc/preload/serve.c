@@ -1,6 +1,5 @@
 /* serve.c: a collective of MPI as a call of our core: whether it may be one, its buffers, its schedule. */
 #include <limits.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,47 +7,6 @@
 #include "preload.h"
 
 static const double TURN = 5e-3; /* seconds in our core before MPI gets a turn */
-
-/* ---- schedules ----------------------------------------------------------------------------------------------------------- */
-
-static int learn(const struct group *g, struct way *way)
-{
-    size_t bytes = 0;
-    void *said = advice_ask(&bytes,
-                            "{\"ask\": \"plan\", \"machine\": %d, \"collective\": \"%s\", \"rank\": %d, "
-                            "\"root\": %d, \"nbytes\": %llu, \"uneven\": %s}",
-                            g->machine, pcm_collective_name(way->collective), g->rank, way->root,
-                            (unsigned long long)way->step, way->uneven ? "true" : "false");
-    if (!said) return pcm_fail(PCM_ERR_SYSTEM, -1, "the process that chooses schedules has ended");
-    int status = advice_read(said, bytes, &way->schedule, &way->slices, &way->window);
-    free(said);
-    return status;
-}
-
-/* Sizes of an octave share a choice: one takes some 20 ms. */
-static uint64_t step_of(uint64_t bytes) { return bytes ? (uint64_t)1 << lround(log2((double)bytes)) : 0; }
-
-/* pycomm/selection/select.py, Selector.choose, has the same rule for slices. */
-static int plan(struct group *g, const struct pcm_call *call, uint64_t bytes)
-{
-    bool uneven = call->in_counts || call->out_counts;
-    uint64_t step = uneven ? 0 : step_of(bytes);
-    struct way *way = g->ways;
-    while (way && (way->collective != call->collective || way->root != call->root || way->uneven != uneven ||
-                   way->step != step))
-        way = way->next;
-    if (!way) {
-        way = calloc(1, sizeof *way);
-        if (!way) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a schedule");
-        way->collective = call->collective, way->root = call->root, way->uneven = uneven, way->step = step;
-        int status = learn(g, way);
-        if (status) return free(way), status;
-        way->next = g->ways, g->ways = way;
-    }
-    double slices = step ? round(way->slices * (double)bytes / (double)step) : way->slices;
-    uint32_t n = slices < 1 ? 1 : (uint32_t)slices;
-    return pcm_comm_plan(g->core, call, way->schedule, n, way->window < n ? way->window : n);
-}
 
 /* ---- running --------------------------------------------------------------------------------------------------------------- */
 
@@ -77,7 +35,7 @@ int serve_call(struct group *g, struct pcm_call *call, uint64_t bytes, pcm_reque
 {
     int status = attempt(g, call, request);
     if (status == PCM_NO_PLAN) {
-        status = plan(g, call, bytes);
+        status = pcm_ways_plan(&adviser, g->machine, &g->ways, g->core, call, bytes);
         if (!status) status = attempt(g, call, request);
     }
     if (!request && status == PCM_AGAIN) {

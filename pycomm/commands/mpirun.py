@@ -27,7 +27,7 @@ def register(subparsers: Any) -> None:
 def environment() -> dict[str, str]:
     """Return the variables that put the library in front of MPI, for whoever starts the ranks."""
     others = os.environ.get("LD_PRELOAD")
-    return {"LD_PRELOAD": f"{LIBRARY}:{others}" if others else str(LIBRARY), knobs.MPI_PYTHON.name: sys.executable}
+    return {"LD_PRELOAD": f"{LIBRARY}:{others}" if others else str(LIBRARY), knobs.PYTHON.name: sys.executable}
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ A rank is a fork of the launcher, which has imported numpy and pycomm: it costs 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import os
@@ -99,7 +100,16 @@ def _command(args: argparse.Namespace) -> tuple[list[str], bool]:
     command = args.command + (["--", *args.after_dashes] if args.after_dashes is not None else [])
     if not command:
         raise InvalidArgument("nothing to run: give a script, -m MODULE or -- EXECUTABLE")
+    if not args.module and _is_compiled(Path(command[0])):
+        return [str(Path(command[0]).resolve()), *command[1:]], True
     return command, False
+
+
+def _is_compiled(path: Path) -> bool:
+    """Return whether a file is a program for the processor, as a compiler makes it (ELF)."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
+    return False
 
 
 def _check_exists(command: list[str], executable: bool, module: bool) -> None:

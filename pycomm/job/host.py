@@ -92,17 +92,17 @@ def is_own_name(name: str) -> bool:
     return name.partition(".")[0] == socket.gethostname().partition(".")[0]
 
 
-def allow_descriptors(count: int) -> int:
-    """Let this process have so many descriptors open, beside some of its own, or as many as it may; return how many.
+def allow_descriptors(count: int, pid: int = 0) -> int:
+    """Let a process (0: this one) have `count` descriptors beside some of its own, or what it may; return how many.
 
     The usual limit of 1,024 may be raised by every process up to a hard one. It is not raised further than needed: some
     programs that a process starts close every descriptor up to their limit.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     wanted = count + _OWN_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
     return wanted if soft == resource.RLIM_INFINITY else soft
 
 

@@ -6,6 +6,7 @@ import enum
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 
@@ -64,6 +65,7 @@ class Meeting:
             "PYCOMM_SIZE": str(size),
             "PYCOMM_RENDEZVOUS": f"hub+{self.endpoint}",
             "PYCOMM_SECRET_FILE": f"/proc/{os.getpid()}/fd/{self._memory}",
+            "PYCOMM_PYTHON": sys.executable,
             "WORLD_SIZE": str(size),
             "LOCAL_WORLD_SIZE": str(size),
             "MASTER_ADDR": "127.0.0.1",

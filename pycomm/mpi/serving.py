@@ -107,8 +107,8 @@ def enable() -> Serving:
         raise LaunchError("MPI is not running: call pycomm.mpi.enable() between MPI.Init and MPI.Finalize")
     if _serving:
         return _serving[0]
-    if knobs.MPI_PYTHON.source() == "default":
-        os.environ[knobs.MPI_PYTHON.name] = sys.executable  # for the process that chooses schedules
+    if knobs.PYTHON.source() == "default":
+        os.environ[knobs.PYTHON.name] = sys.executable  # for the process that chooses schedules
     library = ctypes.CDLL(str(LIBRARY))
     library.pycomm_late_begin.argtypes = [ctypes.c_char_p, ctypes.c_int]
     library.pycomm_late_counts.argtypes = [ctypes.c_int, ctypes.POINTER(ctypes.c_uint64)]

@@ -98,7 +98,8 @@ static void be_a_peer(struct fuzz_input *in)
     for (int calls = 0; in->left && calls < 8; calls++) {
         uint8_t what = fuzz_byte(in);
         struct tcp_greeting greeting = {fuzz_byte(in), fuzz_byte(in), fuzz_byte(in)};
-        struct pcm_hello hello = {.job = HARNESS_JOB, .channel = what & 3, .from = 1, .to = OWN, .bytes = sizeof greeting};
+        struct pcm_hello hello = {
+            .job = HARNESS_JOB, .channel = what & 3, .from = 1, .to = OWN, .bytes = sizeof greeting};
         memcpy(hello.payload, &greeting, sizeof greeting);
         if (what & 4) hello.from = fuzz_word(in), hello.to = fuzz_word(in), hello.bytes = fuzz_byte(in);
         if (what & 8) fuzz_take(in, hello.payload, sizeof hello.payload);
@@ -116,8 +117,8 @@ static void be_a_peer(struct fuzz_input *in)
         if (what & 16 && send(fd, "what is this", 12, MSG_NOSIGNAL) < 0) close(-1); /* it has been hung up on */
         close(fd);
         if (what & 32) { /* this side asks for the channel too */
-            struct pcm_channel *channel = world->endpoint->ops->connect(world->endpoint, 1, what & 3, other->address,
-                                                                         other->address_bytes);
+            struct pcm_channel *channel =
+                world->endpoint->ops->connect(world->endpoint, 1, what & 3, other->address, other->address_bytes);
             if (channel) pcm_reactor_poll(world->reactor, 0);
         }
     }

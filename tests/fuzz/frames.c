@@ -36,7 +36,8 @@ static void say(int peer, struct tcp_cipher *cipher, const void *bytes, size_t c
     struct iovec piece = {(void *)bytes, count};
     if (count && cipher && tcp_cipher_send(cipher, peer, &piece, 1) < 0) return;
     if (cipher) return;
-    if (send(peer, bytes, count, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) return; /* it has been hung up on, or reads no more */
+    if (send(peer, bytes, count, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        return; /* it has been hung up on, or reads no more */
 }
 
 static void hear(int peer)

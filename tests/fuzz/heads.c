@@ -142,12 +142,23 @@ static int start_reduction(pcm_comm *comm, struct called *call, int dtype, uint6
     };
     static const int32_t at[] = {0};
     static const uint32_t like[] = {0};
-    struct pcm_schedule_desc desc = {.name = "ring", .steps = steps, .nsteps = 3, .nchunks = 1, .in_at = at,
-                                     .out_at = at, .like = like, .in_blocks = 1, .out_blocks = 1, .cut = 1};
+    struct pcm_schedule_desc desc = {.name = "ring",
+                                     .steps = steps,
+                                     .nsteps = 3,
+                                     .nchunks = 1,
+                                     .in_at = at,
+                                     .out_at = at,
+                                     .like = like,
+                                     .in_blocks = 1,
+                                     .out_blocks = 1,
+                                     .cut = 1};
     size_t bytes = count * pcm_dtype_size(dtype);
     call->memory = calloc(2, bytes + 1);
-    struct pcm_call wanted = {.collective = PCM_ALLREDUCE, .dtype = (uint8_t)dtype, .in = call->memory,
-                              .out = (char *)call->memory + bytes, .count = count};
+    struct pcm_call wanted = {.collective = PCM_ALLREDUCE,
+                              .dtype = (uint8_t)dtype,
+                              .in = call->memory,
+                              .out = (char *)call->memory + bytes,
+                              .count = count};
     pcm_schedule *schedule;
     int status = pcm_start(comm, &wanted, &call->request);
     if (status != PCM_NO_PLAN) return status;
@@ -164,7 +175,8 @@ static void start(pcm_comm *comm, enum act act, struct fuzz_input *in)
     if (ncalls == MOST_REQUESTS) return;
     struct called *call = &calls[ncalls];
     *call = (struct called){0};
-    int dtype = dtypes[fuzz_byte(in) % 4], peer = fuzz_byte(in) % (SIZE + 1) - 1, tag = fuzz_byte(in) % 4 - 1, status = -1;
+    int dtype = dtypes[fuzz_byte(in) % 4], peer = fuzz_byte(in) % (SIZE + 1) - 1, tag = fuzz_byte(in) % 4 - 1,
+        status = -1;
     uint64_t count = fuzz_byte(in);
     if (count > 250) count *= 64;
     if (act == SEND && (peer < 0 || tag < 0)) return;
@@ -207,18 +219,27 @@ static void bring(struct pcm_channel *channel, struct fuzz_input *in, bool fitti
         if (fuzz_byte(in) & 1) head = c->last;
         uint8_t field = fuzz_byte(in);
         uint8_t value = fuzz_byte(in);
-        if (field < 8) head.part = value % 5;
-        else if (field < 16) head.bytes = value;
-        else if (field < 24) head.slice = value % 4;
-        else if (field < 32) head.root = value % 4;
-        else if (field < 40) head.bytes = 64 * value, head.slice = value & 1;
-        else if (field < 48) ((uint8_t *)&head)[value % sizeof head] ^= fuzz_byte(in);
+        if (field < 8)
+            head.part = value % 5;
+        else if (field < 16)
+            head.bytes = value;
+        else if (field < 24)
+            head.slice = value % 4;
+        else if (field < 32)
+            head.root = value % 4;
+        else if (field < 40)
+            head.bytes = 64 * value, head.slice = value & 1;
+        else if (field < 48)
+            ((uint8_t *)&head)[value % sizeof head] ^= fuzz_byte(in);
     } else {
         fuzz_take(in, &head, sizeof head);
     }
     head.bytes = length_of(head.bytes);
     size_t bytes = fuzz_byte(in);
-    bytes = bytes < 128 ? bytes : bytes < 192 ? (bytes - 127) * 64 : head.bytes < PCM_FRAGMENT ? head.bytes : PCM_FRAGMENT;
+    bytes = bytes < 128                 ? bytes
+            : bytes < 192               ? (bytes - 127) * 64
+            : head.bytes < PCM_FRAGMENT ? head.bytes
+                                        : PCM_FRAGMENT;
     c->payload[lane] = calloc(1, bytes + !bytes);
     c->head[lane] = head, c->bytes[lane] = bytes, c->there[lane] = true;
 }

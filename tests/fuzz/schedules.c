@@ -1,6 +1,6 @@
 /* schedules.c: what the process that chooses schedules says: read, bound to a call, and run against a mirror. */
 #include "../../csrc/core.h"
-#include "../../csrc/preload/preload.h"
+#include "../../csrc/helper/helper.h"
 #include "fuzz.h"
 
 enum { OWN = 1, SIZE = 3, APART = 32, MOST_PIECES = 1 << 14 };
@@ -40,13 +40,12 @@ static void want(struct wanted *w, struct fuzz_input *in)
         w->call.in_counts = w->in_counts, w->call.in_displs = w->in_displs, w->call.out_counts = w->out_counts,
         w->call.out_displs = w->out_displs;
     bool root = w->call.root == OWN;
-    w->in_end = end_of(w,
-                       collective == PCM_REDUCE_SCATTER || collective == PCM_ALLTOALL ||
-                           (collective == PCM_SCATTER && root),
-                       w->in_counts);
-    w->out_end = end_of(w,
-                        collective == PCM_ALLGATHER || collective == PCM_ALLTOALL || (collective == PCM_GATHER && root),
-                        w->out_counts);
+    w->in_end =
+        end_of(w, collective == PCM_REDUCE_SCATTER || collective == PCM_ALLTOALL || (collective == PCM_SCATTER && root),
+               w->in_counts);
+    w->out_end =
+        end_of(w, collective == PCM_ALLGATHER || collective == PCM_ALLTOALL || (collective == PCM_GATHER && root),
+               w->out_counts);
     if (w->in_place && w->in_end > w->out_end) w->out_end = w->in_end;
 }
 
@@ -102,14 +101,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     want(&wanted, &in);
     size_t head = in.left < sizeof words ? 0 : sizeof words, bytes = in.left;
-    char *said = calloc(1, bytes + 1); /* its end is 0, as advice_ask gives it */
+    char *said = calloc(1, bytes + 1); /* its end is 0, as pcm_helper_ask gives it */
     if (head) {
         fuzz_take(&in, words, head);
         fit(words, in.left);
         memcpy(said, words, head);
     }
     fuzz_take(&in, said + head, in.left);
-    if (!advice_read(said, bytes, &schedule, &slices, &window)) run(world, &wanted, schedule, slices % 16, window);
+    if (!pcm_ways_read(said, bytes, &schedule, &slices, &window)) run(world, &wanted, schedule, slices % 16, window);
     free(said);
     pcm_schedule_release(schedule);
     return 0;

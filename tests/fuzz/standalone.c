@@ -47,12 +47,19 @@ static size_t change(uint8_t *bytes, size_t size)
     for (uint32_t times = 1 + chance(6); times > 0; times--) {
         uint32_t at = size ? chance((uint32_t)size) : 0;
         switch (chance(6)) {
-        case 0: if (size) bytes[at] ^= (uint8_t)(1u << chance(8)); break;
-        case 1: if (size) bytes[at] = (uint8_t)chance(256); break;
-        case 2: if (size) bytes[at] = telling[chance(sizeof telling)]; break;
+        case 0:
+            if (size) bytes[at] ^= (uint8_t)(1u << chance(8));
+            break;
+        case 1:
+            if (size) bytes[at] = (uint8_t)chance(256);
+            break;
+        case 2:
+            if (size) bytes[at] = telling[chance(sizeof telling)];
+            break;
         case 3: size = at; break;
         case 4: /* some more */
-            for (uint32_t more = 1 + chance(32); more > 0 && size < LONGEST; more--) bytes[size++] = (uint8_t)chance(256);
+            for (uint32_t more = 1 + chance(32); more > 0 && size < LONGEST; more--)
+                bytes[size++] = (uint8_t)chance(256);
             break;
         case 5: { /* the end of another */
             int other = (int)chance((uint32_t)nfiles);

@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 from pycomm import knobs, start
 from pycomm.data import pickles
 from pycomm.errors import InvalidArgument, LaunchError, PycommError
+from pycomm.helper import advice
 from pycomm.job.control import Control
 from pycomm.job.environment import Job
 from pycomm.job.hub import Hub
 from pycomm.job.rendezvous import Rendezvous
-from pycomm.mpi import advice as mpi_advice
 from pycomm.selection import table
 from pycomm.simulator import costs
 from pycomm.topology import load
@@ -178,11 +178,10 @@ values = st.recursive(
     max_leaves=6,
 )
 a_question = st.fixed_dictionaries(
-    {"ask": st.sampled_from([*mpi_advice._QUESTIONS, "__init__", "_file", ""])},
-    optional={
-        name: values
-        for name in ("pid", "facts", "rank", "size", "machine", "collective", "root", "nbytes", "uneven", "key", "data")
-    },
+    {"ask": st.sampled_from([*advice.Advice.questions, "__init__", "_file", ""])},
+    optional=dict.fromkeys(
+        ("pid", "facts", "rank", "size", "machine", "collective", "root", "nbytes", "uneven", "key", "data"), values
+    ),
 )
 
 
@@ -195,7 +194,7 @@ def test_no_question_ends_the_adviser(line: bytes) -> None:
         theirs.shutdown(socket.SHUT_WR)
         with pytest.MonkeyPatch.context() as patch, Path(os.devnull).open("w") as nowhere:
             patch.setattr(sys, "stderr", nowhere)
-            assert mpi_advice._answer(mpi_advice._Advice(), ours, ours.makefile("rb")) in (True, False)
+            assert advice.answer(advice.Advice(), ours, ours.makefile("rb")) in (True, False)
 
 
 # ---- files and settings ------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def test_without_an_adviser_mpi_runs_everything(tmp_path: Path) -> None:
     program = compiled("openmpi", "check.c", tmp_path)
     command, variables = RIVALS["openmpi"].launch(str(place_of("openmpi") / "bin/mpiexec"), 2, [str(program)])[0]
     done = subprocess.run(
-        command, env=os.environ | variables | environment() | {"PYCOMM_MPI_PYTHON": "/nowhere/python"},
+        command, env=os.environ | variables | environment() | {"PYCOMM_PYTHON": "/nowhere/python"},
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert "ok" in done.stdout and "MPI runs" in done.stderr, done.stdout + done.stderr

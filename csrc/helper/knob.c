@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "preload.h"
+#include "helper.h"
 
 /* What stands between blanks; cuts off those behind it. */
 static char *bare(char *text)
@@ -37,7 +37,7 @@ static bool read_file(const char *path, const char *name, char *value, size_t ca
     return found;
 }
 
-bool knob_text(const char *name, char *value, size_t capacity)
+bool pcm_knob_text(const char *name, char *value, size_t capacity)
 {
     const char *here = getenv(name), *home = getenv("HOME");
     if (here && *here && strlen(here) < capacity) {

@@ -1,8 +1,8 @@
 """Advises programs of MPI that run on pycomm without Python: what the ranks of a host ask for, libpycomm-mpi.so runs.
 
-A process of it serves one host: `python -m pycomm.mpi.advice`, with a listening unix socket as its standard input. It
-goes when the last rank that was connected has. A request is a line of JSON; an answer is its length (4 bytes), then
-what `_Advice` packs.
+A process of it serves one host: `python -m pycomm.helper.advice`, with a listening unix socket as its standard input. It
+goes when the last rank that was connected has. A request is a line of JSON; an answer is its length and a status of the
+core (4 bytes each), then what `Advice` packs, or why there is no answer.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 from .. import knobs
+from ..core import status_of
 from ..discover import cache
 from ..errors import PycommError
 from ..job import keys
@@ -27,20 +28,25 @@ from ..selection.select import selector_of
 from ..start import host_identity, machine_of, pack_facts
 
 _CREDENTIALS = struct.Struct("3i")  # of the process at the other end of a unix socket: its number, user, group
-_LENGTH = struct.Struct("<I")
+_HEAD = struct.Struct("<II")
 _MACHINE = struct.Struct("<iii")  # number, ranks that share this one's processors, hosts
 # Slices, window, length of the name; steps, chunks, blocks of the input, of the output and passed on, pieces a block.
 _PLAN = struct.Struct("<IIIIIIIII")
-_QUESTIONS = ("facts", "machine", "plan", "sign", "known", "know")
 _PATIENCE = 60.0  # seconds until the first rank must have come
 
 
-class _Advice:
-    """What is known of the communicators of a host's ranks."""
+class Advice:
+    """What is known of the communicators of a host's ranks.
+
+    Attributes:
+        questions: the methods that answer one.
+    """
+
+    questions: tuple[str, ...] = ("facts", "machine", "plan", "sign", "known", "know")
 
     def __init__(self) -> None:
         self._machines: list[Machine] = []
-        self._known: dict[str, int] = {}
+        self._known: dict[str | tuple[int, ...], int] = {}
 
     def facts(self, pid: int) -> bytes:
         """Return where a process runs, for `machine`."""
@@ -55,10 +61,14 @@ class _Advice:
         if len(machine.hosts) == 1:  # whose ranks all ask here
             found = table.find(knobs.ALGO.value().table)
             machine, mates = machine_of(everybody, rank, shared=True, table=found)
-        number = self._known.setdefault(facts, len(self._machines))
+        return _MACHINE.pack(self.number(facts, machine), mates, len(machine.hosts))
+
+    def number(self, key: str | tuple[int, ...], machine: Machine) -> int:
+        """Return the number of a machine, whose ranks a key tells from others."""
+        number = self._known.setdefault(key, len(self._machines))
         if number == len(self._machines):
             self._machines.append(machine)
-        return _MACHINE.pack(number, mates, len(machine.hosts))
+        return number
 
     def plan(self, machine: int, collective: str, rank: int, root: int, nbytes: int, uneven: bool) -> bytes:
         """Return how a call is run: the choice and this rank's schedule, as struct pcm_schedule_desc has it."""
@@ -97,7 +107,7 @@ class _Advice:
 
 def serve(door: socket.socket) -> None:
     """Answer whoever connects as this user, until everybody has gone."""
-    advice, connected = _Advice(), 0
+    advice, connected = Advice(), 0
     with selectors.DefaultSelector() as selector:
         selector.register(door, selectors.EVENT_READ)
         while events := selector.select(None if connected else _PATIENCE):
@@ -111,7 +121,7 @@ def serve(door: socket.socket) -> None:
                     peer.settimeout(_PATIENCE)
                     selector.register(peer, selectors.EVENT_READ, peer.makefile("rb"))
                     connected += 1
-                elif not _answer(advice, key.fileobj, key.data):
+                elif not answer(advice, key.fileobj, key.data):
                     selector.unregister(key.fileobj)
                     key.data.close()
                     key.fileobj.close()  # type: ignore[union-attr]
@@ -120,25 +130,34 @@ def serve(door: socket.socket) -> None:
                 return
 
 
-def _answered(advice: _Advice, asked: Any) -> bytes:
+def _answered(advice: Advice, asked: Any) -> bytes:
     question = asked.pop("ask") if isinstance(asked, dict) else None
-    if question not in _QUESTIONS:
+    if question not in advice.questions:
         raise ValueError(f"there is no question {question!r}")
     return bytes(getattr(advice, question)(**asked))
 
 
-def _answer(advice: _Advice, peer: Any, lines: Any) -> bool:
-    """Answer one request; False: the rank has gone, or talks nonsense."""
+def answer(advice: Advice, peer: Any, lines: Any) -> bool:
+    """Answer one request; False: the rank has gone, or talks nonsense.
+
+    Args:
+        advice: answers what is asked.
+        peer: the socket.
+        lines: what is read from it.
+    """
     with contextlib.suppress(OSError):
         line = lines.readline()
         if not line:
             return False
+        status = 0
         try:
-            answer = _answered(advice, json.loads(line))
-        except (PycommError, ArithmeticError, LookupError, TypeError, ValueError) as why:
-            print(f"pycomm: a rank of MPI has asked what makes no sense: {why!r}", file=sys.stderr)
+            said = _answered(advice, json.loads(line))
+        except PycommError as why:
+            status, said = status_of(why), str(why).encode()
+        except (ArithmeticError, LookupError, TypeError, ValueError) as why:
+            print(f"pycomm: a rank has asked what makes no sense: {why!r}", file=sys.stderr)
             return False
-        peer.sendall(_LENGTH.pack(len(answer)) + answer)
+        peer.sendall(_HEAD.pack(len(said), status) + said)
         return True
     return False
 
