@@ -10,36 +10,39 @@
 
 #define LIST(...) __VA_ARGS__
 
-/* Goes on to MPI's own function, which is looked up once. */
+/* Goes on to MPI's own function. */
 #define FORWARD(FUNCTION, PARAMETERS, ARGUMENTS)                                                                       \
     do {                                                                                                               \
-        static int (*_Atomic own)(PARAMETERS);                                                                         \
-        int (*function)(PARAMETERS) = atomic_load_explicit(&own, memory_order_acquire);                                \
-        if (!function) {                                                                                               \
-            void *found = preload_function("P" FUNCTION);                                                              \
-            memcpy(&function, &found, sizeof function);                                                                \
-            atomic_store_explicit(&own, function, memory_order_release);                                               \
-        }                                                                                                              \
+        static struct own own;                                                                                         \
+        int (*function)(PARAMETERS);                                                                                   \
+        void *found = preload_own(&own, "P" FUNCTION);                                                                 \
+        memcpy(&function, &found, sizeof function);                                                                    \
         return function(ARGUMENTS);                                                                                    \
     } while (0)
 
 #define STRING_OF(x) #x
 #define STRING(x) STRING_OF(x)
+/* The body of a collective, whose lists of counts are INTS(list) among its arguments. REQUEST: NULL if it waits. */
+#define BODY(NAME, PARAMETERS, ARGUMENTS, ASK, REQUEST)                                                                \
+    {                                                                                                                  \
+        static struct own own;                                                                                         \
+        int code;                                                                                                      \
+        const struct ask ask = ASK;                                                                                    \
+        if (serve(&ask, REQUEST, &code)) return code;                                                                  \
+        int (*function)(PARAMETERS);                                                                                   \
+        void *found = preload_own(&own, "P" STRING(NAME));                                                             \
+        memcpy(&function, &found, sizeof function);                                                                    \
+        struct narrowed lists = {.count = 0};                                                                          \
+        if (!preload_narrow(&own, &ask, &lists)) return preload_too_many(&ask, &lists);                                \
+        return preload_done(&lists, REQUEST, function(ARGUMENTS));                                                     \
+    }
+#define INTS(LIST) preload_ints(&lists, LIST)
 #define ENTRY(BLOCKING, STARTING, PARAMETERS, ARGUMENTS, ASK)                                                          \
     EXPORT int BLOCKING(PARAMETERS);                                                                                   \
-    EXPORT int BLOCKING(PARAMETERS)                                                                                    \
-    {                                                                                                                  \
-        int code;                                                                                                      \
-        if (serve(&ASK, NULL, &code)) return code;                                                                     \
-        FORWARD(STRING(BLOCKING), LIST(PARAMETERS), LIST(ARGUMENTS));                                                  \
-    }                                                                                                                  \
-    EXPORT int STARTING(PARAMETERS, mpi_handle *request);                                                              \
+    EXPORT int BLOCKING(PARAMETERS) BODY(BLOCKING, LIST(PARAMETERS), LIST(ARGUMENTS), ASK, NULL) EXPORT int STARTING(  \
+        PARAMETERS, mpi_handle *request);                                                                              \
     EXPORT int STARTING(PARAMETERS, mpi_handle *request)                                                               \
-    {                                                                                                                  \
-        int code;                                                                                                      \
-        if (serve(&ASK, request, &code)) return code;                                                                  \
-        FORWARD(STRING(STARTING), LIST(PARAMETERS, mpi_handle * request), LIST(ARGUMENTS, request));                   \
-    }
+        BODY(STARTING, LIST(PARAMETERS, mpi_handle *request), LIST(ARGUMENTS, request), ASK, request)
 
 #define NONE {.count = 0}
 #define EVEN(BUFFER, N, TYPE) {.buffer = (BUFFER), .count = (N), .type = (TYPE)}
@@ -194,6 +197,7 @@ void preload_end(void)
     const struct mpi_library *mpi = preload_mpi();
     int rank = 0;
     preload_forget_all();
+    preload_drop_kept();
     if (mpi && report_wanted() && !mpi->comm_rank(mpi->comm_world, &rank) && !rank) report_print();
 }
 

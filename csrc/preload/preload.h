@@ -3,6 +3,7 @@
  *
  *   entries.c   the functions of MPI that a program calls instead of MPI's own, from C
  *   fortran.c   and from Fortran
+ *   narrow.c    MPI's own functions behind them
  *   serve.c     a collective of MPI as a call of our core, or not
  *   types.c     datatypes and reductions of MPI
  *   comms.c     what we know of each communicator
@@ -154,6 +155,32 @@ int serve_call(struct group *group, struct pcm_call *call, uint64_t bytes, pcm_r
 int serve_wait(const struct group *group, pcm_request *request);
 /* MPI may have something to do, which it does in calls only. */
 void serve_mpi(const struct group *group);
+
+/* ---- MPI's own function of an entry (narrow.c) ----------------------------------------------------------------------------- */
+
+struct own { /* a function of MPI, looked up once */
+    _Atomic(void *) function;
+    bool narrow; /* it takes 32-bit counts, and the entry has 64-bit ones */
+};
+
+struct narrowed { /* lists of a call that were copied to 32 bits */
+    const void *from[4];
+    int *to[4];
+    int count;
+};
+
+/* MPI's function of this name ("PMPI_..."), or the one that stands in for it. */
+void *preload_own(struct own *own, const char *name);
+/* Copies what has to be copied; false: something does not fit into 32 bits, or there is no memory. */
+bool preload_narrow(const struct own *own, const struct ask *ask, struct narrowed *lists);
+/* A list, or its copy. */
+const void *preload_ints(const struct narrowed *lists, const void *list);
+/* The call has returned, and lists are needed no more, unless it has only been started. Returns its code. */
+int preload_done(struct narrowed *lists, bool started, int code);
+/* As MPI's own errors are: what preload_narrow has found. Returns the code. */
+int preload_too_many(const struct ask *ask, struct narrowed *lists);
+/* MPI is being finalized: nothing is under way any more. */
+void preload_drop_kept(void);
 
 /* ---- what was started (requests.c) --------------------------------------------------------------------------------------- */
 

@@ -92,7 +92,7 @@ def commands(kind: str, ranks: int, words: list[str]) -> Iterator[tuple[str, lis
 
 
 def run(command: list[str], variables: dict[str, str], program: Program, packages: Path) -> tuple[str, float]:
-    """Run a program once; returns the numbers that it prints, without times, and the seconds, its own if it says them."""
+    """Run a program once; returns what it prints but for times, and the seconds, its own if it says them."""
     env = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(packages), "OMP_NUM_THREADS": "1"} | variables
     begun = perf_counter()
     done = subprocess.run(
