@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,7 +19,7 @@ from time import perf_counter
 from pycomm.perf.rivals import RIVALS
 
 ROOT = Path(__file__).parents[2]
-# What is needed beside numpy, mpi4py and matplotlib, and what of it pip shall not install again.
+# What is needed beside numpy, mpi4py and matplotlib; without what these ask for, which would be installed again.
 PACKAGES = ["emcee==3.1.6", "schwimmbad==0.4.2", "scipy", "pylops==2.8.0", "pyproximal==0.13.0", "pylops-mpi==0.8.0"]
 # As emcee's documentation has it (Parallelization, MPI): rank 0 walks, the others evaluate.
 WALKERS = """
@@ -44,7 +43,6 @@ ENABLED = (
     "import sys, runpy, pycomm.mpi; pycomm.mpi.enable(); sys.argv.pop(0); "
     "sys.path.insert(0, sys.argv[0].rpartition('/')[0] or '.'); runpy.run_path(sys.argv[0], run_name='__main__')"
 )
-WAYS = ("MPI", "mpirun", "enable()", "no MPI")
 PATIENCE = 300
 
 
@@ -68,27 +66,29 @@ def programs(packages: Path) -> list[Program]:
     walkers.write_text(WALKERS)
     tutorials = packages / "tutorials"
     return [
-        Program("examples/jacobi.py", [str(ROOT / "examples" / "jacobi.py")], ROOT),
+        Program("examples/jacobi.py", [str(ROOT / "examples" / "jacobi.py"), "200", "2000"], ROOT),
         Program("pylops-mpi: tutorials/poststack.py", [str(tutorials / "poststack.py")], tutorials),
         Program("emcee with schwimmbad's MPIPool", [str(walkers)], packages),
     ]
 
 
-def commands(kind: str, ranks: int, words: list[str]) -> Iterator[tuple[str, list[str], dict[str, str]]]:
-    """Yield each way of an MPI, the command and its variables; the last one needs no MPI and is yielded of "" alone."""
+def commands(kind: str, place: str, ranks: int, words: list[str]) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Return the command of each way, and its variables.
+
+    Args:
+        kind, place: the MPI, and where it is.
+        ranks: how many.
+        words: the program and its arguments.
+    """
     python = [sys.executable, "-P"]
-    if not kind:
-        yield "no MPI", [*python, "-m", "pycomm", "run", "-n", str(ranks), "-m", "pycomm.mpi4py", *words], {}
-        return
-    place = RIVALS[kind].find()
-    if place is None:
-        print(RIVALS[kind].missing, file=sys.stderr)
-        return
     [(plain, variables)] = RIVALS[kind].launch(place, ranks, [*python, *words])
-    yield "MPI", plain, variables
-    yield "mpirun", [*python, "-m", "pycomm", "mpirun", "--", *plain], variables
-    [(enabled, variables)] = RIVALS[kind].launch(place, ranks, [*python, "-c", ENABLED, *words])
-    yield "enable()", enabled, variables
+    [(enabled, _)] = RIVALS[kind].launch(place, ranks, [*python, "-c", ENABLED, *words])
+    return {
+        "MPI's own": (plain, variables),
+        "mpirun": ([*python, "-m", "pycomm", "mpirun", "--", *plain], variables),
+        "enable()": (enabled, variables),
+        "no MPI": ([*python, "-m", "pycomm", "run", "-n", str(ranks), "-m", "pycomm.mpi4py", *words], {}),
+    }
 
 
 def run(command: list[str], variables: dict[str, str], program: Program, packages: Path) -> tuple[str, float]:
@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=2, help="ranks")
     parser.add_argument("--mpi", default="openmpi,mpich", help="libraries, as those of perf: openmpi, mpich, impi")
     parser.add_argument("--rounds", type=int, default=3, help="times that each is run; the table has medians")
+    parser.add_argument("--only", default="", metavar="TEXT", help="programs whose name has this text")
     home = Path.home() / ".cache" / "pycomm" / "programs"
     parser.add_argument("--packages", type=Path, default=home, help="folder for what comes from PyPI")
     args = parser.parse_args()
@@ -119,23 +120,27 @@ def main() -> None:
     if not (packages / "pylops_mpi").exists():
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages)]
         subprocess.run([*install, *PACKAGES], check=True)
-    print("| program, seconds | " + " | ".join(["MPI's own", *WAYS[1:], "same numbers"]) + " |")
-    print("| --- " * 6 + "|")
+    chosen = [program for program in programs(packages) if args.only in program.name]
     wrong = False
-    for program in programs(packages):
-        facade, found = commands("", args.n, program.words), {}
-        for kind in args.mpi.split(","):
-            ways = [*commands(kind, args.n, program.words), *facade]
+    for kind in args.mpi.split(","):
+        place = RIVALS[kind].find()
+        if place is None:
+            print(RIVALS[kind].missing, file=sys.stderr)
+            continue
+        for program in chosen:
+            ways = commands(kind, place, args.n, program.words)
+            if program is chosen[0]:
+                print(f"| {kind}, seconds | {' | '.join(ways)} | same numbers |")
+                print("| --- " * (len(ways) + 2) + "|")
+            found: dict[str, list[tuple[str, float]]] = {way: [] for way in ways}
             for _ in range(args.rounds):
-                for way, command, variables in ways:
-                    said, seconds = run(command, variables, program, packages)
-                    found.setdefault((kind if way in WAYS[:3] else "", way), []).append((said, seconds))
-            texts = {said for (of, _), each in found.items() if of in (kind, "") for said, _ in each}
-            wrong |= len(texts) != 1
-            times = [median(s for _, s in found[kind if way in WAYS[:3] else "", way]) for way in WAYS]
-            cells = [f"{program.name}, {kind}", *(f"{t:.2f}" for t in times), "yes" if len(texts) == 1 else "NO"]
-            print("| " + " | ".join(cells) + " |", flush=True)
-            if len(texts) != 1:
+                for way, (command, variables) in ways.items():
+                    found[way].append(run(command, variables, program, packages))
+            texts = {said for each in found.values() for said, _ in each}
+            times = [f"{median(seconds for _, seconds in each):.2f}" for each in found.values()]
+            print(f"| {program.name} | {' | '.join(times)} | {'yes' if len(texts) == 1 else 'NO'} |", flush=True)
+            if len(texts) > 1:
+                wrong = True
                 print(*sorted(texts), sep="\n---\n", file=sys.stderr)
     sys.exit(wrong)
 

@@ -39,11 +39,11 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "run",
         help="start the ranks of a job on this host",
-        description="Start N ranks of a Python script, a module (-m) or, after --, any executable. The exit code is "
-        "that of the first rank that fails, 128 + the number of its signal if it was killed, 124 after --timeout. "
-        "OMP_NUM_THREADS, if it is not set, becomes the number of cores divided by N. When the job ends, everything "
-        "that its ranks have started is ended too.",
-        usage="pycomm run -n N [options] (SCRIPT | -m MODULE | -- EXECUTABLE) [ARGUMENT ...]",
+        description="Start N ranks of a Python script, a module (-m), a compiled program or, after --, any executable. "
+        "The exit code is that of the first rank that fails, 128 + the number of its signal if it was killed, 124 "
+        "after --timeout. OMP_NUM_THREADS, if it is not set, becomes the number of cores divided by N. When the job "
+        "ends, everything that its ranks have started is ended too.",
+        usage="pycomm run -n N [options] (SCRIPT | -m MODULE | PROGRAM | -- EXECUTABLE) [ARGUMENT ...]",
     )
     parser.add_argument("-n", type=int, required=True, metavar="N", help="how many ranks")
     parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
@@ -99,7 +99,7 @@ def _command(args: argparse.Namespace) -> tuple[list[str], bool]:
         return args.after_dashes, True
     command = args.command + (["--", *args.after_dashes] if args.after_dashes is not None else [])
     if not command:
-        raise InvalidArgument("nothing to run: give a script, -m MODULE or -- EXECUTABLE")
+        raise InvalidArgument("nothing to run: give a script, a compiled program, -m MODULE or -- EXECUTABLE")
     if not args.module and _is_compiled(Path(command[0])):
         return [str(Path(command[0]).resolve()), *command[1:]], True
     return command, False

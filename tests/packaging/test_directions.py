@@ -56,9 +56,7 @@ def rooms_of(path: Path) -> set[str]:
 def test_c_knows_no_python_and_reads_no_environment(path: Path):
     text = path.read_text()
     assert not re.search(r"\bPython\.h\b|\bmpi\.h\b", text)
-    if (
-        path.parent.name != "preload"
-    ):  # which is loaded into programs that know nothing of it, and could tell it nothing
+    if path.parent.name not in ("preload", "helper"):  # which programs that know no settings could tell nothing
         assert not re.search(r"\bgetenv\b|\benviron\b", text)
 
 
@@ -71,6 +69,11 @@ def test_a_transport_knows_only_the_contract(path: Path):
 @pytest.mark.parametrize("path", files("csrc/*.[ch]"), ids=name_of)
 def test_the_core_knows_no_transport(path: Path):
     assert not any("transports/" in name for name in OWN.findall(path.read_text()))
+
+
+@pytest.mark.parametrize("path", files("csrc/helper/*.[ch]"), ids=name_of)
+def test_the_helpers_line_knows_only_the_core(path: Path):
+    assert set(OWN.findall(path.read_text())) <= {"helper.h", "../core.h"}
 
 
 @pytest.mark.parametrize("path", files("csrc/kernels/*.[ch]", "csrc/reduce.[ch]"), ids=name_of)
