@@ -64,10 +64,10 @@ def programs(packages: Path) -> list[Program]:
     """Return the programs; those that are not ours lie among the packages."""
     walkers = packages / "walkers.py"
     walkers.write_text(WALKERS)
-    tutorials = packages / "tutorials"
+    examples = packages / "examples"
     return [
         Program("examples/jacobi.py", [str(ROOT / "examples" / "jacobi.py"), "200", "2000"], ROOT),
-        Program("pylops-mpi: tutorials/poststack.py", [str(tutorials / "poststack.py")], tutorials),
+        Program("pylops-mpi: examples/plot_stacked_array.py", [str(examples / "plot_stacked_array.py")], examples),
         Program("emcee with schwimmbad's MPIPool", [str(walkers)], packages),
     ]
 
@@ -92,7 +92,7 @@ def commands(kind: str, place: str, ranks: int, words: list[str]) -> dict[str, t
 
 
 def run(command: list[str], variables: dict[str, str], program: Program, packages: Path) -> tuple[str, float]:
-    """Run a program once; returns what it prints but for times, and the seconds, its own if it says them."""
+    """Run a program once; returns the lines that it prints, sorted, and the seconds, its own if it says them."""
     env = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(packages), "OMP_NUM_THREADS": "1"} | variables
     begun = perf_counter()
     done = subprocess.run(
@@ -102,8 +102,8 @@ def run(command: list[str], variables: dict[str, str], program: Program, package
     if done.returncode:
         sys.exit(f"{program.name}: {' '.join(command)}\n{done.stdout}{done.stderr}")
     said = re.search(r"^seconds ([\d.]+)$", done.stdout, re.M)
-    kept = [line for line in done.stdout.splitlines() if not re.match(r"seconds |Total time", line)]
-    return "\n".join(kept), float(said[1]) if said else seconds
+    kept = [line.rstrip() for line in done.stdout.splitlines() if not line.startswith("seconds ")]
+    return "\n".join(sorted(kept)), float(said[1]) if said else seconds
 
 
 def main() -> None:
