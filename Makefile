@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := meson.build $(wildcard csrc/*.[ch] csrc/*.py csrc/kernels/*.[ch] csrc/simulate/*.[ch] csrc/helper/*.[ch] csrc/preload/*.[ch] transports/*.[ch] pycomm/*.py \
   pycomm/*/*.py pycomm/*.[ch] \
   pycomm/lab/*.c algorithms/*.py perf/*.py)
-C_FILES := $(wildcard csrc/*.[ch] csrc/kernels/*.[ch] csrc/simulate/*.[ch] csrc/helper/*.[ch] csrc/preload/*.[ch] transports/*.[ch] pycomm/*.[ch] pycomm/lab/*.c perf/*.c tests/*/*.[ch])
+C_FILES := $(wildcard csrc/*.[ch] csrc/kernels/*.[ch] csrc/simulate/*.[ch] csrc/helper/*.[ch] csrc/preload/*.[ch] transports/*.[ch] pycomm/*.[ch] pycomm/lab/*.c examples/plugin/*.c perf/*.c tests/*/*.[ch])
 
 # Installs those of the named libraries which are not there, with the command that each of them has for that.
 INSTALL_COMMANDS := $(BIN)/python -P -c 'import sys; from pycomm.perf.rivals import RIVALS; \

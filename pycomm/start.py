@@ -35,7 +35,6 @@ _PROCESSORS_BYTES = 128  # a bit for each processor of a host that a rank may us
 _FACTS = struct.Struct(f"<{_HOST_BYTES}s{_PROCESSORS_BYTES}s{len(Place._fields)}iI")
 _MOST_TABLE = 1 << 19  # bytes, packed: all ranks get it by way of the hub
 _ADDRESS = struct.Struct(f"<{_HOST_BYTES}s64s")  # a host's identity, and an address of it
-DESCRIPTORS = 3  # that a peer costs at most: a connection, its process, its doorbell
 WORLD = 1  # id of the communicator of all ranks
 
 
@@ -196,7 +195,7 @@ def assemble(
     """
     names = transports or ",".join(knobs.TRANSPORTS.value())
     listen, advertise = addresses(endpoint)
-    host.allow_descriptors(DESCRIPTORS * size)
+    host.allow_descriptors(host.PEER_DESCRIPTORS * size)
     world = World(
         rank, size, job=job, transports=names, secret=secret, listen=listen, advertise=advertise,
         encrypt=knobs.ENCRYPT.value(),

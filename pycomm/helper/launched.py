@@ -20,7 +20,7 @@ from ..errors import InvalidArgument
 from ..job import host
 from ..job.environment import Job, join
 from ..job.rendezvous import Rendezvous
-from ..start import DESCRIPTORS, Known, addresses, introduce, machine_of
+from ..start import Known, addresses, introduce, machine_of
 from .advice import Advice, answer
 
 _JOINED = struct.Struct("<iiQd")  # rank, size, job, timeout; then texts
@@ -52,7 +52,7 @@ class Helper(Advice):
         self._pid, self._shared = pid, "shm" in names
         self._job = job = join(timeout=min(timeout, _PATIENCE))
         self._met = Rendezvous(job, min(timeout, _PATIENCE))
-        host.allow_descriptors(DESCRIPTORS * job.size, pid)
+        host.allow_descriptors(host.PEER_DESCRIPTORS * job.size, pid)
         texts = [job.secret.hex(), ",".join(names), *(text or "" for text in addresses(job.endpoint))]
         return _JOINED.pack(job.rank, job.size, job.job_id, timeout) + "".join(f"{text}\0" for text in texts).encode()
 

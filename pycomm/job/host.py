@@ -8,7 +8,8 @@ import signal
 import socket
 from pathlib import Path
 
-_OWN_DESCRIPTORS = 256  # of a process, for its program, its libraries and what pycomm opens for no peer
+OWN_DESCRIPTORS = 256  # of a process, for its program, its libraries and what pycomm opens for no peer
+PEER_DESCRIPTORS = 3  # that a peer costs at most: a connection, its process, its doorbell
 
 
 def node_identity() -> str:
@@ -99,7 +100,7 @@ def allow_descriptors(count: int, pid: int = 0) -> int:
     programs that a process starts close every descriptor up to their limit.
     """
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    wanted = count + _OWN_DESCRIPTORS
+    wanted = count + OWN_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
