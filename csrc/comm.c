@@ -66,6 +66,12 @@ static void let_go(pcm_comm *comm)
     if (last_of_world) pcm_world_release(world);
 }
 
+static void dismiss(pcm_comm *comm)
+{
+    if (comm->party) comm->whole->ops->dismiss(comm->whole, comm->party);
+    comm->party = NULL;
+}
+
 void pcm_comm_free(pcm_comm *comm)
 {
     if (!comm || !pcm_world_is_ours(comm->world)) return;
@@ -81,6 +87,7 @@ void pcm_comm_free(pcm_comm *comm)
     pcm_matcher_free(comm->matcher);
     pcm_plans_free(comm);
     if (world->aide) world->aide->forget(comm);
+    dismiss(comm);
     pcm_request_free(comm->spare);
     comm->spare = NULL;
     comm->freed = true;
@@ -262,16 +269,32 @@ void pcm_comm_abort(pcm_comm *comm, const char *why)
     pcm_reactor_ring(pcm_reactor_doorbell(comm->world->reactor));
 }
 
-struct pcm_endpoint *pcm_comm_offload(pcm_comm *comm, const struct pcm_call *call)
+int pcm_comm_muster(pcm_comm *comm)
 {
-    if (comm->size != comm->world->config.size || comm->size < 2 || call->in_counts || call->out_counts) return NULL;
-    for (int r = 0; r < comm->size; r++)
-        if (comm->ranks[r] != r) return NULL;
-    for (int i = 0; i < comm->world->nendpoints; i++) {
-        struct pcm_endpoint *e = comm->world->endpoints[i];
-        if (e->ops->offers && e->ops->offers(e, call)) return e;
-    }
-    return NULL;
+    pcm_world *world = comm->world;
+    if (comm->party) return PCM_OK;
+    for (int i = 0; i < world->nendpoints && !comm->whole; i++)
+        if (world->endpoints[i]->ops->muster) comm->whole = world->endpoints[i];
+    if (!comm->whole)
+        return pcm_fail(PCM_ERR_ARGUMENT, -1, "no transport of this communicator can run collectives whole");
+    void *party = comm->whole->ops->muster(comm->whole, comm->ranks, comm->size);
+    if (!party) return pcm_last_error()->code;
+    pthread_mutex_lock(&world->lock);
+    comm->party = party;
+    pthread_mutex_unlock(&world->lock);
+    return PCM_OK;
+}
+
+void pcm_comm_dismiss(pcm_comm *comm)
+{
+    pthread_mutex_lock(&comm->world->lock);
+    dismiss(comm);
+    pthread_mutex_unlock(&comm->world->lock);
+}
+
+bool pcm_comm_offload(const pcm_comm *comm, const struct pcm_call *call)
+{
+    return comm->party && !call->in_counts && !call->out_counts && comm->whole->ops->offers(comm->whole, call);
 }
 
 int pcm_comm_offers(pcm_comm *comm, const struct pcm_call *call)

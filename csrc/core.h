@@ -94,7 +94,7 @@ struct pcm_plan {
     bool uneven, stream;
     enum pcm_layout layout;
     pcm_reduce_fn *reduce; /* of the collective, also where this rank combines nothing itself; NULL: it moves only */
-    struct pcm_endpoint *offload; /* that runs it whole; else NULL */
+    bool offload; /* the communicator's party runs it whole */
     uint16_t mark;         /* of algorithm and slices: what two ranks must have in common to understand each other */
 };
 
@@ -221,6 +221,8 @@ struct pcm_comm {
     int nplans;
     struct pcm_matcher *matcher;
     struct pcm_advised *advised; /* what the world's aide keeps of it */
+    struct pcm_endpoint *whole; /* that runs collectives whole among the ranks, as */
+    void *party;                /* what it calls them; NULL: nobody has asked for that (pcm_comm_muster) */
     int users;  /* calls under way and requests nobody has collected yet: they may outlive the communicator, */
     bool freed; /* whose memory then stays until the last of them has gone */
 };
@@ -296,8 +298,8 @@ const struct pcm_transport *pcm_plugin_find(const char *name, size_t length);
 struct pcm_channel *pcm_comm_channel(pcm_comm *comm, uint32_t peer);
 /* Frees the memory of a world that was destroyed and that no communicator holds any more. */
 void pcm_world_release(pcm_world *world);
-/* The endpoint that can run such calls whole; NULL if there is none. */
-struct pcm_endpoint *pcm_comm_offload(pcm_comm *comm, const struct pcm_call *call);
+/* Whether the communicator's party can run such calls whole. Under the lock. */
+bool pcm_comm_offload(const pcm_comm *comm, const struct pcm_call *call);
 /* Asks a peer that a collective has waited for too long whether it is in the same call. */
 void pcm_comm_ask(const struct pcm_request *request, uint32_t peer);
 /* The same of the neighbours, where nobody can tell whom is waited for: if ranks disagree, two neighbours do. */

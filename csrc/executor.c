@@ -467,7 +467,7 @@ int pcm_collective_begin(struct pcm_request *r)
         enter_round(r, run, 0);
     }
     if (plan->offload) { /* at once: calls are launched in their order */
-        r->launched = plan->offload->ops->launch(plan->offload, &r->call);
+        r->launched = comm->whole->ops->launch(comm->whole, comm->party, &r->call);
         if (!r->launched) return pcm_last_error()->code;
     }
     r->lane0 = comm->lane_next;
@@ -478,7 +478,7 @@ int pcm_collective_begin(struct pcm_request *r)
 
 static bool land(struct pcm_request *r)
 {
-    struct pcm_endpoint *e = r->plan->offload;
+    struct pcm_endpoint *e = r->comm->whole;
     int status = e->ops->landed(e, r->launched);
     if (status == PCM_AGAIN) return false;
     r->launched = NULL;

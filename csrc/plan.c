@@ -333,7 +333,7 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
     if (wrong) return wrong;
     if (!pcm_world_is_ours(comm->world)) return pcm_world_refuse(comm->world);
     pthread_mutex_lock(&comm->world->lock);
-    struct pcm_endpoint *offload = schedule->offload ? pcm_comm_offload(comm, call) : NULL;
+    bool offload = schedule->offload && pcm_comm_offload(comm, call);
     pthread_mutex_unlock(&comm->world->lock);
     if (schedule->offload && !offload)
         return pcm_fail(PCM_ERR_ARGUMENT, -1, "no transport of this communicator can run %s(%s, %s) whole",

@@ -267,8 +267,13 @@ struct pcm_call {
     double timeout; /* seconds; 0: the communicator's */
 };
 
-/* Whether some transport can run calls such as this one whole, by what lies below it (MPI's own collectives), on this
- * communicator: same collective, dtype and op. All ranks get the same answer. */
+/* Has calls be run whole by what lies below a transport (MPI's own collectives), as schedules with `offload` ask for: makes what
+ * that needs (a communicator of MPI), which goes with this communicator. All ranks call it, and it may wait for them. */
+PCM_API int pcm_comm_muster(pcm_comm *comm);
+/* Ends that, while no such call is under way; not collective. */
+PCM_API void pcm_comm_dismiss(pcm_comm *comm);
+/* Whether calls such as this one can be run whole, after pcm_comm_muster: same collective, dtype and op. All ranks get the same
+ * answer. */
 PCM_API int pcm_comm_offers(pcm_comm *comm, const struct pcm_call *call);
 /* Remembers the schedule for calls like this one (same collective, dtype, op, root, count, variant, uneven or not, in
  * place or not). slices: pieces of the buffer that go through the rounds one after the other; window: how many of

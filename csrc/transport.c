@@ -12,7 +12,8 @@ bool pcm_transport_complete(const struct pcm_transport *t)
     return t->name && t->open && t->address && t->reaches && t->connect && t->reserve && t->commit && t->peek &&
            t->release && t->notice && t->close && t->shut &&
            (t->lend ? t->returned && t->fetch && t->withdraw : !t->returned && !t->fetch && !t->withdraw) &&
-           (t->offers ? t->launch && t->landed : !t->launch && !t->landed);
+           (t->muster ? t->dismiss && t->offers && t->launch && t->landed
+                      : !t->dismiss && !t->offers && !t->launch && !t->landed);
 }
 
 const struct pcm_transport *pcm_transport_compiled(const char *name, size_t length)

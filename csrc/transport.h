@@ -117,12 +117,17 @@ struct pcm_transport {
     /* The owner takes back whatever it has lent on this channel, because it has failed: no fetch succeeds any more. */
     void (*withdraw)(struct pcm_channel *channel);
 
-    /* Whole collectives, where what lies below knows them too (all three NULL elsewhere): among all ranks of the world, in their
-     * order. Ranks launch the same calls in the same order. */
+    /* Whole collectives, where what lies below knows them too (all five NULL elsewhere), among the ranks of a party. They launch
+     * the same calls in the same order. */
+    /* Makes a party of some ranks of the world, in this order; all of them call it, outside of the world's lock, and it may wait
+     * for them. NULL (and pcm_fail) if that cannot be. */
+    void *(*muster)(struct pcm_endpoint *endpoint, const int32_t *ranks, int size);
+    /* Ends a party, not collectively. */
+    void (*dismiss)(struct pcm_endpoint *endpoint, void *party);
     /* Whether such calls can be run so; of a call's facts only those that all ranks share decide. */
     bool (*offers)(struct pcm_endpoint *endpoint, const struct pcm_call *call);
     /* Starts a call; NULL (and pcm_fail) if it cannot be started. */
-    void *(*launch)(struct pcm_endpoint *endpoint, const struct pcm_call *call);
+    void *(*launch)(struct pcm_endpoint *endpoint, void *party, const struct pcm_call *call);
     /* PCM_AGAIN while it is under way; then, once, how it has ended (pcm_fail). What is never asked for goes on until it ends, and
      * may write to its output until then. */
     int (*landed)(struct pcm_endpoint *endpoint, void *launched);

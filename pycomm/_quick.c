@@ -69,8 +69,11 @@ static bool describe(const pcm_comm *comm, struct pcm_call *call, PyObject *in, 
     if (in == Py_None) i = o, i.data = NULL;
     if (out == Py_None) o = i, o.data = NULL;
     uint64_t size = (uint64_t)pcm_comm_size(comm), in_blocks = 1, out_blocks = 1;
+    bool here = pcm_comm_rank(comm) == call->root;
     switch (call->collective) {
     case PCM_ALLGATHER: out_blocks = size; break;
+    case PCM_GATHER: out_blocks = here ? size : 1; break;
+    case PCM_SCATTER: in_blocks = here ? size : 1; break;
     case PCM_REDUCE_SCATTER: in_blocks = size; break;
     case PCM_ALLTOALL: in_blocks = out_blocks = size; break;
     case PCM_BARRIER: i.dtype = o.dtype = PCM_UINT8; break;
@@ -88,14 +91,105 @@ static bool describe(const pcm_comm *comm, struct pcm_call *call, PyObject *in, 
     return true;
 }
 
+/* ---- buffers of uneven blocks: [data, counts] or [data, (counts, displs)] ------------------------------------------ */
+
+/* Whole numbers, one a block, in a list, a tuple or an array. */
+static bool look_at_numbers(PyObject *object, Py_ssize_t n, uint64_t *numbers)
+{
+    struct array array;
+    if (look(object, 0, &array)) {
+        const int32_t *narrow = array.data;
+        const int64_t *wide = array.data;
+        bool is_wide = array.dtype == PCM_INT64 || array.dtype == PCM_UINT64;
+        if ((!is_wide && array.dtype != PCM_INT32) || array.count != (uint64_t)n) return false;
+        if (PyArray_NDIM((PyArrayObject *)object) != 1) return false;
+        for (Py_ssize_t i = 0; i < n; i++) numbers[i] = (uint64_t)(is_wide ? wide[i] : narrow[i]);
+        return true; /* what is negative is too long for any data */
+    }
+    if (!PyList_CheckExact(object) && !PyTuple_CheckExact(object)) return false;
+    if (PySequence_Fast_GET_SIZE(object) != n) return false;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *item = PySequence_Fast_GET_ITEM(object, i);
+        int overflow = 0;
+        long number = PyLong_CheckExact(item) ? PyLong_AsLongAndOverflow(item, &overflow) : -1;
+        if (number < 0 || overflow) return false;
+        numbers[i] = (uint64_t)number;
+    }
+    return true;
+}
+
+/* Reads n blocks; false: Python must look, also where they do not lie in the data, or not in order if they are written. */
+static bool look_at_blocks(PyObject *object, int writes, Py_ssize_t n, struct array *array, uint64_t *counts,
+                           uint64_t *displs)
+{
+    if (!PyList_CheckExact(object) && !PyTuple_CheckExact(object)) return false;
+    if (PySequence_Fast_GET_SIZE(object) != 2 || !look(PySequence_Fast_GET_ITEM(object, 0), writes, array))
+        return false;
+    PyObject *layout = PySequence_Fast_GET_ITEM(object, 1);
+    bool placed = PyTuple_CheckExact(layout);
+    if (placed && PyTuple_GET_SIZE(layout) != 2) return false;
+    if (!look_at_numbers(placed ? PyTuple_GET_ITEM(layout, 0) : layout, n, counts)) return false;
+    if (placed && !look_at_numbers(PyTuple_GET_ITEM(layout, 1), n, displs)) return false;
+    uint64_t end = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (!placed) displs[i] = end;
+        if (displs[i] > array->count || counts[i] > array->count - displs[i]) return false;
+        if (writes && counts[i] && displs[i] < end) return false;
+        if (counts[i]) end = displs[i] + counts[i];
+    }
+    return true;
+}
+
+/* One block of all that is there. */
+static bool look_at_whole(PyObject *object, int writes, struct array *array, uint64_t *count, uint64_t *displ)
+{
+    if (!look(object, writes, array)) return false;
+    *count = array->count, *displ = 0;
+    return true;
+}
+
+/* Fills a call of uneven blocks; returns what holds their counts, or NULL (without an error): Python must look. */
+static PyObject *describe_blocks(const pcm_comm *comm, struct pcm_call *call, PyObject *in, PyObject *out)
+{
+    struct array i = {0}, o = {0};
+    Py_ssize_t size = pcm_comm_size(comm), rank = pcm_comm_rank(comm);
+    PyObject *numbers = PyBytes_FromStringAndSize(NULL, 4 * size * (Py_ssize_t)sizeof(uint64_t));
+    if (!numbers) return PyErr_Clear(), NULL;
+    uint64_t *counts = (uint64_t *)PyBytes_AS_STRING(numbers), *displs = counts + size;
+    uint64_t *to_counts = displs + size, *to_displs = to_counts + size;
+    bool here = rank == call->root, gathers = call->collective != PCM_ALLTOALL && call->collective != PCM_SCATTER;
+    bool brings = call->collective != PCM_SCATTER || here, gets = call->collective != PCM_GATHER || here, fine;
+    bool by_block_in = call->collective == PCM_ALLTOALL || call->collective == PCM_SCATTER;
+    bool by_block_out = call->collective == PCM_ALLTOALL || gathers;
+    fine = !brings ||
+           (by_block_in ? look_at_blocks(in, 0, size, &i, counts, displs) : look_at_whole(in, 0, &i, counts, displs));
+    fine = fine && (!gets || (by_block_out ? look_at_blocks(out, 1, size, &o, to_counts, to_displs)
+                                           : look_at_whole(out, 1, &o, to_counts, to_displs)));
+    if (fine && brings && gets) {
+        fine = i.dtype == o.dtype && i.data != o.data;
+        if (gathers) fine = fine && counts[0] == to_counts[rank];
+        if (call->collective == PCM_SCATTER) fine = fine && counts[rank] == to_counts[0];
+    }
+    if (!fine) {
+        Py_DECREF(numbers);
+        return NULL;
+    }
+    if (brings) call->in = i.data, call->in_counts = counts, call->in_displs = displs;
+    if (gets) call->out = o.data, call->out_counts = to_counts, call->out_displs = to_displs;
+    call->dtype = (uint8_t)(brings ? i.dtype : o.dtype);
+    return numbers;
+}
+
 /* ---- Handle: what a quick method finds in its first argument ------------------------------------------------------- */
 
 struct handle {
     PyObject_HEAD _Atomic uintptr_t address; /* of a pcm_comm, or 0 */
+    char passes; /* whether ranks may pass on blocks of an uneven all-to-all, which Python arranges */
 };
 
 static PyMemberDef handle_members[] = {
     {"_address", T_ULONGLONG, offsetof(struct handle, address), 0, "where the core's communicator is, or 0"},
+    {"_passes", T_BOOL, offsetof(struct handle, passes), 0, "whether ranks may pass on others' uneven blocks"},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -114,6 +208,7 @@ struct quick_method {
     PyObject_HEAD vectorcallfunc call;
     PyObject *function, *attributes;
     int collective, buffers, op, root; /* buffers: how many arguments are; op, root: whether the next ones are these */
+    int uneven; /* whether the buffers say the count of each block */
 };
 
 static bool small_int(PyObject *object, long *value)
@@ -140,9 +235,9 @@ static bool options(const struct quick_method *q, PyObject *const *args, Py_ssiz
 }
 
 /* What is left of a call that takes longer than a moment, or has failed. */
-static PyObject *go_on(int status, PyObject *in, PyObject *out)
+static PyObject *go_on(int status, PyObject *in, PyObject *out, PyObject *counts)
 {
-    PyObject *keep = PyTuple_Pack(2, in, out), *result = NULL;
+    PyObject *keep = PyTuple_Pack(3, in, out, counts ? counts : Py_None), *result = NULL;
     if (keep) result = PyObject_CallFunction(finish, "iO", status, keep);
     if (keep && !result) { /* perhaps of a signal's handler, before anybody waited for the call: it goes on */
         PyObject *type, *value, *trace;
@@ -167,28 +262,39 @@ static PyObject *quick_call(PyObject *self, PyObject *const *args, size_t flags,
     PyObject *in = q->buffers ? args[1] : Py_None, *out = q->buffers ? args[q->buffers] : Py_None;
     bool here = pcm_comm_rank(comm) == root;
     if (q->collective == PCM_BROADCAST && !here) in = Py_None;
-    if (q->collective == PCM_REDUCE && !here) out = Py_None;
+    if (q->collective == PCM_SCATTER && !here) in = Py_None;
+    if ((q->collective == PCM_REDUCE || q->collective == PCM_GATHER) && !here) out = Py_None;
     struct pcm_call call = {.collective = (uint8_t)q->collective, .op = (uint8_t)op, .root = (int32_t)root};
-    if (!describe(comm, &call, in, out)) goto look_closer;
+    PyObject *counts = NULL;
+    if (q->uneven) {
+        bool passes = q->collective == PCM_ALLTOALL && ((struct handle *)args[0])->passes;
+        if (passes || !(counts = describe_blocks(comm, &call, in, out))) goto look_closer;
+    } else if (!describe(comm, &call, in, out)) {
+        goto look_closer;
+    }
     int status;
     Py_BEGIN_ALLOW_THREADS status = pcm_run(comm, &call, 0.2); /* seconds until Python may handle a signal */
-    Py_END_ALLOW_THREADS if (!status) Py_RETURN_NONE;
-    if (status != PCM_NO_PLAN) return go_on(status, in, out);
+    Py_END_ALLOW_THREADS PyObject *result = NULL;
+    if (status && status != PCM_NO_PLAN) result = go_on(status, in, out, counts);
+    Py_XDECREF(counts);
+    if (!status) Py_RETURN_NONE;
+    if (status != PCM_NO_PLAN) return result;
 look_closer:
     return PyObject_Vectorcall(q->function, args, flags, names);
 }
 
 static PyObject *quick_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"function", "collective", "buffers", "op", "root", NULL};
+    static char *names[] = {"function", "collective", "buffers", "op", "root", "uneven", NULL};
     PyObject *function;
-    int collective, buffers, op, root;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "Oiipp", names, &function, &collective, &buffers, &op, &root))
+    int collective, buffers, op, root, uneven;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "Oiippp", names, &function, &collective, &buffers, &op, &root,
+                                     &uneven))
         return NULL;
     struct quick_method *q = (struct quick_method *)type->tp_alloc(type, 0);
     if (!q) return NULL;
     q->call = quick_call, q->function = Py_NewRef(function);
-    q->collective = collective, q->buffers = buffers, q->op = op, q->root = root;
+    q->collective = collective, q->buffers = buffers, q->op = op, q->root = root, q->uneven = uneven;
     return (PyObject *)q;
 }
 

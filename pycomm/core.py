@@ -87,7 +87,9 @@ def pycomm_mac(user: Any, data: Any, size: int, mac: Any) -> int:
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def quick(collective: str, *, buffers: int = 2, op: bool = False, root: bool = False) -> Callable[[_Method], _Method]:
+def quick(
+    collective: str, *, buffers: int = 2, op: bool = False, root: bool = False, uneven: bool = False
+) -> Callable[[_Method], _Method]:
     """Decorate a blocking method of a Handle: the core is called at once where nothing needs to be decided in Python.
 
     That is so when the buffers are plain arrays, no other keyword than these is given, and the communicator has a plan
@@ -97,10 +99,11 @@ def quick(collective: str, *, buffers: int = 2, op: bool = False, root: bool = F
         collective: which one the method runs.
         buffers: how many of its arguments are buffers: input and output, one for both, or none.
         op, root: whether an op, and then a root, follows; both are 0 where they are left out.
+        uneven: whether buffers of several blocks are lists of an array and its counts.
     """
 
     def decorate(method: _Method) -> _Method:
-        wrapped = quick_method(method, COLLECTIVES[collective], buffers, op, root)
+        wrapped = quick_method(method, COLLECTIVES[collective], buffers, op, root, uneven)
         return cast(_Method, functools.update_wrapper(cast(_Method, wrapped), method))
 
     return decorate

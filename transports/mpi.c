@@ -242,6 +242,7 @@ void mpi_endpoint_end(struct mpi_endpoint *e)
         sched_yield();
     }
     if (e->calls) e->binding->broken = true; /* what collectives need cannot be freed while they are under way */
+    mpi_parties_end(e);
     for (struct mpi_channel *c = e->channels; c; c = c->next) mpi_channel_abandon(c);
     if (e->hello_receiving && mpi_take_back(e->binding->mpi, &e->hello_receive)) e->hello_receiving = false;
 }
@@ -279,6 +280,8 @@ const struct pcm_transport pcm_mpi = {
     .commit = mpi_commit,
     .peek = mpi_peek,
     .release = mpi_release,
+    .muster = mpi_muster,
+    .dismiss = mpi_dismiss,
     .offers = mpi_offers,
     .launch = mpi_launch,
     .landed = mpi_landed,

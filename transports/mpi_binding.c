@@ -14,7 +14,7 @@ static pthread_mutex_t numbers_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct mpi_binding *bindings;
 static bool watched; /* MPI_COMM_SELF tells us when MPI is finalized */
 
-static int refused(const struct mpi_library *mpi, const char *what, int code)
+int mpi_refused(const struct mpi_library *mpi, const char *what, int code)
 {
     char text[1024] = ""; /* MPI_MAX_ERROR_STRING is at most 1024 */
     int length = sizeof text;
@@ -129,7 +129,7 @@ static int duplicate(struct mpi_binding *b)
 {
     const struct mpi_library *mpi = b->mpi;
     int code = mpi->comm_dup(b->parent, &b->comm);
-    if (code) return refused(mpi, "MPI_Comm_dup", code);
+    if (code) return mpi_refused(mpi, "MPI_Comm_dup", code);
     int level = 0, has = 0, *most = NULL;
     code = mpi->comm_set_errhandler(b->comm, mpi->errors_return);
     if (!code) code = mpi->comm_rank(b->comm, &b->rank);
@@ -139,7 +139,7 @@ static int duplicate(struct mpi_binding *b)
     if (!code) code = mpi->comm_create_keyval(do_not_copy, parent_freed, &b->keyval, NULL);
     if (!code) code = mpi->comm_set_attr(b->parent, b->keyval, b);
     if (!code) code = watch_finalize(mpi);
-    if (code) return refused(mpi, "describing an MPI communicator", code);
+    if (code) return mpi_refused(mpi, "describing an MPI communicator", code);
     b->held = true;
     b->multiple = level == mpi->thread_multiple;
     int top = has && most ? *most : 32767; /* which MPI promises */
@@ -262,5 +262,5 @@ int pcm_mpi_exchange(int number, const void *mine, size_t bytes, void *all)
     if (!b) return PCM_ERR_ARGUMENT;
     if (bytes > INT32_MAX) return pcm_fail(PCM_ERR_ARGUMENT, -1, "%zu bytes are too many to be exchanged", bytes);
     int code = b->mpi->allgather(mine, (int)bytes, b->mpi->byte, all, (int)bytes, b->mpi->byte, b->comm);
-    return code ? refused(b->mpi, "MPI_Allgather", code) : PCM_OK;
+    return code ? mpi_refused(b->mpi, "MPI_Allgather", code) : PCM_OK;
 }

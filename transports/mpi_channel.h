@@ -52,6 +52,8 @@ struct mpi_binding *mpi_binding_join(int number, struct mpi_endpoint *endpoint);
 /* The endpoint ends: false if the binding has ended it already. Then mpi_binding_leave gives the use back. */
 bool mpi_binding_part(struct mpi_endpoint *endpoint);
 void mpi_binding_leave(struct mpi_binding *binding);
+/* Records that a function of MPI has failed; returns PCM_ERR_SYSTEM. */
+int mpi_refused(const struct mpi_library *mpi, const char *what, int code);
 /* A number for tags that no other channel or endpoint uses, or -1. */
 int mpi_number_take(struct mpi_binding *binding);
 void mpi_number_give(struct mpi_binding *binding, int number);
@@ -120,6 +122,7 @@ struct mpi_endpoint {
     struct mpi_hello hello;
     mpi_handle hello_receive;
     bool hello_receiving;
+    struct mpi_party *parties;
     struct mpi_call *calls; /* of MPI's own collectives, under way */
     struct pcm_watch timer;
     long nap_ns;
@@ -148,8 +151,12 @@ bool mpi_notice(struct pcm_channel *channel, const void *bytes, size_t length);
 
 /* The slots of struct pcm_transport. */
 bool mpi_offers(struct pcm_endpoint *endpoint, const struct pcm_call *call);
-void *mpi_launch(struct pcm_endpoint *endpoint, const struct pcm_call *call);
+void *mpi_launch(struct pcm_endpoint *endpoint, void *party, const struct pcm_call *call);
 int mpi_landed(struct pcm_endpoint *endpoint, void *launched);
+void *mpi_muster(struct pcm_endpoint *endpoint, const int32_t *ranks, int size);
+void mpi_dismiss(struct pcm_endpoint *endpoint, void *party);
+/* Frees the communicators of all parties, while MPI still works. */
+void mpi_parties_end(struct mpi_endpoint *endpoint);
 
 /* ---- endpoints (mpi.c) ------------------------------------------------------------------------------------------------ */
 

@@ -143,6 +143,10 @@ static const char *set_functions(struct mpi_library *l, void *handle)
         {"PMPI_Comm_size", &l->comm_size},
         {"PMPI_Comm_dup", &l->comm_dup},
         {"PMPI_Comm_free", &l->comm_free},
+        {"PMPI_Comm_group", &l->comm_group},
+        {"PMPI_Comm_create_group", &l->comm_create_group},
+        {"PMPI_Group_incl", &l->group_incl},
+        {"PMPI_Group_free", &l->group_free},
         {"PMPI_Comm_set_errhandler", &l->comm_set_errhandler},
         {"PMPI_Comm_create_keyval", &l->comm_create_keyval},
         {"PMPI_Comm_free_keyval", &l->comm_free_keyval},
@@ -161,6 +165,10 @@ static const char *set_functions(struct mpi_library *l, void *handle)
         {"PMPI_Ireduce_scatter_block", &l->ireduce_scatter_block},
         {"PMPI_Iallgather", &l->iallgather},
         {"PMPI_Ialltoall", &l->ialltoall},
+        {"PMPI_Igather", &l->igather},
+        {"PMPI_Iscatter", &l->iscatter},
+        {"PMPI_Iscan", &l->iscan},
+        {"PMPI_Iexscan", &l->iexscan},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         void *function = dlsym(handle, all[i].name);

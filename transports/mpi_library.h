@@ -41,6 +41,10 @@ struct mpi_library {
     int (*comm_size)(mpi_handle comm, int *size);
     int (*comm_dup)(mpi_handle comm, mpi_handle *copy);
     int (*comm_free)(mpi_handle *comm);
+    int (*comm_group)(mpi_handle comm, mpi_handle *group);
+    int (*comm_create_group)(mpi_handle comm, mpi_handle group, int tag, mpi_handle *part);
+    int (*group_incl)(mpi_handle group, int n, const int *ranks, mpi_handle *part);
+    int (*group_free)(mpi_handle *group);
     int (*comm_set_errhandler)(mpi_handle comm, mpi_handle handler);
     int (*comm_create_keyval)(mpi_copy_fn *copy, mpi_delete_fn *drop, int *keyval, void *extra);
     int (*comm_free_keyval)(int *keyval);
@@ -66,6 +70,14 @@ struct mpi_library {
                       mpi_handle *request);
     int (*ialltoall)(const void *in, int n, mpi_handle type, void *out, int m, mpi_handle other, mpi_handle comm,
                      mpi_handle *request);
+    int (*igather)(const void *in, int n, mpi_handle type, void *out, int m, mpi_handle other, int root,
+                   mpi_handle comm, mpi_handle *request);
+    int (*iscatter)(const void *in, int n, mpi_handle type, void *out, int m, mpi_handle other, int root,
+                    mpi_handle comm, mpi_handle *request);
+    int (*iscan)(const void *in, void *out, int n, mpi_handle type, mpi_handle op, mpi_handle comm,
+                 mpi_handle *request);
+    int (*iexscan)(const void *in, void *out, int n, mpi_handle type, mpi_handle op, mpi_handle comm,
+                   mpi_handle *request);
 };
 
 /* The library that this process has loaded and initialized; NULL (and pcm_fail) if there is none, or it was finalized. */

@@ -139,7 +139,7 @@ class Cartcomm(Comm):
             dims=list(itertools.compress(self.dims, remain_dims)),
             periods=list(itertools.compress(self.periods, remain_dims)),
         )
-        return groups.among(self, members, f"sub {self._splits}/{members}", make)
+        return groups.whole(groups.among(self, members, f"sub {self._splits}/{members}", make))
 
     # ---- neighbourhood collectives ------------------------------------------------------------------------------
 
@@ -240,7 +240,7 @@ def create_cart(
     if comm.rank >= math.prod(sizes):
         return None
     make = functools.partial(Cartcomm, dims=sizes, periods=around)
-    return groups.among(comm, range(math.prod(sizes)), f"cart {comm._splits}", make)
+    return groups.whole(groups.among(comm, range(math.prod(sizes)), f"cart {comm._splits}", make))
 
 
 def Compute_dims(nnodes: int, dims: int | Sequence[int]) -> list[int]:

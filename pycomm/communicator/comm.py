@@ -94,6 +94,7 @@ class Comm(Handle):
         self.rank: int = lib.pcm_comm_rank(self._handle)
         self.size: int = lib.pcm_comm_size(self._handle)
         self.machine = one_host(self.size) if machine is None else machine
+        self._passes = len(self.machine.hosts) > 1
         self.groups: Groups | None = None if machine is None else calls.listed(machine.groups)
         self._selector = selector_of(self.machine)
         self._trials: Trials | None = None
@@ -332,6 +333,7 @@ class Comm(Handle):
         calls.check_sizes(own, out, self.size if sendbuf is IN_PLACE else 1, self.size)
         return self._prepare("allgather", own, out, out.size // self.size, how)
 
+    @quick("allgather", uneven=True)
     def Allgatherv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
         """Give everybody's block to everybody, where blocks differ in length.
 
@@ -353,6 +355,7 @@ class Comm(Handle):
             own = calls.whole(as_array(sendbuf, "sendbuf"), int(out.counts[self.rank]), "sendbuf")
         return self._prepare("allgather", own, out, 0, how)
 
+    @quick("gather", root=True)
     def Gather(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
         """Give everybody's block to the root.
 
@@ -376,6 +379,7 @@ class Comm(Handle):
         calls.check_sizes(own, out, self.size if sendbuf is IN_PLACE else 1, self.size)
         return self._prepare("gather", own, out, out.size // self.size, how, root=root)
 
+    @quick("gather", root=True, uneven=True)
     def Gatherv(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
         """Give everybody's block to the root, where blocks differ in length.
 
@@ -398,6 +402,7 @@ class Comm(Handle):
         own_block = calls.whole(own, int(out.counts[self.rank]), "sendbuf")
         return self._prepare("gather", own_block, out, 0, how, root=root)
 
+    @quick("scatter", root=True)
     def Scatter(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
         """Give each rank its block of the root's buffer.
 
@@ -422,6 +427,7 @@ class Comm(Handle):
         calls.check_sizes(own, out, self.size, 1)
         return self._prepare("scatter", own, out, out.size, how, root=root)
 
+    @quick("scatter", root=True, uneven=True)
     def Scatterv(self, sendbuf: Any, recvbuf: Any, root: int = 0, **how: Unpack[How]) -> None:
         """Give each rank its block of the root's buffer, where blocks differ in length.
 
@@ -463,6 +469,7 @@ class Comm(Handle):
         calls.check_sizes(own, out, self.size, self.size)
         return self._prepare("alltoall", own, out, out.size // self.size, how)
 
+    @quick("alltoall", uneven=True)
     def Alltoallv(self, sendbuf: Any, recvbuf: Any, **how: Unpack[How]) -> None:
         """Give each rank its block, and get one from each, where blocks differ in length (and may be empty).
 
@@ -738,9 +745,24 @@ class Comm(Handle):
     def settle(self, machine: Machine) -> None:
         """Choose by what is known of the machine, from the next call on; all ranks must know the same."""
         self.machine, self.groups = machine, calls.listed(machine.groups)
+        self._passes = len(machine.hosts) > 1
         self._selector = selector_of(machine)
         if self._trials is not None:
             self.confirm()
+
+    def muster(self) -> bool:
+        """Have MPI's own collectives ready as the algorithm "mpi", and return whether they are, the same on all ranks.
+
+        Collective. What makes communicators in a job of MPI has called it; elsewhere it does nothing.
+        """
+        if not self.machine.mpi or self.size == 1:
+            return False
+        self.Barrier(algorithm="direct")  # so that nobody needs us while MPI waits for the others
+        ready = np.array([not lib.pcm_comm_muster(self._live())], np.int32)
+        self.Allreduce(IN_PLACE, ready, MIN, algorithm="doubling")
+        if not ready[0]:
+            lib.pcm_comm_dismiss(self._handle)
+        return bool(ready[0])
 
     def confirm(self) -> None:
         """From now on, blocking calls of a kind try the best candidates in turn and then keep what was fastest.

@@ -176,7 +176,7 @@ def Split(comm: Comm, color: int | None = 0, key: int = 0) -> Comm | None:
         return None
     members = [r for r in range(comm.size) if everyone[r, 0] and everyone[r, 1] == color]
     members.sort(key=lambda r: (int(everyone[r, 2]), r))
-    return among(comm, members, f"{comm._splits}/{color}", comm._plain())
+    return whole(among(comm, members, f"{comm._splits}/{color}", comm._plain()))
 
 
 def Split_type(comm: Comm, split_type: int, key: int = 0, info: None = None) -> Comm | None:
@@ -194,7 +194,7 @@ def Split_type(comm: Comm, split_type: int, key: int = 0, info: None = None) -> 
 
 
 def Dup(comm: Comm, info: None = None) -> Comm:
-    """Make a communicator of the same ranks, whose traffic is its own. No message is needed for it.
+    """Make a communicator of the same ranks, whose traffic is its own. Only in a job of MPI are messages needed for it.
 
     Args:
         info: None.
@@ -203,7 +203,7 @@ def Dup(comm: Comm, info: None = None) -> Comm:
     twin = among(comm, range(comm.size), f"dup {comm._splits}", comm._maker())
     twin.groups = comm.groups
     comm._attributes.copy_to(twin)
-    return twin
+    return whole(twin)
 
 
 def Clone(comm: Comm) -> Comm:
@@ -229,7 +229,9 @@ def Create(comm: Comm, group: Group) -> Comm | None:
 
 
 def Create_group(comm: Comm, group: Group, tag: int = 0) -> Comm | None:
-    """Make a communicator of a group, which its ranks alone call; others get None. No message is needed for it.
+    """Make a communicator of a group, which its ranks alone call; others get None.
+
+    Only in a job of MPI are messages needed for it.
 
     Args:
         group: the same on all its ranks.
@@ -242,7 +244,7 @@ def Create_group(comm: Comm, group: Group, tag: int = 0) -> Comm | None:
         return None
     key = (tuple(members), tag)
     comm._made[key] = turn = comm._made.get(key, 0) + 1
-    return among(comm, members, f"group {members}/{tag}/{turn}", comm._plain())
+    return whole(among(comm, members, f"group {members}/{tag}/{turn}", comm._plain()))
 
 
 def Compare(comm: Comm, other: Comm) -> int:
@@ -251,6 +253,12 @@ def Compare(comm: Comm, other: Comm) -> int:
         return IDENT
     compared = Get_group(comm).Compare(Get_group(other))
     return CONGRUENT if compared == IDENT else compared
+
+
+def whole(made: _C) -> _C:
+    """Return a communicator that was just made, and that MPI's own collectives serve if there are any; collective."""
+    made.muster()
+    return made
 
 
 def among(comm: Comm, members: Sequence[int], name: str, make: Callable[..., _C]) -> _C:

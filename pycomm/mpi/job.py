@@ -94,8 +94,7 @@ def from_mpi(communicator: MPI.Intracomm, transports: str | None, timeout: float
     comm.mpi = communicator
     comm.set_timeout(patience)
     learn_network(comm)
-    alone = comm.machine.transport == "shm" and "shm" in names  # MPI has no faster way through the memory of one host
-    if asks_for_mpi(names) and comm.size > 1 and not alone:
+    if comm.muster():
         comm.settle(replace(comm.machine, native=_worth(comm, names)))
     return comm, joined.world
 
@@ -138,7 +137,7 @@ def _worth(comm: Comm, names: str) -> Native | None:
     message = np.zeros(_MOST_KNOWN, np.uint8)
     if known is not None and len(known) <= message.size:
         message[: len(known)] = np.frombuffer(known, np.uint8)
-    comm.Bcast(message)
+    comm.Bcast(message, algorithm="binomial")
     if message[0]:
         with contextlib.suppress(InvalidArgument):
             return Native.loads(message.tobytes().rstrip(b"\0").decode())

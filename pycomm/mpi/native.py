@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from ..communicator.calls import How
 from ..core import lib
@@ -16,36 +17,39 @@ from ..selection.machine import OFFLOAD, Native
 if TYPE_CHECKING:
     from ..communicator.comm import Comm
 
-SIZES = (64, 16_384, 1 << 20)  # bytes of the larger of a rank's two buffers
-_ROUNDS, _WARM = 7, 10  # calls of each; the first make room in the lanes, of which each call takes another
-_BUDGET = 1.0  # seconds for all, after which what is left is not measured
-_LONG = 2e-3  # seconds of a call, after which longer calls are not tried: they are taken to be alike
+SIZES = (8, 512, 8192, 1 << 16, 1 << 19, 1 << 22)  # bytes of the larger of a rank's two buffers
+_ROUNDS, _WARM = 9, 8  # calls of each; the first make room in the lanes, of which each call takes another
+_FEW = 3  # of both, where a call is long
+_LONG = 1e-3  # seconds of such a call
+_BUDGET = 2.0  # seconds for all, after which what is left is not measured: longer calls are taken to be alike
 _MAX = lib.PCM_MAX
 
 
 def measure(comm: Comm) -> Native:
     """Return how long MPI's own collectives take, relative to ours.
 
-    Collective; a second at most. Calls of both take turns, and what counts is the fastest of each on the rank where
-    that is slowest, so that all ranks get the same.
+    Collective; two seconds at most. Whole calls of both take turns, each after a barrier. Of a call counts the rank
+    where it takes longest, and of all calls the fastest: what else runs here adds to the others. All ranks get the same.
 
     Args:
         comm: of all ranks of a communicator of MPI, over which its transport mpi goes.
     """
-    found, begun = [], perf_counter()
-    for collective, call in _calls(comm).items():
-        curve: list[tuple[int, float]] = []
-        for nbytes in SIZES:
-            own = np.array([*_race(comm, collective, nbytes, call), perf_counter() - begun])
-            slowest = np.empty_like(own)
-            comm.Allreduce(own, slowest, _MAX, algorithm="doubling")
-            curve.append((nbytes, float(f"{slowest[1] / slowest[0]:.3g}")))
-            if slowest[:2].max() > _LONG or slowest[2] > _BUDGET or collective == "barrier":
-                break
-        found.append((collective, tuple(curve)))
-        if slowest[2] > _BUDGET:
-            break
-    return Native(tuple(found))
+    curves: dict[str, list[tuple[int, float]]] = {}
+    begun = perf_counter()
+    calls = _calls(comm)
+    for nbytes in SIZES:
+        for collective, call in calls.items():
+            if collective == "barrier" and nbytes != SIZES[0]:
+                continue
+            ours, theirs, spent = _race(comm, collective, nbytes, call, begun)
+            curves.setdefault(collective, []).append((nbytes, float(f"{theirs / ours:.3g}")))
+            if spent > _BUDGET:
+                return _found(curves)
+    return _found(curves)
+
+
+def _found(curves: dict[str, list[tuple[int, float]]]) -> Native:
+    return Native(tuple((collective, tuple(curve)) for collective, curve in curves.items()))
 
 
 def _calls(comm: Comm) -> dict[str, Callable[..., None]]:
@@ -58,20 +62,38 @@ def _calls(comm: Comm) -> dict[str, Callable[..., None]]:
         "alltoall": lambda x, y, block, how: comm.Alltoall(x, y, **how),
         "reduce": lambda x, y, block, how: comm.Reduce(x, y, **how),
         "barrier": lambda x, y, block, how: comm.Barrier(**how),
+        "gather": lambda x, y, block, how: comm.Gather(block, y, **how),
+        "scatter": lambda x, y, block, how: comm.Scatter(x, block, **how),
+        "scan": lambda x, y, block, how: comm.Scan(x, y, **how),
+        "exscan": lambda x, y, block, how: comm.Exscan(x, y, **how),
     }
 
 
-def _race(comm: Comm, collective: str, nbytes: int, call: Callable[..., None]) -> tuple[float, float]:
-    """Return this rank's least seconds of our way and of MPI's: what else runs here adds to the others."""
+def _race(
+    comm: Comm, collective: str, nbytes: int, call: Callable[..., None], begun: float
+) -> tuple[float, float, float]:
+    """Return the seconds of our way, those of MPI's, and those since `begun`; the same on all ranks."""
     blocks = 1 if contract(collective).blocks == "one" else comm.size
     block = np.zeros(max(1, nbytes // blocks // 4), np.float32)
     x, y = np.zeros((2, block.size * blocks), np.float32)
     ours = comm.choice(collective, 0 if collective == "barrier" else x.nbytes)
     ways: tuple[How, How] = {"algorithm": ours.algorithm, "slices": ours.slices}, {"algorithm": OFFLOAD, "slices": 1}
-    times: list[list[float]] = [[], []]
-    for _ in range(_WARM + _ROUNDS):
-        for way, own in zip(ways, times, strict=True):
+
+    def times(rounds: int) -> npt.NDArray[np.float64]:
+        """Return the seconds of each call of both on the rank where it took longest, and those since `begun`."""
+        own = np.empty(2 * rounds + 1)
+        for k in range(2 * rounds):
+            comm.Barrier(algorithm="direct")
             before = perf_counter()
-            call(x, y, block, way)
-            own.append(perf_counter() - before)
-    return min(times[0][_WARM:]), min(times[1][_WARM:])
+            call(x, y, block, ways[k % 2])
+            own[k] = perf_counter() - before
+        own[-1] = perf_counter() - begun
+        slowest = np.empty_like(own)
+        comm.Allreduce(own, slowest, _MAX, algorithm="doubling")
+        return slowest
+
+    few = times(_FEW)[:-1].min() > _LONG
+    if not few:
+        times(_WARM - _FEW)
+    *taken, spent = times(_FEW if few else _ROUNDS)
+    return min(taken[::2]), min(taken[1::2]), spent

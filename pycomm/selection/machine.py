@@ -154,8 +154,8 @@ class Machine:
         hosts, processors, numbers = zip(*sorted(one for one in kept if one[0]), strict=True)
         network = self.network.among(numbers) if self.network and len(hosts) > 1 else None
         bound = tuple(self.places[rank] for rank in sorted(places, key=places.__getitem__)) if self.places else ()
-        # MPI's own collectives are those of all ranks
-        return replace(self, hosts=hosts, processors=processors, network=network, places=bound, native=None)
+        native = self.native if len(places) == self.size else None  # which was measured among all ranks
+        return replace(self, hosts=hosts, processors=processors, network=network, places=bound, native=native)
 
 
 def one_host(size: int, processors: int | None = None, *, shared: bool = True, table: Table | None = None) -> Machine:
