@@ -1,4 +1,4 @@
-"""Threads and communicators at once: what several threads have started ends in any order, and user code holds nobody up."""
+"""Threads and communicators at once: what they have started ends in any order, and user code holds nobody up."""
 
 from __future__ import annotations
 

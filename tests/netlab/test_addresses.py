@@ -1,4 +1,4 @@
-"""By which addresses ranks on two hosts meet and connect: IPv6, link-local too; a name that means 127.0.1.1; docker0."""
+"""By which addresses ranks on two hosts connect: IPv6, link-local too; a name that means 127.0.1.1; docker0."""
 
 from __future__ import annotations
 
