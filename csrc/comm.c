@@ -1,6 +1,7 @@
 /* comm.c: communicators: their life, their failure, and the calls that start and wait for operations. */
 #include <math.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,10 +27,9 @@ int pcm_comm_create(pcm_world *world, uint64_t id, const int32_t *ranks, int siz
     if (comm) {
         comm->ranks = malloc((size_t)size * sizeof *comm->ranks);
         comm->channels = calloc((size_t)size, sizeof(struct pcm_channel *));
-        comm->spare = calloc(1, sizeof *comm->spare);
     }
-    if (!comm || !comm->ranks || !comm->channels || !comm->spare) {
-        if (comm) free(comm->ranks), free(comm->channels), free(comm->spare);
+    if (!comm || !comm->ranks || !comm->channels) {
+        if (comm) free(comm->ranks), free(comm->channels);
         free(comm);
         return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a communicator of %d ranks", size);
     }
@@ -37,12 +37,11 @@ int pcm_comm_create(pcm_world *world, uint64_t id, const int32_t *ranks, int siz
     memcpy(comm->ranks, ranks, (size_t)size * sizeof *ranks);
     comm->active_tail = &comm->active;
     comm->timeout = default_timeout;
-    comm->spare->comm = comm;
     pthread_mutex_lock(&world->lock);
     for (pcm_comm *other = world->comms; other; other = other->next)
         if (other->id == id) {
             pthread_mutex_unlock(&world->lock);
-            free(comm->ranks), free(comm->channels), free(comm->spare), free(comm);
+            free(comm->ranks), free(comm->channels), free(comm);
             return pcm_fail(PCM_ERR_ARGUMENT, -1, "a communicator with this id exists already");
         }
     comm->next = world->comms;
@@ -88,8 +87,7 @@ void pcm_comm_free(pcm_comm *comm)
     pcm_plans_free(comm);
     if (world->aide) world->aide->forget(comm);
     dismiss(comm);
-    pcm_request_free(comm->spare);
-    comm->spare = NULL;
+    for (struct pcm_request *r = comm->spares, *next; r; r = next) next = r->next, pcm_request_free(r);
     comm->freed = true;
     world->held++;
     comm->users++;
@@ -342,6 +340,34 @@ static int copy_counts(struct pcm_request *r)
     return PCM_OK;
 }
 
+/* A request that is yet to be described; NULL (and pcm_fail): out of memory. Under the lock. */
+static struct pcm_request *take_request(pcm_comm *comm)
+{
+    struct pcm_request *r = comm->spares;
+    if (r) {
+        comm->spares = r->next, comm->nspares--;
+        memset((void *)r, 0, offsetof(struct pcm_request, error));
+        r->error.code = 0;
+    } else if (!(r = calloc(1, sizeof *r))) {
+        pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a request");
+        return NULL;
+    }
+    r->comm = comm;
+    return r;
+}
+
+/* A request has ended: it, and what it has allocated, serves the next one. Many are kept that have little memory, of the
+ * others one. Under the lock. */
+static void give_request(struct pcm_request *r)
+{
+    enum { LITTLE = 64 * 1024 };
+    pcm_comm *comm = r->comm;
+    bool keeps = r->temps_room + r->staged_room > LITTLE ? !comm->nspares : comm->nspares < PCM_SPARES_MAX;
+    if (comm->freed || !keeps) return pcm_request_free(r);
+    r->next = comm->spares;
+    comm->spares = r, comm->nspares++;
+}
+
 /* Prepares a request for a call. Under the lock. */
 static int prepare(struct pcm_request *r, const struct pcm_call *call, bool keep_counts)
 {
@@ -379,6 +405,7 @@ static void activate(struct pcm_request *r)
     r->next = NULL;
     *comm->active_tail = r;
     comm->active_tail = &r->next;
+    if (r->kind == PCM_REQUEST_COLLECTIVE) comm->collectives++;
 }
 
 static _Thread_local struct pcm_request *late;
@@ -401,15 +428,13 @@ int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
     pcm_world *world = comm->world;
     if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
     pthread_mutex_lock(&world->lock);
-    struct pcm_request *r = comm->spare ? comm->spare : calloc(1, sizeof *r);
+    struct pcm_request *r = take_request(comm);
     if (!r) {
         pthread_mutex_unlock(&world->lock);
-        return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a request");
+        return PCM_ERR_SYSTEM;
     }
-    comm->spare = NULL;
     comm->users++;
     late = NULL;
-    r->comm = comm;
     int rc = comm->error.code ? report(&comm->error) : prepare(r, call, false);
     if (!rc) rc = pcm_collective_begin(r);
     if (!rc) {
@@ -422,17 +447,13 @@ int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
             r->owned = true; /* by the caller, from now on */
             world->detached++;
             pcm_world_wake_thread(world); /* the caller may take its time */
-            if (!comm->spare) comm->spare = calloc(1, sizeof *r);
             pthread_mutex_unlock(&world->lock);
             return rc;
         }
         pcm_trace_end(r, rc);
         if (rc) report(&r->error);
     }
-    if (comm->spare || comm->freed)
-        pcm_request_free(r); /* two threads were in calls at once */
-    else
-        comm->spare = r;
+    give_request(r);
     let_go(comm);
     if (rc == PCM_NO_PLAN && (rc = plan_call(comm, call)) == PCM_OK) return pcm_run(comm, call, patience);
     return rc;
@@ -446,8 +467,12 @@ static int detach(struct pcm_request *r)
     r->owned = true;
     r->comm->users++;
     activate(r);
+    world->entries++;
     world->detached++;
-    if (r->kind != PCM_REQUEST_COLLECTIVE) pcm_p2p_begin(r);
+    if (r->kind != PCM_REQUEST_COLLECTIVE) {
+        world->messages++;
+        pcm_p2p_begin(r);
+    }
     pcm_comm_progress(r->comm); /* much is done by now, and then nobody need be woken */
     pcm_world_wake_thread(world);
     return PCM_OK;
@@ -457,113 +482,122 @@ int pcm_start(pcm_comm *comm, const struct pcm_call *call, pcm_request **out)
 {
     pcm_world *world = comm->world;
     if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
-    struct pcm_request *r = calloc(1, sizeof *r);
-    if (!r) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a request");
-    r->comm = comm;
     pthread_mutex_lock(&world->lock);
-    int rc = comm->error.code ? report(&comm->error) : prepare(r, call, true);
+    struct pcm_request *r = take_request(comm);
+    int rc = !r ? PCM_ERR_SYSTEM : comm->error.code ? report(&comm->error) : prepare(r, call, true);
     if (!rc) rc = pcm_collective_begin(r);
     if (!rc) {
         comm->seq++;
         pcm_trace_begin(r);
         rc = detach(r);
     }
-    pthread_mutex_unlock(&world->lock);
-    if (rc)
-        pcm_request_free(r);
-    else
+    if (!rc)
         *out = r;
+    else if (r)
+        give_request(r);
+    pthread_mutex_unlock(&world->lock);
     if (rc == PCM_NO_PLAN && (rc = plan_call(comm, call)) == PCM_OK) return pcm_start(comm, call, out);
     return rc;
 }
 
-static int start_message(struct pcm_request *r, pcm_request **out)
+struct message { /* to be started */
+    int kind;    /* enum pcm_request_kind */
+    void *buffer;
+    uint64_t bytes;
+    int dtype, peer, tag;
+    double timeout;
+    bool synchronous;
+    void **allocated;
+};
+
+/* Makes a request of a message, and the matcher if there is none. Under the lock. */
+static int make_message(pcm_comm *comm, const struct message *m, struct pcm_request **out)
 {
-    pcm_comm *comm = r->comm;
-    pthread_mutex_lock(&comm->world->lock);
     int rc = comm->error.code ? report(&comm->error) : PCM_OK;
     if (!rc && !comm->matcher) rc = pcm_matcher_create(comm, &comm->matcher);
-    r->timeout = r->timeout > 0 ? r->timeout : comm->timeout;
-    if (!rc) rc = detach(r);
-    pthread_mutex_unlock(&comm->world->lock);
-    if (rc)
-        pcm_request_free(r);
-    else
-        *out = r;
-    return rc;
-}
-
-static int make_message(pcm_comm *comm, int kind, void *buffer, uint64_t bytes, int dtype, int peer, int tag,
-                        double timeout, struct pcm_request **out)
-{
-    bool receives = kind != PCM_REQUEST_SEND;
-    if (!pcm_world_is_ours(comm->world)) return pcm_world_refuse(comm->world);
-    if (peer >= comm->size || peer < (receives ? PCM_ANY_SOURCE : 0))
-        return pcm_fail(PCM_ERR_ARGUMENT, peer, "there is no rank %d in a communicator of %d", peer, comm->size);
-    if (tag < (receives ? PCM_ANY_TAG : 0))
-        return pcm_fail(PCM_ERR_ARGUMENT, peer, "a tag must not be negative, and this one is %d", tag);
-    struct pcm_request *r = calloc(1, sizeof *r);
-    if (!r) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a request");
-    r->comm = comm, r->kind = kind, r->buffer = buffer, r->bytes = bytes, r->peer = peer, r->tag = tag;
-    r->timeout = timeout;
-    r->head = (struct pcm_head){.collective = PCM_POINT_TO_POINT, .dtype = (uint8_t)dtype, .root = tag, .bytes = bytes};
+    if (rc) return rc;
+    struct pcm_request *r = take_request(comm);
+    if (!r) return PCM_ERR_SYSTEM;
+    r->kind = m->kind, r->buffer = m->buffer, r->bytes = m->bytes, r->peer = m->peer, r->tag = m->tag;
+    r->timeout = m->timeout > 0 ? m->timeout : comm->timeout;
+    r->synchronous = m->synchronous, r->allocated = m->allocated;
+    r->head = (struct pcm_head){
+        .collective = PCM_POINT_TO_POINT, .dtype = (uint8_t)m->dtype, .root = m->tag, .bytes = m->bytes};
     *out = r;
     return PCM_OK;
+}
+
+static int check_message(const pcm_comm *comm, const struct message *m)
+{
+    bool receives = m->kind != PCM_REQUEST_SEND;
+    if (!pcm_world_is_ours(comm->world)) return pcm_world_refuse(comm->world);
+    if (m->peer >= comm->size || m->peer < (receives ? PCM_ANY_SOURCE : 0))
+        return pcm_fail(PCM_ERR_ARGUMENT, m->peer, "there is no rank %d in a communicator of %d", m->peer, comm->size);
+    if (m->tag < (receives ? PCM_ANY_TAG : 0))
+        return pcm_fail(PCM_ERR_ARGUMENT, m->peer, "a tag must not be negative, and this one is %d", m->tag);
+    return PCM_OK;
+}
+
+static int start_message(pcm_comm *comm, const struct message *m, pcm_request **out)
+{
+    struct pcm_request *r = NULL;
+    int rc = check_message(comm, m);
+    if (rc) return rc;
+    pthread_mutex_lock(&comm->world->lock);
+    rc = make_message(comm, m, &r);
+    if (!rc) rc = detach(r);
+    if (!rc)
+        *out = r;
+    else if (r)
+        give_request(r);
+    pthread_mutex_unlock(&comm->world->lock);
+    return rc;
 }
 
 int pcm_send_start(pcm_comm *comm, const void *buf, uint64_t bytes, int dtype, int dest, int tag, double timeout,
                    pcm_request **request)
 {
-    struct pcm_request *r = NULL;
-    int rc = make_message(comm, PCM_REQUEST_SEND, (void *)buf, bytes, dtype, dest, tag, timeout, &r);
-    return rc ? rc : start_message(r, request);
+    struct message m = {PCM_REQUEST_SEND, (void *)buf, bytes, dtype, dest, tag, timeout, false, NULL};
+    return start_message(comm, &m, request);
 }
 
 int pcm_ssend_start(pcm_comm *comm, const void *buf, uint64_t bytes, int dtype, int dest, int tag, double timeout,
                     pcm_request **request)
 {
-    struct pcm_request *r = NULL;
-    int rc = make_message(comm, PCM_REQUEST_SEND, (void *)buf, bytes, dtype, dest, tag, timeout, &r);
-    if (rc) return rc;
-    r->synchronous = true;
-    return start_message(r, request);
+    struct message m = {PCM_REQUEST_SEND, (void *)buf, bytes, dtype, dest, tag, timeout, true, NULL};
+    return start_message(comm, &m, request);
 }
 
 int pcm_recv_start(pcm_comm *comm, void *buf, uint64_t capacity, int dtype, int source, int tag, double timeout,
                    pcm_request **request)
 {
-    struct pcm_request *r = NULL;
-    int rc = make_message(comm, PCM_REQUEST_RECV, buf, capacity, dtype, source, tag, timeout, &r);
-    return rc ? rc : start_message(r, request);
+    struct message m = {PCM_REQUEST_RECV, buf, capacity, dtype, source, tag, timeout, false, NULL};
+    return start_message(comm, &m, request);
 }
 
 int pcm_recv_any_start(pcm_comm *comm, void **buf, int source, int tag, double timeout, pcm_request **request)
 {
-    struct pcm_request *r = NULL;
-    int rc = make_message(comm, PCM_REQUEST_RECV, NULL, 0, 0, source, tag, timeout, &r);
-    if (rc) return rc;
+    struct message m = {PCM_REQUEST_RECV, NULL, 0, 0, source, tag, timeout, false, buf};
     *buf = NULL;
-    r->allocated = buf;
-    return start_message(r, request);
+    return start_message(comm, &m, request);
 }
 
 int pcm_probe_start(pcm_comm *comm, int source, int tag, double timeout, pcm_request **request)
 {
-    struct pcm_request *r = NULL;
-    int rc = make_message(comm, PCM_REQUEST_PROBE, NULL, 0, 0, source, tag, timeout, &r);
-    return rc ? rc : start_message(r, request);
+    struct message m = {PCM_REQUEST_PROBE, NULL, 0, 0, source, tag, timeout, false, NULL};
+    return start_message(comm, &m, request);
 }
 
 int pcm_probe(pcm_comm *comm, int source, int tag, struct pcm_status_info *info, void **buf, double timeout,
               pcm_request **request)
 {
+    struct message m = {PCM_REQUEST_RECV, NULL, 0, 0, source, tag, timeout, false, buf};
     struct pcm_request *r = NULL;
-    int rc = make_message(comm, PCM_REQUEST_RECV, NULL, 0, 0, source, tag, timeout, &r);
+    int rc = check_message(comm, &m);
     if (rc) return rc;
     pcm_world *world = comm->world;
     pthread_mutex_lock(&world->lock);
-    rc = comm->error.code ? report(&comm->error) : PCM_OK;
-    if (!rc && !comm->matcher) rc = pcm_matcher_create(comm, &comm->matcher);
+    rc = make_message(comm, &m, &r);
     if (!rc && pcm_p2p_reach(comm, source) && !pcm_p2p_look(comm, source, tag, info)) {
         if (!world->polled) pcm_reactor_poll(world->reactor, 0);
         pcm_world_progress(world);
@@ -576,14 +610,13 @@ int pcm_probe(pcm_comm *comm, int source, int tag, struct pcm_status_info *info,
     if (!rc && !there) rc = PCM_AGAIN;
     if (!rc && request) {
         *buf = NULL;
-        r->allocated = buf, r->peer = info->source, r->tag = info->tag;
-        r->timeout = timeout > 0 ? timeout : comm->timeout;
+        r->peer = info->source, r->tag = info->tag;
         rc = detach(r);
         if (!rc) *request = r, r = NULL;
     }
+    if (r) give_request(r);
     pcm_world_wake_thread(world);
     pthread_mutex_unlock(&world->lock);
-    if (r) pcm_request_free(r);
     return rc;
 }
 
@@ -603,6 +636,7 @@ int pcm_wait(pcm_request *r, double seconds, struct pcm_status_info *status)
     pcm_world *world = comm->world;
     if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
     pthread_mutex_lock(&world->lock); /* also for what is done: whoever did it may not have let go of the request yet */
+    world->entries++;
     int rc = atomic_load(&r->status);
     if (rc == PCM_AGAIN) {
         if (seconds == 0) {
@@ -620,7 +654,7 @@ int pcm_wait(pcm_request *r, double seconds, struct pcm_status_info *status)
     }
     if (status) *status = r->info;
     if (rc) report(&r->error);
-    pcm_request_free(r);
+    give_request(r);
     let_go(comm);
     return rc;
 }

@@ -128,7 +128,8 @@ struct pcm_run { /* one slice under way */
 enum pcm_request_kind { PCM_REQUEST_COLLECTIVE, PCM_REQUEST_SEND, PCM_REQUEST_RECV, PCM_REQUEST_PROBE };
 
 struct pcm_request {
-    struct pcm_request *next; /* in the list of what is active on its communicator, oldest first */
+    struct pcm_request
+        *next; /* in the list of what is active on its communicator, oldest first; or of its spare ones */
     pcm_comm *comm;
     int kind;
     _Atomic int status; /* PCM_AGAIN while under way */
@@ -141,20 +142,11 @@ struct pcm_request {
     uint64_t record; /* number of its line in the flight recorder */
     struct pcm_call call;
     struct pcm_head head;
-    struct pcm_error error;
     /* a collective */
     struct pcm_plan *plan;
     const struct pcm_geometry *geometry;
-    struct pcm_geometry own_geometry; /* of uneven counts */
     uint32_t lane0, window, live; /* live: runs that are not done */
-    struct pcm_run *runs;
-    size_t runs_room, cursors_room, temps_room;
-    struct pcm_cursor *cursors;
     void *launched; /* of an offloaded call: what its transport calls it */
-    char *temps;
-    void *staged; /* of the input, what must be divided first, or lies where output will be written */
-    size_t staged_room;
-    uint64_t *counts; /* copies of the caller's, for asynchronous calls */
     /* point to point */
     int peer, tag;
     void *buffer;
@@ -162,9 +154,19 @@ struct pcm_request {
     uint32_t ticket; /* of the payload, once lent */
     bool announced, lent;
     bool synchronous; /* a send that is done when its receive has been found */
+    bool unlisted;    /* nothing of p2p.c points to it any more */
     void **allocated; /* a receive of any length: where the caller finds the message */
     struct pcm_request *link_next; /* in a list of p2p.c */
     struct pcm_status_info info;
+    struct pcm_error error; /* what is before it begins as zeros; what comes after stays from one use to the next */
+    struct pcm_geometry own_geometry; /* of uneven counts */
+    struct pcm_run *runs;
+    size_t runs_room, cursors_room, temps_room;
+    struct pcm_cursor *cursors;
+    char *temps;
+    void *staged; /* of the input, what must be divided first, or lies where output will be written */
+    size_t staged_room;
+    uint64_t *counts; /* copies of the caller's, for asynchronous calls */
 };
 
 /* Advances everything that is active on a communicator; true if anything moved. Under the world's lock. */
@@ -200,7 +202,7 @@ bool pcm_p2p_cancel(struct pcm_request *request);
 
 /* ---- communicators and worlds ----------------------------------------------------------------------- */
 
-enum { PCM_PLAN_BUCKETS = 64, PCM_PLANS_MAX = 512 };
+enum { PCM_PLAN_BUCKETS = 64, PCM_PLANS_MAX = 512, PCM_SPARES_MAX = 128 };
 
 struct pcm_comm {
     struct pcm_comm *next;
@@ -213,7 +215,9 @@ struct pcm_comm {
     uint32_t lane_next;
     bool lane_busy[PCM_OP_LANES];
     struct pcm_request *active, **active_tail;
-    struct pcm_request *spare; /* reused by blocking calls */
+    int collectives; /* how many of the active ones are */
+    struct pcm_request *spares; /* requests that have ended, with their memory, for the next ones */
+    int nspares;
     double timeout;
     struct pcm_error error; /* once it has failed: why; every later call says the same */
     bool untold;            /* of which peers do not know yet, because their channels are not up */
@@ -265,6 +269,9 @@ struct pcm_world {
     bool asleep;   /* one of them, or the thread below, sleeps on the reactor for all: the doorbell wakes it */
     int followers; /* the others that would sleep: they wait on `eased` until their request is done or the sleeper leaves */
     int detached; /* active requests that nobody waits for right now, and failures that have yet to be told */
+    int messages; /* how many of these are messages, which can wait for a moment */
+    uint64_t entries; /* how often a caller has started or waited for something */
+    bool dozing; /* the thread looks by itself within a moment: it need not be woken for a message */
     int unsent; /* channels on which something committed has not left yet */
     struct pcm_reactor *reactor;
     char *scratch; /* PCM_FRAGMENT bytes, for what is reduced out of another process's memory */

@@ -506,6 +506,7 @@ bool pcm_collective_progress(struct pcm_request *r)
 bool pcm_comm_progress(pcm_comm *comm)
 {
     bool moved = comm->matcher && pcm_p2p_progress(comm), blocked = false;
+    if (!comm->collectives) return moved;
     for (struct pcm_request *r = comm->active, *next; r; r = next) {
         next = r->next;
         if (r->kind != PCM_REQUEST_COLLECTIVE) continue;
@@ -529,12 +530,14 @@ void pcm_request_finish(struct pcm_request *r, int status)
     if (comm->active_tail == &r->next) comm->active_tail = at;
     if (r->kind == PCM_REQUEST_COLLECTIVE) {
         if (!r->waiting) give_lanes(r);
-    } else {
+        comm->collectives--;
+    } else if (!r->unlisted) {
         pcm_matcher_forget(comm, r);
     }
     if (r->owned) {
         pcm_trace_end(r, status);
         comm->world->detached--;
+        if (r->kind != PCM_REQUEST_COLLECTIVE) comm->world->messages--;
     }
     pcm_world_wake_waiters(comm->world);
     atomic_store_explicit(&r->status, status, memory_order_release);

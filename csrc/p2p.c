@@ -5,6 +5,9 @@
  * the payload goes by PCM_LANE_BULK, in the order of the grants, straight into the receive's buffer. A synchronous one is
  * announced too, however short: its grant tells that a receive has been found. What an envelope is
  * stands in pcm_head.part, the tag in root, an announced message's ticket in slice.
+ *
+ * Short messages that wait for room in the lane leave together: a PACK is a fragment of whole messages, each with its own
+ * header in front, padded to 8 bytes.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +15,8 @@
 
 #include "core.h"
 
-enum { EAGER = 32 * 1024 };
-enum part { DATA, ANNOUNCE, GRANT, BULK };
+enum { EAGER = 32 * 1024, PACKED = 2048 /* bytes: the longest message in a pack */ };
+enum part { DATA, ANNOUNCE, GRANT, BULK, PACK };
 
 struct unexpected { /* a message, or the announcement of one, that came before its receive */
     struct unexpected *next;
@@ -379,6 +382,41 @@ static bool lend_payload(struct pcm_channel *channel, struct errand *e, bool *pr
     return r->lent;
 }
 
+static bool eager(const struct pcm_request *r) { return r->bytes <= EAGER && !r->synchronous; }
+
+static uint64_t padded(uint64_t bytes) { return (bytes + 7) / 8 * 8; }
+
+/* Sends what waits as one fragment, if that is several short messages. */
+static void send_pack(struct link *l, struct pcm_channel *channel, bool *progress)
+{
+    uint64_t total = 0;
+    struct pcm_request *end = l->sends;
+    for (; end && eager(end) && end->bytes <= PACKED && !end->moved; end = end->link_next) {
+        uint64_t with = total + sizeof end->head + padded(end->bytes);
+        if (with > PCM_FRAGMENT) break;
+        total = with;
+    }
+    if (end == l->sends || end == l->sends->link_next) return;
+    size_t room;
+    char *to = channel->ops->reserve(channel, PCM_LANE_P2P, total, &room);
+    if (!to) return;
+    for (struct pcm_request *r = l->sends; r != end; r = r->link_next) {
+        memcpy(to, &r->head, sizeof r->head);
+        if (r->bytes) memcpy(to + sizeof r->head, r->buffer, r->bytes);
+        to += sizeof r->head + padded(r->bytes);
+    }
+    struct pcm_head head = {.collective = PCM_POINT_TO_POINT, .part = PACK, .bytes = total};
+    channel->ops->commit(channel, PCM_LANE_P2P, &head, total);
+    *progress = true;
+    while (l->sends != end) {
+        struct pcm_request *r = l->sends;
+        l->sends = r->link_next;
+        if (!l->sends) l->sends_tail = &l->sends;
+        r->unlisted = true;
+        pcm_request_finish(r, PCM_OK);
+    }
+}
+
 static bool send_to(pcm_comm *comm, struct link *l, struct pcm_channel *channel)
 {
     bool progress = false;
@@ -389,12 +427,17 @@ static bool send_to(pcm_comm *comm, struct link *l, struct pcm_channel *channel)
         pop(&l->grants);
     while (l->sends && !(l->grants.first && !l->sends->moved)) {
         struct pcm_request *r = l->sends;
-        bool eager = r->bytes <= EAGER && !r->synchronous;
-        r->head.part = eager ? DATA : ANNOUNCE;
-        if (!eager && !r->announced) r->head.slice = l->tickets++, r->announced = true;
-        if (!push_bytes(channel, PCM_LANE_P2P, &r->head, r->buffer, eager ? r->bytes : 0, &r->moved, &progress)) break;
+        if (r->link_next) {
+            send_pack(l, channel, &progress);
+            if (r != l->sends) continue;
+        }
+        bool whole = eager(r);
+        r->head.part = whole ? DATA : ANNOUNCE;
+        if (!whole && !r->announced) r->head.slice = l->tickets++, r->announced = true;
+        if (!push_bytes(channel, PCM_LANE_P2P, &r->head, r->buffer, whole ? r->bytes : 0, &r->moved, &progress)) break;
         unlink_request(&l->sends, &l->sends_tail, r);
-        if (eager) {
+        if (whole) {
+            r->unlisted = true;
             pcm_request_finish(r, PCM_OK);
         } else {
             r->link_next = l->announced;
@@ -477,6 +520,36 @@ static bool fits(pcm_comm *comm, int source, const struct pcm_head *head, uint64
     return false;
 }
 
+static void end_receive(struct pcm_request *r, uint64_t bytes)
+{
+    r->moved = bytes;
+    r->unlisted = true;
+    pcm_request_finish(r, PCM_OK);
+}
+
+/* Several whole messages in one fragment; false: the communicator has failed. */
+static bool receive_pack(pcm_comm *comm, struct link *l, int source, const char *at, size_t n)
+{
+    for (const char *end = at ? at + n : NULL; at < end;) { /* NULL: it was lent, which no pack is */
+        struct pcm_head head;
+        size_t left = (size_t)(end - at);
+        if (left >= sizeof head) memcpy(&head, at, sizeof head);
+        if (left < sizeof head || head.part != DATA || left < sizeof head + padded(head.bytes)) {
+            pcm_comm_fail(comm, PCM_ERR_MISMATCH, source, "rank %d sent a pack that is no row of messages", source);
+            return false;
+        }
+        begin_arrival(comm, l, source, &head);
+        if (comm->error.code) return false;
+        struct pcm_request *r = l->arriving_into;
+        unsigned char *to = r ? r->buffer : l->arriving_unexpected ? l->arriving_unexpected->payload : NULL;
+        if (to && head.bytes) memcpy(to, at + sizeof head, head.bytes);
+        l->arriving = false, l->arriving_into = NULL, l->arriving_unexpected = NULL;
+        if (r) end_receive(r, head.bytes);
+        at += sizeof head + padded(head.bytes);
+    }
+    return true;
+}
+
 static bool receive_envelopes(pcm_comm *comm, struct link *l, int source, struct pcm_channel *channel)
 {
     bool progress = false;
@@ -485,6 +558,11 @@ static bool receive_envelopes(pcm_comm *comm, struct link *l, int source, struct
     size_t n;
     while ((head = channel->ops->peek(channel, PCM_LANE_P2P, &payload, &n))) {
         progress = true;
+        if (!l->arriving && head->collective == PCM_POINT_TO_POINT && head->part == PACK) {
+            if (!receive_pack(comm, l, source, payload, n)) return true;
+            channel->ops->release(channel, PCM_LANE_P2P);
+            continue;
+        }
         if (!l->arriving) begin_arrival(comm, l, source, head);
         if (comm->error.code) return true;
         if (l->arriving) {
@@ -501,7 +579,7 @@ static bool receive_envelopes(pcm_comm *comm, struct link *l, int source, struct
         if (!over) continue;
         struct pcm_request *r = l->arriving_into;
         l->arriving = false, l->arriving_into = NULL, l->arriving_unexpected = NULL;
-        if (r) pcm_request_finish(r, PCM_OK);
+        if (r) end_receive(r, l->arrived);
     }
     return progress;
 }

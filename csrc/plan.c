@@ -15,7 +15,8 @@ static int check(const struct pcm_schedule_desc *d)
     if (!d->cut) return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s: cut must be at least 1", d->name);
     if ((uint64_t)d->in_blocks * d->cut > MOST_PIECES || (uint64_t)d->out_blocks * d->cut > MOST_PIECES ||
         (uint64_t)d->passed_blocks * d->cut > MOST_PIECES)
-        return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s cuts a buffer into more than %d pieces", d->name, MOST_PIECES);
+        return pcm_fail(PCM_ERR_SCHEDULE, -1, "schedule %s cuts a buffer into more than %d pieces", d->name,
+                        MOST_PIECES);
     for (uint32_t i = 0; i < d->nsteps; i++) {
         const struct pcm_step *s = &d->steps[i];
         bool local = s->kind == PCM_STEP_COPY || s->kind == PCM_STEP_REDUCE;

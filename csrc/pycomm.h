@@ -130,7 +130,7 @@ struct pcm_world_config {
     const char *listen;      /* tcp: the address to listen on, "0.0.0.0" or "::"; NULL: loopback only */
     const char *advertise;   /* tcp: comma-separated addresses that peers may reach this rank at; NULL: `listen` */
     int streams;             /* tcp: connections a peer; 0: the default */
-    int encrypt;             /* encrypt what crosses a network: tcp does, with OpenSSL, and needs `mac`; the same on all ranks */
+    int encrypt; /* encrypt what crosses a network: tcp does, with OpenSSL, and needs `mac`; the same on all ranks */
 };
 
 /* A world is its process's own: in one that was forked from it, with or without operations in flight, calls that can fail
@@ -216,15 +216,15 @@ PCM_API void pcm_comm_abort(pcm_comm *comm, const char *why);
 /* ---- schedules: what one rank does, as rounds of steps over chunks ------------------------------ */
 
 enum pcm_step_kind {
-    PCM_STEP_SEND,        /* send chunk to peer */
-    PCM_STEP_RECV,        /* receive chunk from peer */
+    PCM_STEP_SEND, /* send chunk to peer */
+    PCM_STEP_RECV, /* receive chunk from peer */
     PCM_STEP_REDUCE_FROM, /* receive from peer and reduce into chunk */
-    PCM_STEP_COPY,        /* chunk = src, locally */
-    PCM_STEP_REDUCE,      /* chunk = chunk op src, locally */
+    PCM_STEP_COPY, /* chunk = src, locally */
+    PCM_STEP_REDUCE, /* chunk = chunk op src, locally */
 };
 enum pcm_step_flags {
     PCM_FLAG_MORE = 1, /* the message goes on with the next step, which has the same kind and peer */
-    PCM_FLAG_END = 2,  /* last step of its round */
+    PCM_FLAG_END = 2, /* last step of its round */
     PCM_FLAG_SWAP = 4, /* the incoming operand is the left one */
 };
 struct pcm_step { /* 16 bytes; the steps of a round are posted together, and its reads happen before its writes */
@@ -241,7 +241,7 @@ struct pcm_schedule_desc {
     const struct pcm_step *steps;
     uint32_t nsteps, nchunks;
     const int32_t *in_at, *out_at; /* nchunks: block * cut + piece, or -1 */
-    const uint32_t *like;          /* nchunks: itself, or the chunk whose length a temporary has */
+    const uint32_t *like; /* nchunks: itself, or the chunk whose length a temporary has */
     uint32_t in_blocks, out_blocks, cut;
     const int32_t
         *passed_at; /* nchunks: block * cut + piece, among the blocks that are passed on, or -1; NULL: none is */

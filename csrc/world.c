@@ -105,11 +105,11 @@ int pcm_world_create(const struct pcm_world_config *config, pcm_world **out)
     world->forks = pcm_forks;
     world->config = *config;
     pthread_mutex_init(&world->lock, NULL);
-    pthread_cond_init(&world->parked, NULL);
     pthread_condattr_t clock;
     pthread_condattr_init(&clock);
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_cond_init(&world->eased, &clock);
+    pthread_cond_init(&world->parked, &clock);
     pthread_condattr_destroy(&clock);
     world->polled = true;
     world->tick0 = pcm_ticks(), world->time0 = pcm_now();
@@ -343,11 +343,11 @@ static void arm(pcm_world *world, bool asleep)
         if (world->endpoints[i]->ops->arm) world->endpoints[i]->ops->arm(world->endpoints[i], asleep);
 }
 
-static void wait_for(pthread_cond_t *condition, pthread_mutex_t *lock, int milliseconds)
+static void wait_for(pthread_cond_t *condition, pthread_mutex_t *lock, int microseconds)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += milliseconds * 1000000L;
+    until.tv_nsec += microseconds * 1000L;
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
     pthread_cond_timedwait(condition, lock, &until);
@@ -359,7 +359,7 @@ static void sleep_on_reactor(pcm_world *world, int milliseconds)
 {
     if (world->asleep) {
         world->followers++;
-        wait_for(&world->eased, &world->lock, milliseconds);
+        wait_for(&world->eased, &world->lock, milliseconds * 1000);
         world->followers--;
         return;
     }
@@ -484,15 +484,32 @@ int pcm_request_drive(struct pcm_request *request, double seconds)
     return atomic_load_explicit(&request->status, memory_order_relaxed);
 }
 
+/* Is there anything to do for the thread, because nobody else does it? */
+static bool thread_needed(const pcm_world *world) { return (world->detached || world->unsent) && !world->drivers; }
+
+/* Something that should not wait: all but messages. Of these there are many, mostly short, and who starts them mostly comes
+ * back to wait for them within microseconds, less than it takes to wake a thread. */
+static bool urgent(const pcm_world *world) { return world->detached > world->messages || world->unsent; }
+
+enum { DOZE = 250 }; /* microseconds */
+
 static void *progress_thread(void *argument)
 {
     pcm_world *world = argument;
+    uint64_t seen = 0;
     pcm_thread_patient();
     pthread_mutex_lock(&world->lock);
     for (int round = 0; !world->stopping;) {
-        if ((!world->detached && !world->unsent) || world->drivers) {
+        bool needed = thread_needed(world), lively = world->entries != seen;
+        if (!needed || (lively && !urgent(world))) {
             hand_over(world);
-            pthread_cond_wait(&world->parked, &world->lock);
+            seen = world->entries;
+            world->dozing = lively;
+            if (lively)
+                wait_for(&world->parked, &world->lock, DOZE);
+            else
+                pthread_cond_wait(&world->parked, &world->lock);
+            world->dozing = false;
             round = 0;
         } else if (pcm_world_progress(world)) {
             round = 0;
@@ -530,8 +547,8 @@ void pcm_world_unsent(pcm_world *world, int change)
 
 void pcm_world_wake_thread(pcm_world *world)
 {
-    if ((!world->detached && !world->unsent) || world->drivers || world->stopping)
-        return; /* nothing to do, or somebody does it */
+    if (!thread_needed(world) || world->stopping) return;
+    if (world->dozing && !urgent(world)) return;
     /* if it cannot be started, the next call makes progress */
     if (pcm_world_start_thread(world) == PCM_OK) pthread_cond_signal(&world->parked);
 }

@@ -7,17 +7,12 @@
  * read and written whole: numbers of dtypes, each of which is written once, and a communicator's address. Arguments are held by
  * who calls, and the core has a lock of its own. As everywhere, a communicator is not to be freed while another thread begins a
  * call of it, nor an array given another shape. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdatomic.h>
-#include <stddef.h>
-#include <stdbool.h>
+#include "_quick.h"
+
 #include <structmember.h>
 
 #define NPY_NO_DEPRECATED_API NPY_1_22_API_VERSION
 #include <numpy/ndarraytypes.h>
-
-#include "pycomm.h"
 
 static PyObject *array_type, *in_place, *finish, *drop_late, *name_op, *name_root;
 
@@ -36,14 +31,7 @@ static _Atomic signed char dtypes[TYPES] = {
 };
 _Static_assert(sizeof(long) == 8, "pycomm is for 64-bit Linux");
 
-struct array {
-    void *data;
-    uint64_t count;
-    int dtype;
-};
-
-/* False: not a plain array, which is for Python to look at. */
-static bool look(PyObject *object, int writes, struct array *array)
+bool quick_look(PyObject *object, int writes, struct array *array)
 {
     if ((PyObject *)Py_TYPE(object) != array_type) return false;
     PyArrayObject *a = (PyArrayObject *)object;
@@ -65,7 +53,7 @@ static bool describe(const pcm_comm *comm, struct pcm_call *call, PyObject *in, 
 {
     struct array i = {0}, o = {0};
     if (in == in_place) in = out;
-    if ((out != Py_None && !look(out, 1, &o)) || (in != Py_None && !look(in, 0, &i))) return false;
+    if ((out != Py_None && !quick_look(out, 1, &o)) || (in != Py_None && !quick_look(in, 0, &i))) return false;
     if (in == Py_None) i = o, i.data = NULL;
     if (out == Py_None) o = i, o.data = NULL;
     uint64_t size = (uint64_t)pcm_comm_size(comm), in_blocks = 1, out_blocks = 1;
@@ -97,7 +85,7 @@ static bool describe(const pcm_comm *comm, struct pcm_call *call, PyObject *in, 
 static bool look_at_numbers(PyObject *object, Py_ssize_t n, uint64_t *numbers)
 {
     struct array array;
-    if (look(object, 0, &array)) {
+    if (quick_look(object, 0, &array)) {
         const int32_t *narrow = array.data;
         const int64_t *wide = array.data;
         bool is_wide = array.dtype == PCM_INT64 || array.dtype == PCM_UINT64;
@@ -123,7 +111,7 @@ static bool look_at_blocks(PyObject *object, int writes, Py_ssize_t n, struct ar
                            uint64_t *displs)
 {
     if (!PyList_CheckExact(object) && !PyTuple_CheckExact(object)) return false;
-    if (PySequence_Fast_GET_SIZE(object) != 2 || !look(PySequence_Fast_GET_ITEM(object, 0), writes, array))
+    if (PySequence_Fast_GET_SIZE(object) != 2 || !quick_look(PySequence_Fast_GET_ITEM(object, 0), writes, array))
         return false;
     PyObject *layout = PySequence_Fast_GET_ITEM(object, 1);
     bool placed = PyTuple_CheckExact(layout);
@@ -143,7 +131,7 @@ static bool look_at_blocks(PyObject *object, int writes, Py_ssize_t n, struct ar
 /* One block of all that is there. */
 static bool look_at_whole(PyObject *object, int writes, struct array *array, uint64_t *count, uint64_t *displ)
 {
-    if (!look(object, writes, array)) return false;
+    if (!quick_look(object, writes, array)) return false;
     *count = array->count, *displ = 0;
     return true;
 }
@@ -182,18 +170,13 @@ static PyObject *describe_blocks(const pcm_comm *comm, struct pcm_call *call, Py
 
 /* ---- Handle: what a quick method finds in its first argument ------------------------------------------------------- */
 
-struct handle {
-    PyObject_HEAD _Atomic uintptr_t address; /* of a pcm_comm, or 0 */
-    char passes; /* whether ranks may pass on blocks of an uneven all-to-all, which Python arranges */
-};
-
 static PyMemberDef handle_members[] = {
     {"_address", T_ULONGLONG, offsetof(struct handle, address), 0, "where the core's communicator is, or 0"},
     {"_passes", T_BOOL, offsetof(struct handle, passes), 0, "whether ranks may pass on others' uneven blocks"},
     {NULL, 0, 0, 0, NULL},
 };
 
-static PyTypeObject handle_type = {
+PyTypeObject quick_handle_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "pycomm._quick.Handle",
     .tp_basicsize = sizeof(struct handle),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
@@ -203,13 +186,6 @@ static PyTypeObject handle_type = {
 };
 
 /* ---- quick methods --------------------------------------------------------------------------------------------------- */
-
-struct quick_method {
-    PyObject_HEAD vectorcallfunc call;
-    PyObject *function, *attributes;
-    int collective, buffers, op, root; /* buffers: how many arguments are; op, root: whether the next ones are these */
-    int uneven; /* whether the buffers say the count of each block */
-};
 
 static bool small_int(PyObject *object, long *value)
 {
@@ -254,26 +230,27 @@ static PyObject *quick_call(PyObject *self, PyObject *const *args, size_t flags,
     const struct quick_method *q = (const struct quick_method *)self;
     Py_ssize_t n = PyVectorcall_NARGS(flags);
     long op = PCM_SUM, root = 0;
-    if (n < 1 + q->buffers || !PyObject_TypeCheck(args[0], &handle_type) || !options(q, args, n, names, &op, &root))
+    if (n < 1 + q->buffers || !PyObject_TypeCheck(args[0], &quick_handle_type) ||
+        !options(q, args, n, names, &op, &root))
         goto look_closer;
     struct handle *handle = (struct handle *)args[0];
     pcm_comm *comm = (pcm_comm *)atomic_load_explicit(&handle->address, memory_order_relaxed);
     if (!comm || op >= PCM_NOPS) goto look_closer;
     PyObject *in = q->buffers ? args[1] : Py_None, *out = q->buffers ? args[q->buffers] : Py_None;
     bool here = pcm_comm_rank(comm) == root;
-    if (q->collective == PCM_BROADCAST && !here) in = Py_None;
-    if (q->collective == PCM_SCATTER && !here) in = Py_None;
-    if ((q->collective == PCM_REDUCE || q->collective == PCM_GATHER) && !here) out = Py_None;
-    struct pcm_call call = {.collective = (uint8_t)q->collective, .op = (uint8_t)op, .root = (int32_t)root};
+    if (q->what == PCM_BROADCAST && !here) in = Py_None;
+    if (q->what == PCM_SCATTER && !here) in = Py_None;
+    if ((q->what == PCM_REDUCE || q->what == PCM_GATHER) && !here) out = Py_None;
+    struct pcm_call call = {.collective = (uint8_t)q->what, .op = (uint8_t)op, .root = (int32_t)root};
     PyObject *counts = NULL;
     if (q->uneven) {
-        bool passes = q->collective == PCM_ALLTOALL && ((struct handle *)args[0])->passes;
+        bool passes = q->what == PCM_ALLTOALL && handle->passes;
         if (passes || !(counts = describe_blocks(comm, &call, in, out))) goto look_closer;
     } else if (!describe(comm, &call, in, out)) {
         goto look_closer;
     }
     int status;
-    Py_BEGIN_ALLOW_THREADS status = pcm_run(comm, &call, 0.2); /* seconds until Python may handle a signal */
+    Py_BEGIN_ALLOW_THREADS status = pcm_run(comm, &call, QUICK_TURN);
     Py_END_ALLOW_THREADS PyObject *result = NULL;
     if (status && status != PCM_NO_PLAN) result = go_on(status, in, out, counts);
     Py_XDECREF(counts);
@@ -283,18 +260,27 @@ look_closer:
     return PyObject_Vectorcall(q->function, args, flags, names);
 }
 
+static PyTypeObject quick_type;
+
+PyObject *quick_make(PyObject *function, vectorcallfunc call, int what)
+{
+    struct quick_method *q = (struct quick_method *)quick_type.tp_alloc(&quick_type, 0);
+    if (!q) return NULL;
+    q->call = call, q->function = Py_NewRef(function), q->what = what;
+    return (PyObject *)q;
+}
+
 static PyObject *quick_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"function", "collective", "buffers", "op", "root", "uneven", NULL};
     PyObject *function;
     int collective, buffers, op, root, uneven;
+    (void)type;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "Oiippp", names, &function, &collective, &buffers, &op, &root,
                                      &uneven))
         return NULL;
-    struct quick_method *q = (struct quick_method *)type->tp_alloc(type, 0);
-    if (!q) return NULL;
-    q->call = quick_call, q->function = Py_NewRef(function);
-    q->collective = collective, q->buffers = buffers, q->op = op, q->root = root, q->uneven = uneven;
+    struct quick_method *q = (struct quick_method *)quick_make(function, quick_call, collective);
+    if (q) q->buffers = buffers, q->op = op, q->root = root, q->uneven = uneven;
     return (PyObject *)q;
 }
 
@@ -384,10 +370,10 @@ PyMODINIT_FUNC PyInit__quick(void)
     array_type = numpy ? PyObject_GetAttrString(numpy, "ndarray") : NULL;
     name_op = PyUnicode_InternFromString("op"), name_root = PyUnicode_InternFromString("root");
     Py_XDECREF(numpy);
-    if (array_type && name_op && name_root && !PyType_Ready(&handle_type) && !PyType_Ready(&quick_type) &&
+    if (array_type && name_op && name_root && !PyType_Ready(&quick_handle_type) && !PyType_Ready(&quick_type) &&
         (module = PyModule_Create(&module_def)) &&
-        (PyModule_AddObjectRef(module, "Handle", (PyObject *)&handle_type) ||
-         PyModule_AddObjectRef(module, "quick_method", (PyObject *)&quick_type)))
+        (PyModule_AddObjectRef(module, "Handle", (PyObject *)&quick_handle_type) ||
+         PyModule_AddObjectRef(module, "quick_method", (PyObject *)&quick_type) || quick_add_requests(module)))
         Py_CLEAR(module);
 #ifdef Py_GIL_DISABLED
     if (module && PyUnstable_Module_SetGIL(module, Py_MOD_GIL_NOT_USED)) Py_CLEAR(module);

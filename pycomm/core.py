@@ -16,8 +16,10 @@ from . import errors
 from ._pycomm import ffi as ffi
 from ._pycomm import lib as lib
 from ._quick import Handle as Handle
-from ._quick import know_dtype, quick_method
+from ._quick import Operation as Operation
+from ._quick import know_dtype, quick_message, quick_method, quick_start, quick_wait, quick_waitall
 from ._quick import know_python as know_python
+from ._quick import know_requests as know_requests
 from .job import keys
 
 COLLECTIVES = {
@@ -107,6 +109,35 @@ def quick(
         return cast(_Method, functools.update_wrapper(cast(_Method, wrapped), method))
 
     return decorate
+
+
+def quickly(how: Callable[..., Any], *args: Any) -> Callable[[_Method], _Method]:
+    """Decorate a method that the extension has a quick way for, whose own body runs where that is none.
+
+    Args:
+        how: the extension's function that makes the quick method.
+        args: what it is told besides the method.
+    """
+
+    def decorate(method: _Method) -> _Method:
+        return cast(_Method, functools.update_wrapper(cast(_Method, how(method, *args)), method))
+
+    return decorate
+
+
+def quick_send(*, starts: bool) -> Callable[[_Method], _Method]:
+    """Decorate Send (or Isend, which starts it): plain arrays that go to a rank need no Python."""
+    return quickly(quick_message, False, starts)
+
+
+def quick_receive(*, starts: bool) -> Callable[[_Method], _Method]:
+    """Decorate Recv (or Irecv)."""
+    return quickly(quick_message, True, starts)
+
+
+waits = quickly(quick_wait)
+waits_for_all = quickly(quick_waitall)
+starts_bound = quickly(quick_start)
 
 
 # ---- dtypes -------------------------------------------------------------------------------------------------------

@@ -75,8 +75,8 @@ static bool same(const uint8_t *a, const uint8_t *b, size_t bytes)
 }
 
 /* What a code over all that was said is for. */
-static const char *const INITIATOR = "pcm initiator", *const ACCEPTOR = "pcm acceptor", *const KEY_THERE = "pcm key there",
-                         *const KEY_BACK = "pcm key back";
+static const char *const INITIATOR = "pcm initiator", *const ACCEPTOR = "pcm acceptor",
+                         *const KEY_THERE = "pcm key there", *const KEY_BACK = "pcm key back";
 
 /* Signs what both sides have said, for a purpose. Without a secret all signatures are zero. */
 static int sign(struct pcm_handshake *shake, const char *purpose, uint8_t mac[MAC])

@@ -134,8 +134,9 @@ static int mpi_open(pcm_world *world, const char *argument, struct pcm_endpoint 
                         "the transport mpi needs a communicator of MPI: use Comm.from_mpi, or "
                         "pcm_mpi_attach and `mpi:NUMBER`");
     if (pcm_world_get_config(world)->encrypt)
-        return pcm_fail(PCM_ERR_ARGUMENT, -1, "encryption is asked for, and what goes over MPI is not encrypted here: "
-                                              "use tcp, or do without");
+        return pcm_fail(PCM_ERR_ARGUMENT, -1,
+                        "encryption is asked for, and what goes over MPI is not encrypted here: "
+                        "use tcp, or do without");
     struct mpi_endpoint *e = calloc(1, sizeof *e);
     if (!e) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for the transport mpi");
     e->base.ops = &pcm_mpi, e->base.world = world, e->nap_ns = SHORT_NAP, e->timer.fd = -1;

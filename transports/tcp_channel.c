@@ -319,9 +319,8 @@ static bool stale(const struct tcp_channel *channel)
 {
     struct tcp_frame first;
     const struct tcp_stream *stream = channel->streams[0];
-    ssize_t there = stream->cipher
-                        ? tcp_cipher_glance(stream->cipher, stream->watch.fd, &first, sizeof first)
-                        : recv(stream->watch.fd, &first, sizeof first, MSG_PEEK | MSG_DONTWAIT);
+    ssize_t there = stream->cipher ? tcp_cipher_glance(stream->cipher, stream->watch.fd, &first, sizeof first)
+                                   : recv(stream->watch.fd, &first, sizeof first, MSG_PEEK | MSG_DONTWAIT);
     if (there == sizeof first) return first.kind == TCP_BYE;
     return there == 0 || (there < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
@@ -431,8 +430,9 @@ struct pcm_channel *tcp_connect(struct pcm_endpoint *base, int peer, uint64_t id
         return NULL;
     }
     if (sealed != endpoint->sealed) {
-        pcm_fail(PCM_ERR_MISMATCH, peer, "rank %d %s its connections, and this rank %s: give all the same (PYCOMM_ENCRYPT)",
-                 peer, sealed ? "encrypts" : "does not encrypt", sealed ? "does not" : "does");
+        pcm_fail(PCM_ERR_MISMATCH, peer,
+                 "rank %d %s its connections, and this rank %s: give all the same (PYCOMM_ENCRYPT)", peer,
+                 sealed ? "encrypts" : "does not encrypt", sealed ? "does not" : "does");
         return NULL;
     }
     channel = new_channel(endpoint, peer, id);

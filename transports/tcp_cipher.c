@@ -54,10 +54,10 @@ static void find(void)
         const char *name;
         void *function;
     } wanted[] = {
-        {"OPENSSL_init_crypto", &crypto.init},    {"EVP_aes_256_gcm", &crypto.aes_256_gcm},
-        {"EVP_CIPHER_CTX_new", &crypto.create},   {"EVP_CIPHER_CTX_free", &crypto.release},
-        {"EVP_CipherInit_ex", &crypto.begin},     {"EVP_CIPHER_CTX_ctrl", &crypto.control},
-        {"EVP_CipherUpdate", &crypto.update},     {"EVP_CipherFinal_ex", &crypto.end},
+        {"OPENSSL_init_crypto", &crypto.init},  {"EVP_aes_256_gcm", &crypto.aes_256_gcm},
+        {"EVP_CIPHER_CTX_new", &crypto.create}, {"EVP_CIPHER_CTX_free", &crypto.release},
+        {"EVP_CipherInit_ex", &crypto.begin},   {"EVP_CIPHER_CTX_ctrl", &crypto.control},
+        {"EVP_CipherUpdate", &crypto.update},   {"EVP_CipherFinal_ex", &crypto.end},
     };
     void *library = NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names && !library; i++) library = dlopen(names[i], RTLD_NOW);
@@ -99,8 +99,7 @@ struct tcp_cipher {
 static bool open_direction(struct direction *direction, const uint8_t key[32], bool encrypts)
 {
     direction->context = crypto.create();
-    return direction->context &&
-           crypto.begin(direction->context, crypto.aes_256_gcm(), NULL, key, NULL, encrypts) == 1;
+    return direction->context && crypto.begin(direction->context, crypto.aes_256_gcm(), NULL, key, NULL, encrypts) == 1;
 }
 
 struct tcp_cipher *tcp_cipher_create(const struct pcm_keys *keys)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core import check, fail, ffi, know_python, lib
 from ..data.buffer import IN_PLACE, Array, Blocks
+from ..data.layout import Borrowed
 from ..errors import InvalidArgument
 from ..schedules import registry
 from ..schedules.contract import Contract
@@ -42,6 +43,11 @@ class Prepared(NamedTuple):
     uneven: bool
     how: How
     after: Callable[[object], None] | None = None  # called when it is done
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it can be started again as it is, because no buffer is a copy. Of a communicator's calls."""
+        return not any(isinstance(data_of(buffer), Borrowed) for buffer in self.keep[:2] if buffer is not None)
 
 
 def finish(status: int, keep: Any) -> None:

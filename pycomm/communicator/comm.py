@@ -16,7 +16,7 @@ import numpy as np
 from .. import knobs
 from ..core import COLLECTIVES, Handle, check, dtype_code, ffi, lib, quick
 from ..data.buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
-from ..data.layout import give_back, giving_back
+from ..data.layout import copied, give_back, giving_back
 from ..data.op import NAMED, is_own
 from ..data.status import UNDEFINED
 from ..errors import InvalidArgument
@@ -287,7 +287,7 @@ class Comm(Handle):
         out = as_array(recvbuf, "recvbuf", writes=True)
         in_place = sendbuf is IN_PLACE
         # the core cannot run an uneven one in place
-        blocks = as_blocks([np.array(out) if in_place else sendbuf, list(recvcounts)], self.size, "sendbuf")
+        blocks = as_blocks([copied(out) if in_place else sendbuf, list(recvcounts)], self.size, "sendbuf")
         mine = int(blocks.counts[self.rank])
         into = calls.whole(out.reshape(-1)[:mine] if in_place else out, mine, "recvbuf")
         return self._prepare("reduce_scatter", blocks, into, 0, how, op=op)
@@ -496,7 +496,7 @@ class Comm(Handle):
     def _alltoallv(self, sendbuf: Any, recvbuf: Any, how: How) -> Prepared:
         out = as_blocks(recvbuf, self.size, "recvbuf", writes=True)
         in_place = sendbuf is IN_PLACE
-        own = out._replace(data=out.data.copy()) if in_place else as_blocks(sendbuf, self.size, "sendbuf")
+        own = out._replace(data=copied(out.data)) if in_place else as_blocks(sendbuf, self.size, "sendbuf")
         return self._prepare("alltoall", own, out, 0, how)
 
     def _alltoallv_padded(self, sendbuf: Any, recvbuf: Any, how: How) -> None:
@@ -546,7 +546,7 @@ class Comm(Handle):
     Alltoall_init, Alltoallv_init = persistent(Ialltoall), persistent(Ialltoallv)
     Alltoallw_init = persistent(Ialltoallw)
     Reduce_init, Allreduce_init = persistent(Ireduce), persistent(Iallreduce)
-    Reduce_scatter_init = persistent(Ireduce_scatter)
+    Reduce_scatter_init = persistent(Ireduce_scatter, binds=False)
     Reduce_scatter_block_init = persistent(Ireduce_scatter_block)
     Scan_init, Exscan_init = persistent(Iscan), persistent(Iexscan)
     Send_init, Recv_init = persistent(messages.Isend), persistent(messages.Irecv)
@@ -855,7 +855,7 @@ class Comm(Handle):
 
     def _start(self, prepared: Prepared) -> Request:
         """Start a call."""
-        request = Request(prepared.keep, prepared.after)
+        request = Request(prepared, prepared.after)
         status = lib.pcm_start(self._handle, prepared.call, request.handle)
         if status == _NO_PLAN:
             self._plan(prepared)

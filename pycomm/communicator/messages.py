@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..core import check, dtype_code, dtype_name, ffi, lib
+from ..core import check, dtype_code, dtype_name, ffi, lib, quick_receive, quick_send
 from ..data import pickles
 from ..data.buffer import Array, as_array
 from ..data.layout import give_back, giving_back
@@ -24,6 +24,7 @@ MOST_TAG = (1 << 31) - 1
 _BYTE = dtype_code(np.uint8)
 
 
+@quick_send(starts=False)
 def Send(comm: Comm, buf: Any, dest: int, tag: int = 0, *, timeout: float | None = None) -> None:
     """Send a message; returns when `buf` may be used again, which for long messages is when it is being received.
 
@@ -36,6 +37,7 @@ def Send(comm: Comm, buf: Any, dest: int, tag: int = 0, *, timeout: float | None
     Isend(comm, buf, dest, tag, timeout=timeout).Wait()
 
 
+@quick_send(starts=True)
 def Isend(comm: Comm, buf: Any, dest: int, tag: int = 0, *, timeout: float | None = None) -> Request:
     """Start a Send."""
     return _start_send(comm, lib.pcm_send_start, as_array(buf, "buf"), dest, tag, timeout)
@@ -61,6 +63,7 @@ def Ibsend(comm: Comm, buf: Any, dest: int, tag: int = 0, *, timeout: float | No
     return _buffered(Isend(comm, as_array(buf, "buf").copy(), dest, tag, timeout=timeout))
 
 
+@quick_receive(starts=False)
 def Recv(comm: Comm, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None, *,
          timeout: float | None = None) -> None:  # fmt: skip
     """Receive a message.
@@ -78,6 +81,7 @@ def Recv(comm: Comm, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, sta
     Irecv(comm, buf, source, tag, timeout=timeout).Wait(status)
 
 
+@quick_receive(starts=True)
 def Irecv(comm: Comm, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, *,
           timeout: float | None = None) -> Request:  # fmt: skip
     """Start a Recv."""

@@ -6,7 +6,9 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
+from ..core import ffi, starts_bound
 from ..errors import InvalidArgument
+from .calls import Prepared
 from .request import Request
 
 if TYPE_CHECKING:
@@ -18,29 +20,37 @@ _P = ParamSpec("_P")
 class Prequest(Request):
     """An operation that Start starts; each time it must be waited for before the next. Made by Comm's *_init methods.
 
-    Buffers are looked at when it is started. After the first time the core has a plan, so that there is little to
-    prepare: a persistent operation is as fast as the one that it repeats.
+    Buffers are looked at when it is started. If they are used where they lie, this is done once: from the second time
+    on, Start is one call of the core.
 
     Args:
         begin: starts the operation.
+        comm: of a collective, its communicator; None: it must be begun anew each time.
     """
 
-    __slots__ = ("_begin",)
+    __slots__ = ("_begin", "_comm")
 
-    def __init__(self, begin: Callable[[], Request]) -> None:
+    def __init__(self, begin: Callable[[], Request], comm: Comm | None = None) -> None:
         super().__init__()
         self._begin: Callable[[], Request] | None = begin
+        self._comm = comm
 
     def __bool__(self) -> bool:
         return self._begin is not None
 
+    @starts_bound
     def Start(self) -> None:
         """Start the operation."""
         if self._active():
             raise InvalidArgument("the operation has been started: wait for it first")
         if self._begin is None:
             raise InvalidArgument("the request was freed")
-        self._become(self._begin())
+        request = self._begin()
+        prepared = request._keep
+        repeats = isinstance(prepared, Prepared) and request._after is None and prepared.repeats
+        self._become(request)
+        if self._comm is not None and repeats:
+            self._bind(self._comm, int(ffi.cast("uintptr_t", prepared.call)), prepared)
 
     @classmethod
     def Startall(cls, requests: Iterable[Prequest]) -> None:
@@ -51,14 +61,22 @@ class Prequest(Request):
     def Free(self) -> None:
         """Forget the operation; if it is under way, it goes on."""
         super().Free()
-        self._begin = None
+        self._unbind()
+        self._begin = self._comm = None
 
 
-def persistent(start: Callable[Concatenate[Comm, _P], Request]) -> Callable[Concatenate[Comm, _P], Prequest]:
-    """Return the method that describes, for Start, what a method starts at once."""
+def persistent(
+    start: Callable[Concatenate[Comm, _P], Request], *, binds: bool = True
+) -> Callable[Concatenate[Comm, _P], Prequest]:
+    """Return the method that describes, for Start, what a method starts at once.
+
+    Args:
+        start: the method.
+        binds: whether it may be begun once for all. All ranks need not: what begins must take no message.
+    """
 
     def prepare(comm: Comm, /, *args: _P.args, **kwargs: _P.kwargs) -> Prequest:
-        return Prequest(functools.partial(start, comm, *args, **kwargs))
+        return Prequest(functools.partial(start, comm, *args, **kwargs), comm if binds else None)
 
     prepare.__doc__ = f"Return a request whose Start does what {start.__name__} does with these arguments."
     return prepare

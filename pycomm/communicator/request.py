@@ -6,15 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
-from ..core import check, ffi, lib
+from ..core import Operation, fail, ffi, know_requests, lib, waits, waits_for_all
 from ..data.status import UNDEFINED, Status
 from ..errors import DeadlineExceeded
 
 _TURN = 0.2  # seconds in the core before Python may handle a signal
 _GLANCE = 1e-3  # seconds that who waits for any of several gives to one of them, before it looks at all again
-_NOT_YET = Status()  # of all that are not done; never written to
 
-_dropped: deque[tuple[Any, Any]] = deque()  # operations that nobody will wait for, with their buffers
+_dropped: deque[tuple[int, Any]] = deque()  # operations that nobody will wait for, with their buffers
 
 
 def _sweep() -> None:
@@ -24,7 +23,7 @@ def _sweep() -> None:
             handle, keep = _dropped.popleft()
         except IndexError:  # another thread sweeps too
             return
-        if lib.pcm_wait(handle, 0.0, ffi.NULL) == lib.PCM_AGAIN:
+        if lib.pcm_wait(ffi.cast("pcm_request *", handle), 0.0, ffi.NULL) == lib.PCM_AGAIN:
             _dropped.append((handle, keep))
 
 
@@ -34,7 +33,7 @@ def drop_late(keep: Any) -> None:
     lib.pcm_late_request(request.handle)
 
 
-class Request:
+class Request(Operation):
     """An operation that was started. It keeps its buffers alive until it is done, even if it is dropped before.
 
     Made by Isend, Irecv and the I* collectives; progress is made by whoever waits, else by a thread of the library.
@@ -46,28 +45,21 @@ class Request:
         done: of what was done at once; the status that it has.
     """
 
-    __slots__ = ("_after", "_cancelled", "_done", "_keep", "_status", "_value", "handle")
+    __slots__ = ()
 
     def __init__(
         self, keep: Any = None, after: Callable[[Status], Any] | None = None, *, done: Status | None = None
     ) -> None:
         if _dropped:
             _sweep()
-        self.handle = ffi.new(
-            "pcm_request **"
-        )  # the core fills it: so no moment is left at which a signal could lose it
-        self._keep = keep
-        self._after = after
-        self._value: Any = None
-        self._cancelled = False
-        self._done = done is not None  # and nobody has been told so yet
-        self._status = done or _NOT_YET
+        self._keep, self._after = keep, after
+        if done is not None:
+            self._status, self._done = done, True
 
-    def __del__(self) -> None:
-        if (
-            hasattr(self, "handle") and self.handle[0]
-        ):  # not collected; nothing but this may be done here, where the world may be locked
-            _dropped.append((self.handle[0], self._keep))
+    @property
+    def handle(self) -> Any:
+        """Where the core puts its handle: in the request itself, so that no signal comes between them."""
+        return ffi.cast("pcm_request **", self._slot)
 
     def __bool__(self) -> bool:
         return self._active()
@@ -77,12 +69,9 @@ class Request:
 
     __hash__ = object.__hash__  # an entry of a set or a dict is found again although it is equal to others later
 
-    def _under_way(self) -> bool:
-        return bool(self.handle[0])
-
     def _active(self) -> bool:
         """Whether it is to be waited for."""
-        return self._done or self._under_way()
+        return self._done or self._waits
 
     def then(self, after: Callable[[Status], Any]) -> Request:
         """Have one more function called by who finds the operation done; returns the request."""
@@ -98,6 +87,7 @@ class Request:
 
     # ---- one ----------------------------------------------------------------------------------------------------
 
+    @waits
     def Wait(self, status: Status | None = None, *, timeout: float | None = None) -> Literal[True]:
         """Wait until the operation is done.
 
@@ -151,7 +141,7 @@ class Request:
 
         Status.Is_cancelled then tells whether it was taken back.
         """
-        if self._under_way() and lib.pcm_cancel(self.handle[0]) == lib.PCM_OK:
+        if self._waits and lib.pcm_cancel(self.handle[0]) == lib.PCM_OK:
             self._cancelled = True
 
     def cancel(self) -> None:
@@ -160,44 +150,11 @@ class Request:
 
     def Free(self) -> None:
         """Forget the operation, which goes on; nobody will hear of its end or its failure."""
-        if self._under_way():
-            _dropped.append((self.handle[0], self._keep))
-        self.handle = ffi.new("pcm_request **")
-        self._keep = self._after = None
-        self._done = False
+        self._drop()
 
     def free(self) -> None:
         """Do as Free, for what has been waited for too."""
         self.Free()
-
-    def _become(self, other: Request) -> None:
-        """Take over an operation from another request, which is of nothing then."""
-        self.handle, other.handle = other.handle, self.handle
-        self._keep, self._after, self._status = other._keep, other._after, other._status
-        self._done, self._cancelled = other._done, False
-
-    def _poll(self, seconds: float) -> bool:
-        """Give the operation some seconds; return whether it is done, after its end has been seen to."""
-        if not self.handle[0]:
-            self._see_to_end()
-            return True
-        info = ffi.new("struct pcm_status_info *")
-        status = lib.pycomm_wait(self.handle, seconds, info)
-        if status == lib.PCM_AGAIN:
-            return False
-        self._keep = None
-        self._status = Status(info.source, info.tag, info.bytes, self._cancelled, info.dtype)
-        if status or self._cancelled:
-            self._after = None
-        check(status)
-        self._see_to_end()
-        self._done = True
-        return True
-
-    def _see_to_end(self) -> None:
-        after, self._after = self._after, None
-        if after is not None:
-            self._value = after(self._status)
 
     def _tell(self, status: Status | None) -> None:
         self._done = False
@@ -211,6 +168,7 @@ class Request:
     # ---- several ------------------------------------------------------------------------------------------------
 
     @classmethod
+    @waits_for_all
     def Waitall(cls, requests: Iterable[Request], statuses: list[Status] | None = None) -> Literal[True]:
         """Wait until all are done; if some fail, wait for the others too and raise the first error.
 
@@ -353,11 +311,12 @@ class All(Request):
 
     def __init__(self, requests: Iterable[Request]) -> None:
         super().__init__()
+        self._compound = True
         self._status = Status()
         self._requests = list(requests)
 
-    def _under_way(self) -> bool:
-        return any(request._active() for request in self._requests)
+    def _active(self) -> bool:
+        return self._done or any(request._active() for request in self._requests)
 
     def _poll(self, seconds: float) -> bool:
         for request in self._requests:
@@ -377,4 +336,5 @@ class All(Request):
         self._done = False
 
 
+know_requests(Request, Status, _dropped, _sweep, fail)
 REQUEST_NULL = Request()

@@ -39,6 +39,11 @@ def borrow(array: Array, *, writes: bool) -> Array:
     return copy
 
 
+def copied(array: Array) -> Array:
+    """Return a copy of an array that is only read."""
+    return np.array(array).view(Borrowed)
+
+
 def borrow_pattern(flat: Array, index: Offsets, what: str, *, writes: bool) -> Array:
     """Return a copy of the elements of a one-dimensional array that lie at `index`, in this order."""
     if len(index) and not (index.min() >= 0 and index.max() < flat.size):
