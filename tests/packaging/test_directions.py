@@ -104,6 +104,8 @@ BELOW = {
     "compressed": "communicator core data errors",
     "data": "core errors",
     "discover": "communicator data errors job knobs selection",
+    "doctor": "communicator core discover errors figures job knobs selection start",
+    "helper": "core discover errors job knobs schedules selection start",
     "job": "errors knobs",
     "lab": "errors job knobs topology",
     "moe": "communicator core errors torch",
