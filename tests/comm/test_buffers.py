@@ -158,6 +158,12 @@ def test_missing_buffers() -> None:
             comm.Allgather(x[:2], y)
             comm.Alltoall(x, y)
             comm.Scan(x, y)
+            comm.Gather(x[:2], y)
+            comm.Scatter(x, y[:2])
+            comm.Gatherv(x[:2], [y, [2, 2]])
+            comm.Scatterv([x, [2, 2]], y[:2])
+            comm.Allgatherv(x[:2], [y, [2, 2]])
+            comm.Alltoallv([x, [2, 2]], [y, [2, 2]])
         for call in (comm.Allreduce, comm.Allgather, comm.Alltoall, comm.Scan, comm.Reduce_scatter_block):
             for pair in ((None, y), (x, None), (None, None)):
                 with pytest.raises(InvalidArgument):
@@ -168,6 +174,10 @@ def test_missing_buffers() -> None:
             comm.Reduce(x, None, root=comm.rank)
         with pytest.raises(InvalidArgument):
             comm.Reduce(None, y, root=0)
+        with pytest.raises(InvalidArgument):
+            comm.Gather(None, y, root=comm.rank)
+        with pytest.raises(InvalidArgument):
+            comm.Scatter(x, None, root=comm.rank)
         comm.Barrier()
 
     on_ranks("inproc", 2, rank)

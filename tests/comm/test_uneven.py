@@ -78,6 +78,30 @@ def test_allgatherv_gatherv_scatterv(transport: str, size: int) -> None:
     on_ranks(transport, size, rank)
 
 
+def test_counts_of_any_kind_also_once_the_call_is_known() -> None:
+    """The second call of a kind is described in C: it takes, and refuses, what the first one does."""
+
+    def rank(comm: pycomm.Comm) -> None:
+        mine, data = np.full(2, comm.rank), np.empty(5, np.int64)
+        for counts, displs in (([2, 2], [0, 3]), ((2, 2), (3, 0)), (np.array([2, 2]), np.array([0, 2], np.int32))):
+            for _ in range(2):
+                data[:] = -1
+                comm.Allgatherv(mine, [data, (counts, displs)])
+                expect_blocks(data, list(counts), list(displs), [np.full(2, 0), np.full(2, 1)])
+        wrong = (
+            ([2, -2], [0, 2]), ([2, 2], [0, 1]), ([2, 2], [0, 4]), ([2, 2, 0], [0, 2, 4]), ([1, 1], [0, 2]),
+            ([2, 1 << 70], [0, 2]), ([2.0, 2.0], [0, 2]), (np.array([2, -2]), [0, 2]),
+        )  # fmt: skip
+        for layout in wrong:
+            with pytest.raises(pycomm.InvalidArgument):
+                comm.Allgatherv(mine, [data, layout])
+        with pytest.raises(pycomm.InvalidArgument):
+            comm.Allgatherv(mine.astype(np.int32), [data, [2, 2]])
+        comm.Barrier()
+
+    on_ranks("inproc", 2, rank)
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("size", SIZES)
 def test_alltoallv(transport: str, size: int) -> None:

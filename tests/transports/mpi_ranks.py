@@ -51,6 +51,19 @@ def check_alike(comm: Comm, mpi: MPI.Intracomm, count: int, **how: str) -> None:
     comm.Allgather(pycomm.IN_PLACE, ours, **how)
     mpi.Allgather(block, theirs)
     assert np.array_equal(ours, theirs)
+    for root in range(p):
+        ours = np.zeros_like(mine)
+        comm.Gather(block, ours if comm.rank == root else None, root=root, **how)
+        assert np.array_equal(ours, theirs if comm.rank == root else np.zeros_like(mine))
+        part = np.empty(n)
+        comm.Scatter(theirs if comm.rank == root else None, part, root=root, **how)
+        assert np.array_equal(part, theirs[comm.rank * n :][:n])
+    comm.Scan(mine, ours, **how)
+    mpi.Scan(mine, theirs)
+    assert np.array_equal(ours, theirs)
+    ours = theirs.copy()
+    comm.Exscan(mine, ours, **how)
+    assert np.array_equal(ours, theirs - mine if comm.rank else theirs)
     comm.Barrier(**how)
 
 
@@ -86,6 +99,16 @@ def native() -> None:
     for count in (1, 10_000):
         check_alike(comm, WORLD, count, algorithm="mpi")
     assert {record["algorithm"] for record in comm.trace()[-4:]} == {"mpi"}
+    twin, backwards, group = comm.Dup(), comm.Split(0, -comm.rank), comm.Create_group(comm.group)
+    for made in (twin, backwards, group):
+        assert made is not None
+        check_alike(made, WORLD.Split(0, made.rank), 100, algorithm="mpi")
+    sums = np.empty((2, 3))  # calls of two communicators, in an order that differs from rank to rank
+    order = [(comm, sums[0]), (twin, sums[1])][:: -1 if comm.rank else 1]
+    for request in [one.Iallreduce(np.ones(3), total, algorithm="mpi") for one, total in order]:
+        request.Wait()
+    assert (sums == comm.size).all()
+    twin.Free()
     offered = 0
     for dtype, op in itertools.product((*INTEGERS, "bool", "float32", "float64", "complex64", "complex128"), OPS):
         mine = (np.arange(6) % 3 + comm.rank).astype(dtype)
@@ -130,6 +153,11 @@ def groups() -> None:
         total = np.empty(2)
         part.Allreduce(np.ones(2), total)
         assert (total == comm.size).all()
+        check_alike(part, mpi.Split(0, part.rank), 10, algorithm="mpi")
+        odd = comm.Split(comm.rank % 2)
+        assert odd is not None
+        if odd.size > 1:
+            check_alike(odd, mpi.Split(comm.rank % 2, 0), 10, algorithm="mpi")
         if mpi is halves:
             comm.Free()  # what was split from it goes on
             part.Allreduce(np.ones(2), total)
