@@ -71,10 +71,11 @@ def race(library: Library, sides: tuple[Bench, Bench], rounds: int, seconds: flo
 
 def job(mpi: str, ranks: int, words: list[str]) -> Found:
     """Run one job and print its table."""
-    (rival, place), *_ = rivals.choose([mpi])[0] or [(None, "")]
-    if rival is None:
-        print(f"# {rivals.RIVALS[mpi].missing}", flush=True)
+    installed, missing = rivals.choose([mpi])
+    if not installed:
+        print(f"# {missing[0]}", flush=True)
         return {}
+    rival, place = installed[0]
     worker = [sys.executable, "-P", str(Path(__file__).resolve()), "--rank", mpi, *words]
     command, variables = rival.launch(place, ranks, worker)[0]
     env = os.environ | {"PYCOMM_TRANSPORTS": "shm,mpi"} | variables
