@@ -79,6 +79,33 @@ def test_what_mpi_does_faster_it_does(tmp_path: Path) -> None:
         assert report["allreduce"][0] + report["allreduce"][-1] > 0
 
 
+WIDE = """
+import numpy as np
+from mpi4py import MPI
+comm = MPI.COMM_WORLD
+own = MPI.Op.Create(lambda a, b, _: np.frombuffer(b, float).__iadd__(np.frombuffer(a, float)), commute=True)
+counts = [r + 1 for r in range(comm.size)]
+mine, part, total = np.arange(float(sum(counts))), np.zeros(comm.rank + 1), np.zeros(3)
+for _ in range(3):
+    comm.Reduce_scatter(mine, part, counts, own)
+    assert (part == comm.size * mine[sum(counts[: comm.rank]) :][: len(part)]).all()
+    part[:] = 0
+    comm.Ireduce_scatter(mine, part, counts, own).Wait()
+    assert (part == comm.size * mine[sum(counts[: comm.rank]) :][: len(part)]).all()
+    comm.Allreduce(np.ones(3), total, own)
+    assert (total == comm.size).all()
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("kind", ["openmpi", "mpich"])  # the first has no functions with 64-bit counts
+def test_mpi4py_calls_what_has_64_bit_counts(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "wide.py").write_text(WIDE)
+    said, report = run(kind, 2, [sys.executable, "-P", str(tmp_path / "wide.py")], tmp_path)
+    assert said.count("ok") == 2
+    assert report["allreduce"][-1] == 3 and report["reduce_scatter"][-1] == 6
+
+
 def test_without_an_adviser_mpi_runs_everything(tmp_path: Path) -> None:
     program = compiled("openmpi", "check.c", tmp_path)
     command, variables = RIVALS["openmpi"].launch(str(place_of("openmpi") / "bin/mpiexec"), 2, [str(program)])[0]
