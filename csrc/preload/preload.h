@@ -7,7 +7,7 @@
  *   serve.c     a collective of MPI as a call of our core, or not
  *   types.c     datatypes and reductions of MPI
  *   comms.c     what we know of each communicator
- *   advice.c    how the ranks of a host find the process that chooses schedules (../helper/helper.h): there is no Python in this one
+ *   advice.c    how the ranks of a host find the process that chooses schedules (../helper/helper.h)
  *   race.c      whether MPI's own collectives are faster
  *   requests.c  what was started and is not done
  *   report.c    what was served and what was not
