@@ -144,6 +144,26 @@ def test_ranks_meet_behind_a_shell_over_tcp_and_one_after_another(
     assert (done.returncode, done.stdout) == (0, "tcp://\n" * 4), done.stderr
 
 
+def test_several_jobs_at_once_keep_to_themselves(script: Write, start: Start) -> None:
+    """Each with a hub, listeners of tcp and a port for torch's store, none of which was told where to be."""
+    path = script("""
+        import os, socket, sys
+        import numpy as np
+        import pycomm
+        comm = pycomm.init(transports="tcp", timeout=30)
+        if comm.rank == 0:
+            store = socket.create_server(("", int(os.environ["MASTER_PORT"])))
+        names = np.empty(comm.size, np.int64)
+        comm.Allgather(np.array([int(sys.argv[1])]), names)
+        comm.Barrier()
+        assert (names == int(sys.argv[1])).all(), names
+    """)
+    jobs = [start("-n", "3", path, str(number)) for number in range(4)]
+    for job in jobs:
+        _, err = job.communicate(timeout=60)
+        assert job.returncode == 0, err
+
+
 def test_a_job_within_a_rank_of_another(script: Write) -> None:
     path = script(MEET + "print(job.size)")
     inner = f"{sys.executable} -m pycomm run -n 2 {path}"

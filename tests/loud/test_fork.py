@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,24 @@ comm.Barrier()
 os.write(1, b"fine\\n")
 """
 
+DATA_LOADERS = """
+import os
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, TensorDataset
+
+dist.init_process_group("pycomm")
+work = dist.all_reduce(long := torch.ones(1_000_000), async_op=True)
+batches = TensorDataset(torch.arange(16.0))
+for (batch,) in DataLoader(batches, batch_size=8, num_workers=1, multiprocessing_context="fork"):
+    dist.all_reduce(total := batch.clone())
+    assert torch.equal(total, 2 * batch)
+work.wait()
+assert (long == 2).all()
+dist.destroy_process_group()
+os.write(1, b"fine\\n")
+"""
+
 
 def run(tmp_path: Path, text: str, transport: str, *words: str) -> None:
     script = tmp_path / "rank.py"
@@ -117,3 +136,8 @@ def test_a_child_is_refused_and_its_parent_goes_on(tmp_path: Path, transport: st
 
 def test_a_child_may_have_a_job_of_its_own(tmp_path: Path) -> None:
     run(tmp_path, ONE_OF_ITS_OWN, "shm")
+
+
+@pytest.mark.skipif(not find_spec("torch"), reason="torch is not installed: pip install torch")
+def test_data_loaders_that_fork(tmp_path: Path) -> None:
+    run(tmp_path, DATA_LOADERS, "tcp")
