@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../../csrc/core.h"
@@ -630,6 +631,41 @@ static void left_behind(struct rank *r)
            transport);
 }
 
+/* In a process that is forked with operations in flight, each call fails or does nothing; the rank's go on. */
+static void forked(struct rank *r)
+{
+    pcm_schedule *ring = ring_allreduce(r->rank);
+    int32_t x = 1, y, z = 0, sent = 3;
+    struct pcm_call call = allreduce_call(&x, &y, 1, 0);
+    pcm_request *receive, *late = NULL;
+    EXPECT(!call_now(r->comm, &call, ring, 1, 1) && y == size, "%s: %s", transport, pcm_last_error()->text);
+    EXPECT(!pcm_recv_start(r->comm, &z, sizeof z, PCM_INT32, !r->rank, TAG, 0, &receive), "%s", transport);
+    pid_t child = fork();
+    if (!child) {
+        struct pcm_status_info info;
+        size_t bytes = ADDRESS;
+        int failed = pcm_run(r->comm, &call, -1) != PCM_ERR_ARGUMENT;
+        failed |= (strstr(pcm_last_error()->text, "was forked from rank") == NULL) << 1;
+        failed |= (pcm_start(r->comm, &call, &late) != PCM_ERR_ARGUMENT) << 2;
+        failed |= (pcm_comm_plan(r->comm, &call, ring, 1, 1) != PCM_ERR_ARGUMENT) << 3;
+        failed |= (pcm_send_start(r->comm, &x, sizeof x, PCM_INT32, !r->rank, TAG, 0, &late) != PCM_ERR_ARGUMENT) << 4;
+        failed |= (pcm_probe(r->comm, !r->rank, TAG, &info, NULL, 0, NULL) != PCM_ERR_ARGUMENT) << 5;
+        failed |= (pcm_wait(receive, 0, NULL) != PCM_ERR_ARGUMENT || pcm_cancel(receive) != PCM_AGAIN) << 6;
+        failed |= (pcm_world_address(r->world, addresses[0], &bytes) != PCM_ERR_ARGUMENT) << 7;
+        pcm_comm_abort(r->comm, "a child's wish");
+        pcm_world_peer_lost(r->world, !r->rank, "a child's mistake");
+        pcm_comm_free(r->comm);
+        pcm_world_destroy(r->world);
+        _exit(failed);
+    }
+    int status;
+    EXPECT(waitpid(child, &status, 0) == child && !status, "%s: what was not refused: %#x", transport, status);
+    EXPECT(!pcm_send_start(r->comm, &sent, sizeof sent, PCM_INT32, !r->rank, TAG, 0, &late), "%s", transport);
+    EXPECT(!pcm_wait(receive, -1, NULL) && !pcm_wait(late, -1, NULL) && z == 3, "%s", transport);
+    EXPECT(!pcm_run(r->comm, &call, -1) && y == size, "%s: %s", transport, pcm_last_error()->text);
+    pcm_schedule_release(ring);
+}
+
 int main(int argc, char **argv)
 {
     static const char *all[] = {"inproc", "shm", "tcp"};
@@ -645,7 +681,7 @@ int main(int argc, char **argv)
         atomic_store(&stranger_us, 5000);
         run(3, among_strangers);
         atomic_store(&stranger_us, 0);
-        run(2, aborted), run(2, late), run(2, disagreeing), run(4, disagreeing), run(2, freed);
+        run(2, aborted), run(2, late), run(2, disagreeing), run(4, disagreeing), run(2, freed), run(2, forked);
         run(2, left_behind);
         for (int r = 0; r < 2; r++) EXPECT(pcm_wait(outlived[r], -1, NULL) == PCM_ERR_ABORTED, "%s", transport);
     }
