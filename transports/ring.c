@@ -56,7 +56,7 @@ static struct ring_loan loan_of(const struct ring_cell *cell)
 const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, const void **payload, size_t *bytes)
 {
     struct ring_channel *c = of(channel);
-    if (!c->pair) return NULL; /* the peer left before there was one */
+    if (!c->pair) return NULL; /* it has failed before it was up, and nothing has arrived */
     struct ring_cell *cell = &c->pair->lanes[!c->side][lane].cells[c->received[lane] % PCM_SLOTS];
     if (atomic_load_explicit(&cell->full, memory_order_acquire) != c->received[lane] + 1) {
         ring_read_signal(c);

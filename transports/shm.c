@@ -287,7 +287,11 @@ static void called(void *user, int status, int fd, const struct pcm_keys *keys, 
     errno = 0;
     if (watch_socket(c, fd) && offer(c)) return;
     if (errno == EPIPE || errno == ECONNRESET) return leave_early(c);
-    part(c, errno == EMFILE ? no_descriptors : "its shared memory could not be made");
+    if (errno == EMFILE) return part(c, no_descriptors);
+    char refusal[128];
+    snprintf(refusal, sizeof refusal, "memory to share with it could not be made: %s%s", strerror(errno),
+             errno == EFBIG ? " (raise ulimit -f)" : "");
+    part(c, refusal);
 }
 
 static struct pcm_visit *begin_call(struct shm_channel *c)

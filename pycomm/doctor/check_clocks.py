@@ -1,4 +1,4 @@
-"""Judges the clocks of hosts, by which people put logs and traces of several ranks in order; pycomm itself uses none."""
+"""Judges the clocks of hosts, by which people put logs and traces of several ranks in order; pycomm uses none."""
 
 from __future__ import annotations
 

@@ -61,8 +61,10 @@ def _failed(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 Severity.ERROR,
                 f"{facts.pair_name(pair)} do not reach each other: {pair.failed.rstrip('.')}",
-                "let TCP pass between these hosts on all ports (firewall, security group), or name the interfaces that "
-                "reach each other in PYCOMM_SOCKET_IFNAME",
+                "see what else is said of these ranks here"
+                if facts.near(pair)
+                else "let TCP pass between these hosts on all ports (firewall, security group), or name the interfaces "
+                "that reach each other in PYCOMM_SOCKET_IFNAME",
             )
 
 
@@ -117,8 +119,8 @@ def _slow_hosts(facts: Facts, kind: Sequence[Pair]) -> Iterator[Finding]:
         cards = sorted({card.name for pair in own for card in _cards(facts, pair, host)})
         yield Finding(
             Severity.WARNING,
-            f"host {name} is slow: {facts.pair_name(first)} pass {say_rate(first.rate)} at best{_and_more(len(own) - 1)}"
-            f", where other hosts reach {say_rate(fastest)}",
+            f"host {name} is slow: {facts.pair_name(first)} pass {say_rate(first.rate)} at best"
+            f"{_and_more(len(own) - 1)}, where other hosts reach {say_rate(fastest)}",
             f"look at the cable, the port of the switch and the speed of {', '.join(cards) or 'its cards'} on {name} "
             "(`ethtool`), and at what else uses them",
         )
@@ -144,7 +146,7 @@ def _slow_pairs(facts: Facts, kind: Sequence[Pair], factor: float) -> Iterator[F
             Severity.WARNING,
             f"{facts.pair_name(worst)} pass {say_rate(worst.rate)}{_and_more(len(slow) - 1)}, where others "
             f"{'of their host ' if near else ''}reach {say_rate(fastest)}",
-            "see that nothing else uses the processors of these ranks (`top`), and bind ranks to processors of their own"
+            "see that nothing else uses the processors of these ranks (`top`), and bind ranks to one each"
             if near
             else "look at the way between these two hosts: switches, and links that others use as well (`traceroute`)",
         )
@@ -171,8 +173,8 @@ def _buffers(facts: Facts, pair: Pair) -> Iterator[Finding]:
     if 0 < room < needed:
         yield Finding(
             Severity.WARNING,
-            f"{facts.pair_name(pair)} have {say_rate(pair.rate)} over {1e3 * pair.latency:.3g} ms, for which the buffers "
-            f"of a connection ({room >> 10} KiB) are short",
+            f"{facts.pair_name(pair)} have {say_rate(pair.rate)} over {1e3 * pair.latency:.3g} ms, for which the "
+            f"buffers of a connection ({room >> 10} KiB) are short",
             f"`sysctl net.ipv4.tcp_rmem` and tcp_wmem: let the last number be {2 * int(needed)} or more on both hosts",
         )
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from ..discover.host import say_processors
+
 
 @dataclass(frozen=True)
 class Card:
@@ -144,9 +146,9 @@ def hosts_of(identities: Sequence[str]) -> tuple[tuple[int, ...], ...]:
 
 
 def say_ranks(ranks: Iterable[int]) -> str:
-    """Return ranks for people: "rank 3", "ranks 0, 2"."""
-    listed = list(ranks)
-    return f"rank{'s' * (len(listed) > 1)} {', '.join(map(str, listed))}"
+    """Return ranks for people: "rank 3", "ranks 0-2,8"."""
+    listed = frozenset(ranks)
+    return f"rank{'s' * (len(listed) > 1)} {say_processors(listed)}"
 
 
 def pack(value: Own | Sequence[Pair]) -> bytes:

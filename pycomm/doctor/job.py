@@ -9,17 +9,18 @@ from collections.abc import Callable, Sequence
 
 from ..communicator.comm import Comm
 from ..core import VERSION
-from ..errors import LaunchError, PycommError
+from ..errors import DeadlineExceeded, LaunchError, PycommError
 from ..job.environment import join
 from ..job.rendezvous import Rendezvous
 from ..start import Joined, assemble
 from .facts import Facts, Own, Pair, hosts_of, pack, unpack_own, unpack_pairs
-from .pairs import measure, rounds
+from .pairs import connect, measure, rounds
 
 Exchange = Callable[[bytes], Sequence[bytes]]
 
 _FIRST_CHANNEL = 1 << 16  # communicators of pairs are numbered from here on
-_PATIENCE = 10.0  # seconds that two ranks have for anything: at 1 Mbit/s the least that is sent takes 1.3 s
+_CONNECTING = 5.0  # seconds that two ranks have for reaching each other,
+_MEASURING = 20.0  # and for anything after that: at 1 Mbit/s the least that is sent takes 1 s
 
 
 def examine(own: Own, patience: float) -> tuple[int, Facts]:
@@ -85,8 +86,10 @@ def _one(joined: Joined, channel: int, a: int, b: int) -> Pair:
     if not transport:
         return Pair(a, b, "", failed="none of their transports reaches from one to the other")
     pair = Comm(world, channel, (a, b), joined.machine.among({a: 0, b: 1}))
-    pair.set_timeout(_PATIENCE)
+    pair.set_timeout(_CONNECTING)
     try:
+        connect(pair)
+        pair.set_timeout(_MEASURING)
         line = measure(pair)
         ends = {
             (_address(stream["from"]), _address(stream["to"]))
@@ -94,8 +97,10 @@ def _one(joined: Joined, channel: int, a: int, b: int) -> Pair:
             if stream["channel"] == channel and stream["up"]
         }
         return Pair(a, b, transport, line.latency, line.there, line.back, line.ahead, tuple(sorted(ends)))
-    except PycommError as why:
-        return Pair(a, b, transport, failed=str(why))
+    except DeadlineExceeded:
+        return Pair(a, b, transport, failed="no message came through in time")
+    except PycommError as why:  # which begins with the other's number, in this pair
+        return Pair(a, b, transport, failed=str(why).partition(": ")[2] or str(why))
     finally:
         pair.Free()
 

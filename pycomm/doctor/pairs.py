@@ -62,11 +62,20 @@ def _pairs(ranks: Sequence[int]) -> Iterable[tuple[int, int]]:
     return sorted((a, b) for a, b in found)
 
 
-def measure(pair: Comm) -> Line:
-    """Measure; both ranks of the communicator must call this, and get the same.
+def connect(pair: Comm) -> None:
+    """Have the two ranks of a communicator reach each other.
 
     Raises:
-        PycommError: they do not reach each other, or not in time.
+        PycommError: they do not, or not in time.
+    """
+    _ping_once(pair, np.zeros(1))
+
+
+def measure(pair: Comm) -> Line:
+    """Measure; both ranks of a communicator that is connected must call this, and get the same.
+
+    Raises:
+        PycommError: something has failed on the way, or took too long.
     """
     latency, ahead = _ping(pair)
     there, back = (_rate(pair, sender, latency) for sender in (0, 1))
@@ -82,7 +91,6 @@ def _ping(pair: Comm) -> tuple[float, float]:
     """Return the latency, and how far the second rank's clock is ahead: by the answer that came soonest (as in NTP)."""
     best = np.array([np.inf, 0.0])
     message = np.zeros(1)
-    _ping_once(pair, message)  # which connects
     count = np.array([min(_PINGS[1], max(_PINGS[0], int(_PINGING / max(_ping_once(pair, message)[0], 1e-9))))])
     _tell(pair, count, 0)
     for _ in range(int(count[0])):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import pycomm
-from pycomm.errors import SystemRefused
+from pycomm.errors import PeerLost, SystemRefused
 from pycomm.job.launch import run_ranks
 
 
@@ -47,3 +47,23 @@ def test_a_hub_that_may_not_open_enough_says_so() -> None:
             run_ranks(30, int)
 
     run_ranks(1, launch)
+
+
+@pytest.mark.parametrize("collective", [False, True], ids=["messages", "a collective"])
+def test_memory_that_may_not_be_made_is_said(collective: bool) -> None:
+    """Shared memory counts as a file, whose size is limited."""
+
+    def rank() -> str:
+        comm = pycomm.init(timeout=10)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        data = np.ones(1)
+        with pytest.raises(PeerLost) as told:
+            if collective:
+                comm.Allreduce(data, data)
+            elif comm.rank:
+                comm.Send(data, 0)
+            else:
+                comm.Recv(data, 1)
+        return str(told.value)
+
+    assert any("could not be made: File too large (raise ulimit -f)" in told for told in run_ranks(2, rank))
