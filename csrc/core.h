@@ -281,6 +281,7 @@ struct pcm_world {
     struct pcm_peer *peers;
     pcm_comm *comms;
     int spin, yields; /* what a waiting thread does before it sleeps: empty polls, then polls between yields */
+    unsigned in_vain; /* waits in a row that spun, and had to sleep */
     _Atomic uint64_t refused;
     struct pcm_record trace[PCM_TRACE];
     uint64_t traced;

@@ -391,7 +391,17 @@ static _Thread_local bool patient; /* this thread waits while others compute: wh
 
 void pcm_thread_patient(void) { patient = true; }
 
-static int spins(const pcm_world *world) { return patient ? 0 : world->spin; }
+enum { HASTE = 32, PATIENT_WAITS = 4, SHORT_SPIN = 100, PROBE = 32, NAP = 50 /* milliseconds */ };
+
+/* Where others use the processors too, the kernel may leave two ranks on one of them: a rank that sleeps and wakes another is no
+ * reason to move either. There spinning only keeps the peer from what is waited for: 200 us a call instead of 10. So after
+ * some waits in vain it is tried for 5 us only, and now and then again to the end. */
+static int spins(const pcm_world *world)
+{
+    if (patient) return 0;
+    bool hopeless = world->in_vain >= PATIENT_WAITS && world->in_vain % PROBE && world->spin > SHORT_SPIN;
+    return hopeless ? SHORT_SPIN : world->spin;
+}
 
 /* Seconds. A peer with nothing to do gives a processor back within microseconds. */
 static const double STRANGERS_TURN = 1e-3;
@@ -408,18 +418,19 @@ static bool yield_to_peers(void)
 /* What a waiting thread does when there was nothing to move: it spins, then yields its core, then sleeps. Returns the next
  * round. Where data lie in memory, only who sleeps looks at the reactor, which peers connect through: so that must not be
  * put off for long. */
-static int idle(pcm_world *world, int round)
+static int idle(pcm_world *world, int round, int milliseconds)
 {
     if (!world->polled || round % 256 == 255) pcm_reactor_poll(world->reactor, 0);
     if (round < spins(world)) {
-        pcm_pause();
+        if (round >= HASTE) pcm_pause();
     } else if (round < spins(world) + world->yields) {
         pthread_mutex_unlock(&world->lock);
         bool peers = yield_to_peers();
         pthread_mutex_lock(&world->lock);
         if (!peers) return spins(world) + world->yields;
     } else {
-        sleep_on_reactor(world, 50);
+        if (!patient && round == spins(world)) world->in_vain++;
+        sleep_on_reactor(world, milliseconds);
     }
     return round + 1;
 }
@@ -433,7 +444,7 @@ static void settle(pcm_world *world)
         bool any = false;
         for (int i = 0; i < world->nendpoints; i++)
             if (world->endpoints[i]->ops->settle) world->endpoints[i]->ops->settle(world->endpoints[i]), any = true;
-        if (!any || (!spins(world) && !yield_to_peers())) return;
+        if (!any || ((patient || !world->spin) && !yield_to_peers())) return;
     }
 }
 
@@ -461,21 +472,26 @@ static void check_deadline(struct pcm_request *request)
 int pcm_request_drive(struct pcm_request *request, double seconds)
 {
     pcm_world *world = request->comm->world;
-    double until = seconds >= 0 ? pcm_now() + seconds : 0;
+    double until = 0; /* read off the clock only if need be, which takes a tenth of a short call */
     world->drivers++;
     for (int round = 0; atomic_load_explicit(&request->status, memory_order_relaxed) == PCM_AGAIN;) {
         if (pcm_world_progress(world)) {
+            if (round && round <= world->spin && spins(world) == world->spin) world->in_vain = 0;
             round = 0;
             continue;
         }
+        int nap = NAP;
         if (round >= spins(world) || round % 1024 == 1023) {
             check_deadline(request);
-            if (until > 0 && pcm_now() >= until) {
+            double now = seconds >= 0 ? pcm_now() : 0;
+            if (until == 0) until = now + seconds;
+            if (seconds >= 0 && now >= until) {
                 pcm_reactor_poll(world->reactor, 0); /* whoever waits in short turns may never come to sleep */
                 break;
             }
+            if (seconds >= 0 && until - now < 1e-3 * NAP) nap = (int)(1e3 * (until - now)) + 1;
         }
-        round = idle(world, round);
+        round = idle(world, round, nap);
     }
     if (world->drivers == 1) settle(world);
     if (!--world->drivers && world->stopping) pthread_cond_broadcast(&world->parked);
@@ -521,9 +537,9 @@ static void *progress_thread(void *argument)
                     if (comm->error.code) break;
                 }
             if (world->detached)
-                round = idle(world, round);
+                round = idle(world, round, NAP);
             else
-                sleep_on_reactor(world, 50);
+                sleep_on_reactor(world, NAP);
         }
     }
     pthread_mutex_unlock(&world->lock);

@@ -55,14 +55,15 @@ static int learn(struct pcm_helper *helper, int machine, int rank, struct pcm_wa
     return status;
 }
 
-/* Sizes of an octave share a choice, because one takes some 20 ms: the power of two whose logarithm is nearest. */
-static uint64_t step_of(uint64_t bytes)
+int pcm_octave_of(uint64_t bytes)
 {
     if (!bytes) return 0;
-    int octave = 63 - __builtin_clzll(bytes);
-    double part = (double)bytes / (double)((uint64_t)1 << octave);
-    return (uint64_t)1 << (part * part < 2 ? octave : octave + 1);
+    int below = 63 - __builtin_clzll(bytes);
+    return below + ((unsigned __int128)bytes * bytes >> (2 * below + 1) != 0);
 }
+
+/* Sizes of an octave share a choice, because one takes some 20 ms. */
+static uint64_t step_of(uint64_t bytes) { return bytes ? (uint64_t)1 << pcm_octave_of(bytes) : 0; }
 
 static int find(struct pcm_helper *helper, int machine, struct pcm_way **ways, int rank, const struct pcm_way *wanted,
                 struct pcm_way **found)

@@ -13,9 +13,18 @@ static const double NEVER = 1e8; /* seconds: MPI has no deadlines */
 
 /* Guards the table and what is dead; not held while ranks meet, for they may meet on several communicators in any order. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct group *buckets[BUCKETS], *latest, *dead;
+static struct group *buckets[BUCKETS], *dead;
 static int keyval;
 static bool has_keyval;
+
+/* What a thread has looked up last, for this is on the way of each call. Valid until anything leaves the table: then it may be
+ * gone, or its handle another's. */
+static atomic_uint departures;
+static _Thread_local struct {
+    struct group *group;
+    mpi_handle comm;
+    unsigned departures;
+} latest __attribute__((tls_model("initial-exec")));
 
 static struct group **bucket(mpi_handle comm) { return &buckets[(uint64_t)comm * 0x9e3779b97f4a7c15u >> 56]; }
 
@@ -53,7 +62,7 @@ static struct group *taken(mpi_handle comm)
     while (*at && (*at)->comm != comm) at = &(*at)->next;
     struct group *g = *at;
     if (g) *at = g->next;
-    if (latest == g) latest = NULL;
+    atomic_fetch_add(&departures, 1);
     pthread_mutex_unlock(&lock);
     return g;
 }
@@ -227,7 +236,7 @@ static bool make(struct group *g)
            agree(binding, g->size, open_world(g, binding, job, mates, hosts));
     g->async |= hosts == 1; /* MPI has no part in it, and so any thread may make progress */
     free(all);
-    if (good) race(g, binding);
+    if (good) race_recall(g, binding);
     pcm_mpi_detach(binding);
     if (!good && g->rank == 0)
         fprintf(stderr, "pycomm: MPI runs the collectives of a communicator of %d ranks: %s\n", g->size,
@@ -256,14 +265,14 @@ static struct group *make_group(mpi_handle comm)
 
 struct group *preload_group(mpi_handle comm)
 {
-    pthread_mutex_lock(&lock);
-    struct group *g = latest;
-    if (!g || g->comm != comm) {
-        g = *bucket(comm);
+    unsigned gone = atomic_load_explicit(&departures, memory_order_acquire);
+    if (!latest.group || latest.comm != comm || latest.departures != gone) {
+        pthread_mutex_lock(&lock);
+        struct group *g = *bucket(comm);
         while (g && g->comm != comm) g = g->next;
-        if (g) latest = g;
+        pthread_mutex_unlock(&lock);
+        latest.group = g ? g : make_group(comm), latest.comm = comm;
+        latest.departures = atomic_load_explicit(&departures, memory_order_acquire);
     }
-    pthread_mutex_unlock(&lock);
-    if (!g) g = make_group(comm);
-    return g && g->ours ? g : NULL;
+    return latest.group && latest.group->ours ? latest.group : NULL;
 }

@@ -2,7 +2,6 @@
  *
  * Each does as MPI's own would, or calls it under its profiling name, which is never found here.
  */
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -100,12 +99,6 @@ EXPORT int MPI_Ibarrier(mpi_handle comm, mpi_handle *request)
 
 /* A request of ours is one of MPI's that completes when we say so. As long as there are any, what waits for requests becomes
  * what tests them, in a loop in which ours make progress. */
-static void pause_at(unsigned turn)
-{
-    started_advance();
-    if (turn > 64) sched_yield();
-}
-
 #define TEST(NAME, PARAMETERS, ARGUMENTS)                                                                              \
     EXPORT int NAME(PARAMETERS);                                                                                       \
     EXPORT int NAME(PARAMETERS)                                                                                        \
@@ -128,7 +121,7 @@ EXPORT int MPI_Wait(void *request, void *status)
     for (unsigned turn = 0; started_any(); turn++) {
         int flag = 0, code = MPI_Test(request, &flag, status);
         if (code || flag) return code;
-        pause_at(turn);
+        started_pause(turn);
     }
     FORWARD("MPI_Wait", LIST(void *request, void *status), LIST(request, status));
 }
@@ -139,7 +132,7 @@ EXPORT int MPI_Waitall(int n, void *requests, void *statuses)
     for (unsigned turn = 0; started_any(); turn++) {
         int flag = 0, code = MPI_Testall(n, requests, &flag, statuses);
         if (code || flag) return code;
-        pause_at(turn);
+        started_pause(turn);
     }
     FORWARD("MPI_Waitall", LIST(int n, void *requests, void *statuses), LIST(n, requests, statuses));
 }
@@ -150,7 +143,7 @@ EXPORT int MPI_Waitany(int n, void *requests, int *index, void *status)
     for (unsigned turn = 0; started_any(); turn++) {
         int flag = 0, code = MPI_Testany(n, requests, index, &flag, status);
         if (code || flag) return code;
-        pause_at(turn);
+        started_pause(turn);
     }
     FORWARD("MPI_Waitany", LIST(int n, void *requests, int *index, void *status), LIST(n, requests, index, status));
 }
@@ -161,7 +154,7 @@ EXPORT int MPI_Waitsome(int n, void *requests, int *done, int *indices, void *st
     for (unsigned turn = 0; started_any(); turn++) {
         int code = MPI_Testsome(n, requests, done, indices, statuses);
         if (code || *done) return code; /* some, or MPI_UNDEFINED */
-        pause_at(turn);
+        started_pause(turn);
     }
     FORWARD("MPI_Waitsome", LIST(int n, void *requests, int *done, int *indices, void *statuses),
             LIST(n, requests, done, indices, statuses));

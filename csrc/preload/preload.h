@@ -2,7 +2,7 @@
  * nothing of it.
  *
  *   entries.c   the functions of MPI that a program calls instead of MPI's own, from C
- *   fortran.c   and from Fortran
+ *   fortran.c   and from Fortran, where MPI's own for Fortran do not call C's
  *   narrow.c    MPI's own functions behind them
  *   serve.c     a collective of MPI as a call of our core, or not
  *   types.c     datatypes and reductions of MPI
@@ -88,7 +88,12 @@ int preload_op(mpi_handle op, const struct type *type);
 
 /* ---- communicators (comms.c) ------------------------------------------------------------------------------------------- */
 
-enum { RACE_SIZES = 4 };
+enum { RACE_OCTAVES = 23 }; /* of bytes: longer calls are as the longest of these */
+
+struct lane { /* calls of one collective and octave */
+    float ratio; /* MPI's time over ours; 0: not known */
+    uint32_t calls; /* until it was known */
+};
 
 struct group { /* a communicator of the program */
     struct group *next;
@@ -101,7 +106,8 @@ struct group { /* a communicator of the program */
     pcm_comm *core;
     struct pcm_key key; /* the secret of all ranks */
     struct pcm_way *ways;
-    double ratios[PCM_NCOLLECTIVES][RACE_SIZES]; /* MPI's time over ours; 0: not measured */
+    struct lane lanes[PCM_BARRIER + 1][RACE_OCTAVES];
+    bool racing; /* calls are trials, and not the program's */
     int started; /* calls under way that nobody need wait for */
 };
 
@@ -124,10 +130,11 @@ void advice_name(char name[ADVICE_NAME]);
 
 /* ---- whether MPI is faster (race.c) ----------------------------------------------------------------------------------------- */
 
-/* Measures, or remembers, the ratios of a communicator. Collective. */
-void race(struct group *group, int binding);
-/* Whether MPI's own collective is the faster one. Alike on all ranks. */
-bool race_lost(const struct group *group, int collective, uint64_t bytes);
+/* What is known of a new communicator's ranks, from other jobs. Collective. */
+void race_recall(struct group *group, int binding);
+/* Whether a call of so many bytes is for MPI, whose own collective is the faster one. Alike on all ranks. A call that is not
+ * only started is an occasion to find out: collective, then. */
+bool race_lost(struct group *group, int collective, uint64_t bytes, bool started);
 
 /* ---- serving a call (serve.c) ------------------------------------------------------------------------------------------- */
 
@@ -196,6 +203,8 @@ void serve_unstage(struct staged *staged, bool done);
 bool started_add(struct group *group, pcm_request *request, const struct staged *staged, mpi_handle *out);
 /* Makes progress in all that was started, and completes MPI's requests for what is done. */
 void started_advance(void);
+/* The same between two looks of who waits. */
+void started_pause(unsigned turn);
 /* Whether anything is under way. */
 bool started_any(void);
 /* Waits for all that was started on a communicator. */

@@ -1,5 +1,5 @@
-/* race.c: whether MPI's own collectives are faster than ours: measured when ranks of a kind first meet, and remembered for a day. */
-#include <limits.h>
+/* race.c: whether MPI's own collectives are faster than ours: measured when a program has called one some times, and remembered
+ * for a day. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,114 +7,73 @@
 
 #include "preload.h"
 
-enum { WARM = 5, ROUNDS = 20, LARGEST = 1 << 20 };
-static const uint64_t SIZES[RACE_SIZES] = {64, 4096, 65536, LARGEST}; /* bytes of the larger of a rank's two buffers */
-static const double BUDGET = 1, LONG = 2e-3; /* seconds for all; of a call, after which longer ones are not tried */
-static const double WORTH = 0.9; /* of our time: what MPI's must not exceed to be taken */
-static const int RUNNERS[] = {PCM_ALLREDUCE, PCM_BROADCAST, PCM_ALLTOALL, PCM_ALLGATHER, PCM_REDUCE, PCM_REDUCE_SCATTER,
-                              PCM_BARRIER,   PCM_GATHER,    PCM_SCATTER,  PCM_SCAN,      PCM_EXSCAN};
+/* The program's first calls are MPI's: a schedule of ours costs some 20 ms, and a race more, which few calls do not repay. */
+enum { UNDECIDED = 4, WARM = 4, LEAST = 5, MOST = 41 };
+static const double BUDGET = 0.03; /* seconds for one race, unless LEAST rounds take longer */
+static const float WORTH = 0.97F; /* of our time: what MPI's must not exceed to be taken */
+static const float OURS = INFINITY, THEIRS = 1e-6F; /* ratios that decide for one of them */
 
-static int run_mpi(const struct group *g, int collective, void *in, void *out, int n)
+static int lane_of(uint64_t bytes)
 {
-    mpi_handle type = preload_mpi()->dtypes[PCM_FLOAT32], op = preload_mpi()->ops[PCM_SUM], comm = g->comm;
+    int octave = pcm_octave_of(bytes);
+    return octave < RACE_OCTAVES ? octave : RACE_OCTAVES - 1;
+}
+
+/* ---- one call ------------------------------------------------------------------------------------------------------------- */
+
+static int run_mpi(const struct ask *a)
+{
+    void *in = (void *)(uintptr_t)a->in.buffer, *out = (void *)(uintptr_t)a->out.buffer;
+    int n = (int)a->out.count;
+    mpi_handle type = a->out.type;
+    switch (a->collective) {
+    case PCM_ALLREDUCE: return more.allreduce(in, out, n, type, a->op, a->comm);
+    case PCM_BROADCAST: return more.bcast(out, n, type, 0, a->comm);
+    case PCM_ALLTOALL: return more.alltoall(in, n, type, out, n, type, a->comm);
+    case PCM_ALLGATHER: return more.allgather(in, n, type, out, n, type, a->comm);
+    case PCM_REDUCE: return more.reduce(in, out, n, type, a->op, 0, a->comm);
+    case PCM_REDUCE_SCATTER: return more.reduce_scatter_block(in, out, n, type, a->op, a->comm);
+    case PCM_GATHER: return more.gather(in, n, type, out, n, type, 0, a->comm);
+    case PCM_SCATTER: return more.scatter(in, n, type, out, n, type, 0, a->comm);
+    case PCM_SCAN: return more.scan(in, out, n, type, a->op, a->comm);
+    case PCM_EXSCAN: return more.exscan(in, out, n, type, a->op, a->comm);
+    default: return more.barrier(a->comm);
+    }
+}
+
+/* What the program would call: through serve(), whoever is to run it, because that takes part of the time of a short call. */
+static bool run(const struct ask *ask)
+{
+    int code;
+    if (!serve(ask, NULL, &code)) code = run_mpi(ask);
+    return !code;
+}
+
+static bool reduces(int collective)
+{
     switch (collective) {
-    case PCM_ALLREDUCE: return more.allreduce(in, out, n, type, op, comm);
-    case PCM_BROADCAST: return more.bcast(out, n, type, 0, comm);
-    case PCM_ALLTOALL: return more.alltoall(in, n, type, out, n, type, comm);
-    case PCM_ALLGATHER: return more.allgather(in, n, type, out, n, type, comm);
-    case PCM_REDUCE: return more.reduce(in, out, n, type, op, 0, comm);
-    case PCM_REDUCE_SCATTER: return more.reduce_scatter_block(in, out, n, type, op, comm);
-    case PCM_GATHER: return more.gather(in, n, type, out, n, type, 0, comm);
-    case PCM_SCATTER: return more.scatter(in, n, type, out, n, type, 0, comm);
-    case PCM_SCAN: return more.scan(in, out, n, type, op, comm);
-    case PCM_EXSCAN: return more.exscan(in, out, n, type, op, comm);
-    default: return more.barrier(comm);
+    case PCM_ALLREDUCE:
+    case PCM_REDUCE:
+    case PCM_REDUCE_SCATTER:
+    case PCM_SCAN:
+    case PCM_EXSCAN: return true;
+    default: return false;
     }
 }
 
-static int run_ours(struct group *g, int collective, void *in, void *out, int n, uint64_t bytes)
+static uint64_t blocks_of(const struct group *g, int collective)
 {
-    struct pcm_call call = {.collective = (uint8_t)collective,
-                            .dtype = PCM_FLOAT32,
-                            .op = PCM_SUM,
-                            .in = in,
-                            .out = out,
-                            .count = (uint64_t)n};
-    bool root = !g->rank;
-    if (collective == PCM_BARRIER) call = (struct pcm_call){.collective = PCM_BARRIER, .dtype = PCM_UINT8};
-    if (collective == PCM_BROADCAST) call.in = root ? out : NULL;
-    if ((collective == PCM_REDUCE || collective == PCM_GATHER) && !root) call.out = NULL;
-    if (collective == PCM_SCATTER && !root) call.in = NULL;
-    if (collective == PCM_EXSCAN && root) call.out = NULL;
-    return serve_call(g, &call, bytes, NULL);
-}
-
-struct lap {
-    double ours, theirs, spent;
-    int failed;
-};
-
-static struct lap run_lap(struct group *g, int collective, uint64_t size, void *in, void *out)
-{
-    uint64_t blocks = pcm_is_whole(collective) ? 1 : (uint64_t)g->size;
-    int n = (int)(size / blocks / 4 ? size / blocks / 4 : 1);
-    uint64_t bytes = collective == PCM_BARRIER ? 0 : (uint64_t)n * 4 * blocks;
-    struct lap lap = {.ours = 1e9, .theirs = 1e9};
-    for (int i = 0; i < WARM + ROUNDS && !lap.failed; i++) {
-        lap.failed = run_ours(g, PCM_BARRIER, NULL, NULL, 0, 0);
-        double start = preload_now();
-        lap.failed |= run_ours(g, collective, in, out, n, bytes);
-        double ours = preload_now() - start;
-        lap.failed |= run_ours(g, PCM_BARRIER, NULL, NULL, 0, 0);
-        start = preload_now();
-        lap.failed |= run_mpi(g, collective, in, out, n);
-        double theirs = preload_now() - start;
-        if (i) lap.spent += ours + theirs; /* in the first call schedules are made, which will be needed anyway */
-        if (i < WARM) continue;
-        lap.ours = fmin(lap.ours, ours), lap.theirs = fmin(lap.theirs, theirs);
+    switch (collective) {
+    case PCM_ALLGATHER:
+    case PCM_REDUCE_SCATTER:
+    case PCM_GATHER:
+    case PCM_SCATTER:
+    case PCM_ALLTOALL: return (uint64_t)g->size;
+    default: return 1;
     }
-    return lap;
 }
 
-static void measure(struct group *g, int binding)
-{
-    struct lap *all = calloc((size_t)g->size, sizeof *all);
-    void *in = calloc(1, LARGEST + 4096), *out = calloc(1, LARGEST + 4096);
-    double spent = 0;
-    for (size_t k = 0; all && in && out && k < sizeof RUNNERS / sizeof *RUNNERS && spent < BUDGET; k++)
-        for (int s = 0; s < RACE_SIZES && spent < BUDGET; s++) {
-            struct lap own = run_lap(g, RUNNERS[k], SIZES[s], in, out), slowest = {0};
-            if (pcm_mpi_exchange(binding, &own, sizeof own, all)) break;
-            for (int r = 0; r < g->size; r++) {
-                slowest.ours = fmax(slowest.ours, all[r].ours);
-                slowest.theirs = fmax(slowest.theirs, all[r].theirs);
-                slowest.failed |= all[r].failed;
-                slowest.spent = fmax(slowest.spent, all[r].spent);
-            }
-            spent += slowest.spent;
-            for (int t = s; t < RACE_SIZES; t++) /* longer calls are taken to be alike, if none is measured */
-                g->ratios[RUNNERS[k]][t] = slowest.failed ? 0 : slowest.theirs / slowest.ours;
-            if (slowest.failed || RUNNERS[k] == PCM_BARRIER || fmax(slowest.ours, slowest.theirs) > LONG) break;
-        }
-    free(all), free(in), free(out);
-}
-
-struct memory {
-    int known;
-    double ratios[PCM_NCOLLECTIVES][RACE_SIZES];
-};
-
-static bool read_ratios(struct memory *m, const char *text)
-{
-    for (int c = 0; c < PCM_NCOLLECTIVES; c++)
-        for (int s = 0; s < RACE_SIZES; s++) {
-            char *rest;
-            m->ratios[c][s] = strtod(text, &rest);
-            if (rest == text) return false;
-            text = rest;
-        }
-    return true;
-}
+/* ---- what is remembered --------------------------------------------------------------------------------------------------- */
 
 static char *library_as_hex(void)
 {
@@ -123,58 +82,120 @@ static char *library_as_hex(void)
     return pcm_helper_hex(text, strlen(text));
 }
 
-static void recall(const struct group *g, struct memory *m)
+static void remember(const struct group *g, int collective, int at)
 {
-    size_t bytes = 0;
     char *library = library_as_hex();
-    char *text = library
-                     ? pcm_helper_ask(&adviser, &bytes, "{\"ask\": \"known\", \"machine\": %d, \"library\": \"%s\"}",
-                                      g->machine, library)
-                     : NULL;
-    m->known = text && bytes && read_ratios(m, text);
-    free(text), free(library);
-}
-
-static void remember(const struct group *g)
-{
-    char text[PCM_NCOLLECTIVES * RACE_SIZES * 16], *at = text, *library = library_as_hex();
     size_t bytes;
-    for (int c = 0; c < PCM_NCOLLECTIVES; c++)
-        for (int s = 0; s < RACE_SIZES; s++) at += snprintf(at, 16, "%.4g ", g->ratios[c][s]);
     if (library)
         free(pcm_helper_ask(&adviser, &bytes,
-                            "{\"ask\": \"know\", \"machine\": %d, \"library\": \"%s\", \"text\": \"%s\"}", g->machine,
-                            library, text));
+                            "{\"ask\": \"know\", \"machine\": %d, \"library\": \"%s\", \"collective\": \"%s\", "
+                            "\"octave\": %d, \"ratio\": %.4g}",
+                            g->machine, library, pcm_collective_name(collective), at,
+                            (double)g->lanes[collective][at].ratio));
     free(library);
 }
 
-void race(struct group *g, int binding)
+/* The adviser knows a float for each lane; infinity where we are to run what we can. */
+void race_recall(struct group *g, int binding)
 {
-    struct memory own = {.known = 0}, *all = calloc((size_t)g->size, sizeof *all);
-    if (!g->rank) recall(g, &own);
-    if (!all || pcm_mpi_exchange(binding, &own, sizeof own, all)) return free(all);
-    own = all[0];
-    free(all);
-    if (own.known) {
-        memcpy(g->ratios, own.ratios, sizeof g->ratios);
-        return;
-    }
-    measure(g, binding);
-    if (!g->rank) remember(g);
+    enum { LANES = (PCM_BARRIER + 1) * RACE_OCTAVES };
+    struct {
+        float ratios[LANES];
+    } own = {{0}}, *all = calloc((size_t)g->size, sizeof *all);
+    size_t bytes = 0;
+    char *library = g->rank ? NULL : library_as_hex();
+    void *known = library
+                      ? pcm_helper_ask(&adviser, &bytes,
+                                       "{\"ask\": \"known\", \"machine\": %d, \"library\": \"%s\", \"octaves\": %d}",
+                                       g->machine, library, RACE_OCTAVES)
+                      : NULL;
+    if (known && bytes == sizeof own) memcpy(&own, known, sizeof own);
+    if (all && !pcm_mpi_exchange(binding, &own, sizeof own, all))
+        for (int i = 0; i < LANES; i++) g->lanes[i / RACE_OCTAVES][i % RACE_OCTAVES].ratio = all->ratios[i];
+    free(known), free(library), free(all);
 }
 
-static int octave(uint64_t bytes) { return 63 - __builtin_clzll(bytes | 1); }
+/* ---- a race --------------------------------------------------------------------------------------------------------------- */
 
-bool race_lost(const struct group *g, int collective, uint64_t bytes)
+/* The largest of each number over the ranks. */
+static bool largest(const struct group *g, double *numbers, int count)
 {
-    const double *ratios = g->ratios[collective];
-    int s = 0;
-    while (s + 1 < RACE_SIZES && bytes > SIZES[s]) s++;
-    double ratio = ratios[s];
-    if (s && bytes < SIZES[s]) { /* between two sizes, by powers of two: this is on the way of each call */
-        int below = octave(SIZES[s - 1]), above = octave(SIZES[s]);
-        double part = (double)(octave(bytes) - below) / (above - below);
-        ratio = ratios[s - 1] + part * (ratios[s] - ratios[s - 1]);
+    const struct mpi_library *mpi = preload_mpi();
+    double own[4];
+    memcpy(own, numbers, (size_t)count * sizeof *own);
+    return !more.allreduce(own, numbers, count, mpi->dtypes[PCM_FLOAT64], mpi->ops[PCM_MAX], g->comm);
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Runs both in turn, so that what disturbs one disturbs the other too; each after a barrier. Returns the ratio of medians on
+ * the rank where these are longest, as programs wait for the last one. */
+static float compete(struct group *g, struct lane *lane, const struct ask *ask)
+{
+    struct ask barrier = {.collective = PCM_BARRIER, .comm = g->comm};
+    double times[2][MOST], begun = 0;
+    int rounds = MOST;
+    bool good = true;
+    for (int i = -WARM; i < rounds && good; i++) { /* in whose first half it is found out whose barriers are faster */
+        if (i == -1) begun = preload_now();
+        for (int side = 0; side < 2; side++) {
+            lane->ratio = OURS;
+            good = run(&barrier) && good;
+            lane->ratio = side ? THEIRS : OURS;
+            double start = preload_now();
+            good = run(ask) && good;
+            if (i >= 0) times[side][i] = preload_now() - start;
+        }
+        if (i != -1) continue;
+        double once = preload_now() - begun;
+        good = largest(g, &once, 1) && good;
+        double fit = BUDGET / once;
+        rounds = fit < LEAST ? LEAST : fit < MOST ? (int)fit : MOST;
     }
-    return ratio > 0 && ratio < WORTH;
+    double medians[3] = {0, 0, !good}; /* ours, theirs, whether it has failed */
+    for (int side = 0; side < 2 && good; side++) {
+        qsort(times[side], (size_t)rounds, sizeof **times, ascending);
+        medians[side] = times[side][rounds / 2];
+    }
+    if (!largest(g, medians, 3) || medians[2] > 0) return OURS;
+    return (float)(medians[1] / medians[0]);
+}
+
+static void race(struct group *g, int collective, int at)
+{
+    const struct mpi_library *mpi = preload_mpi();
+    struct lane *lane = &g->lanes[collective][at];
+    size_t bytes = (size_t)1 << at;
+    int64_t n = (int64_t)(bytes / blocks_of(g, collective) / sizeof(float));
+    size_t room = (size_t)(n ? n : 1) * blocks_of(g, collective) * sizeof(float);
+    struct side in = {.count = n ? n : 1, .type = mpi->dtypes[PCM_FLOAT32]}, out = in;
+    void *memory[2] = {calloc(1, room), calloc(1, room)};
+    in.buffer = memory[0], out.buffer = memory[1];
+    struct ask ask = {
+        collective, in, out, reduces(collective) ? mpi->ops[PCM_SUM] : 0, g->comm, 0, false,
+    };
+    if (collective == PCM_BARRIER) ask = (struct ask){.collective = PCM_BARRIER, .comm = g->comm};
+    double lacks = !memory[0] || !memory[1];
+    bool within = g->racing; /* another one: barriers are needed there */
+    g->racing = true;
+    lane->ratio = largest(g, &lacks, 1) && lacks > 0 ? OURS : compete(g, lane, &ask);
+    g->racing = within;
+    free(memory[0]), free(memory[1]);
+    if (!g->rank && isfinite(lane->ratio)) remember(g, collective, at);
+}
+
+bool race_lost(struct group *g, int collective, uint64_t bytes, bool started)
+{
+    int at = lane_of(bytes);
+    struct lane *lane = &g->lanes[collective][at];
+    if (lane->ratio == 0) {
+        if (started) return false; /* the others may come only when this rank has gone on */
+        if (lane->calls++ < UNDECIDED) return true;
+        race(g, collective, at);
+    }
+    return lane->ratio < WORTH;
 }

@@ -1,4 +1,5 @@
 /* requests.c: collectives that were started, each beside a generalized request of MPI's, which the program waits for. */
+#include <sched.h>
 #include <stdlib.h>
 
 #include "preload.h"
@@ -85,6 +86,12 @@ void started_advance(void)
         complete(s, status);
     }
     pthread_mutex_unlock(&lock);
+}
+
+void started_pause(unsigned turn)
+{
+    started_advance();
+    if (turn > 64) sched_yield();
 }
 
 void started_finish(struct group *group)

@@ -6,7 +6,7 @@
 
 #include "preload.h"
 
-static const double TURN = 5e-3; /* seconds in our core before MPI gets a turn */
+static const double TURN = 1e-3; /* seconds in our core before MPI gets a turn */
 
 /* ---- running --------------------------------------------------------------------------------------------------------------- */
 
@@ -246,8 +246,9 @@ bool serve(const struct ask *given, mpi_handle *request, int *code)
 {
     const struct mpi_library *mpi = preload_mpi();
     if (!mpi) return false;
-    struct work w = {.ask = *given};
+    struct work w; /* filled only where it is needed, for this is on the way of what is passed too */
     struct ask *ask = &w.ask;
+    *ask = *given;
     int op = 0;
     ask->comm = preload_handle(ask->comm), ask->op = preload_handle(ask->op);
     ask->in.type = preload_handle(ask->in.type), ask->out.type = preload_handle(ask->out.type);
@@ -277,14 +278,19 @@ bool serve(const struct ask *given, mpi_handle *request, int *code)
         bytes = each * (uint64_t)(s->one ? 1 : g->size);
         if (!each) return report_passed(ask->collective), false;
     }
-    if (!ask->uneven && race_lost(g, ask->collective, bytes)) return report_passed(ask->collective), false;
+    if (!ask->uneven && race_lost(g, ask->collective, bytes, request)) {
+        if (!g->racing) report_passed(ask->collective);
+        return false;
+    }
 
+    w.staged = (struct staged){NULL};
     w.call = (struct pcm_call){.collective = (uint8_t)ask->collective,
                                .dtype = s->reduces ? (uint8_t)w.in.dtype : PCM_UINT8,
                                .op = (uint8_t)op,
                                .root = s->rooted ? ask->root : 0,
                                .count = each / unit};
-    double begun = report_wanted() ? preload_now() : 0;
+    bool reported = report_wanted() && !g->racing;
+    double begun = reported ? preload_now() : 0;
     pcm_request *started = NULL;
     int status = prepare(&w, g, in_place, unit);
     if (ask->collective == PCM_EXSCAN && !g->rank) w.call.out = NULL;
@@ -292,6 +298,6 @@ bool serve(const struct ask *given, mpi_handle *request, int *code)
     if (!status && request && !started_add(g, started, &w.staged, request)) status = PCM_ERR_SYSTEM;
     if (!request || status) serve_unstage(&w.staged, !status);
     *code = status ? failed(g) : 0;
-    if (report_wanted()) report_served(ask->collective, bytes, preload_now() - begun);
+    if (reported) report_served(ask->collective, bytes, preload_now() - begun);
     return true;
 }

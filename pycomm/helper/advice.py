@@ -16,8 +16,10 @@ import struct
 import sys
 from typing import Any
 
+import numpy as np
+
 from .. import knobs
-from ..core import status_of
+from ..core import COLLECTIVES, status_of
 from ..discover import cache
 from ..errors import PycommError
 from ..job import keys
@@ -85,24 +87,38 @@ class Advice:
         """Return the code by which a connection between two ranks is authenticated."""
         return keys.authenticate(bytes.fromhex(key), bytes.fromhex(data))
 
-    def known(self, machine: int, library: str) -> bytes:
-        """Return what was measured of MPI's own collectives, as `know` has got it, if that was of late."""
-        if knobs.NETWORK.value() == "off":
-            return b"0 " * 256  # MPI's are never faster
-        if knobs.NETWORK.value() == "fresh":
-            return b""
-        return cache.read(self._file(machine, library)) or b""
+    def known(self, machine: int, library: str, octaves: int) -> bytes:
+        """Return MPI's time over ours, as `know` has got it of late: a float32 for each collective and octave.
 
-    def know(self, machine: int, library: str, text: str) -> bytes:
-        """Remember for a day what was measured of MPI's own collectives."""
-        cache.write(self._file(machine, library), text.encode())
+        0 is not known, and infinite where MPI's own collectives are not to be used.
+        """
+        ratios = np.zeros((len(COLLECTIVES), octaves), np.float32)
+        if knobs.NETWORK.value() == "off":
+            ratios[:] = np.inf
+        elif knobs.NETWORK.value() != "fresh":
+            for name, found in self._races(machine, library).items():
+                for octave, ratio in found.items():
+                    ratios[COLLECTIVES[name], int(octave)] = ratio
+        return ratios.tobytes()
+
+    def know(self, machine: int, library: str, collective: str, octave: int, ratio: float) -> bytes:
+        """Remember for a day what was measured of one of MPI's own collectives, for some size."""
+        races = self._races(machine, library)
+        races.setdefault(collective, {})[str(octave)] = ratio
+        cache.write(self._file(machine, library), json.dumps(races).encode())
         return b""
+
+    def _races(self, machine: int, library: str) -> dict[str, dict[str, float]]:
+        with contextlib.suppress(ValueError):  # of another version
+            found: dict[str, dict[str, float]] = json.loads(cache.read(self._file(machine, library)) or b"{}")
+            return found
+        return {}
 
     def _file(self, machine: int, library: str) -> str:
         known = self._machines[machine]
         hosts = "/".join(str(len(ranks)) for ranks in known.hosts)
         facts = f"{host_identity().hex()} {hosts} {known.processors} {library}"
-        return f"race-{keys.derive(b'native', facts, 8).hex()}.txt"
+        return f"race-{keys.derive(b'native', facts, 8).hex()}.json"
 
 
 def serve(door: socket.socket) -> None:

@@ -1,5 +1,6 @@
 /* loop.c: times collectives as the OSU benchmarks do, with nothing of pycomm in it: `loop SECONDS` prints, on rank 0, lines of
- * collective, bytes, microseconds (the median of the rank where that is longest). */
+ * collective, bytes, microseconds (the median of the rank where that is longest), and last what a call costs more than under its
+ * profiling name if MPI runs it: "passed", bytes, microseconds. */
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,21 @@ static void call(int which, char *in, char *out, int bytes)
     case 1: MPI_Bcast(out, bytes, MPI_CHAR, 0, MPI_COMM_WORLD); break;
     default: MPI_Alltoall(in, bytes, MPI_CHAR, out, bytes, MPI_CHAR, MPI_COMM_WORLD);
     }
+}
+
+/* On a communicator of one rank nobody but MPI has anything to do. The least of many, for what is added is nanoseconds. */
+static double passed(void)
+{
+    double least[2] = {1, 1}, in = 1, out;
+    for (int batch = 0; batch < 200; batch++)
+        for (int side = 0; side < 2; side++) {
+            double begun = MPI_Wtime();
+            for (int i = 0; i < 200; i++)
+                (side ? MPI_Allreduce : PMPI_Allreduce)(&in, &out, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_SELF);
+            double each = (MPI_Wtime() - begun) / 200;
+            if (each < least[side]) least[side] = each;
+        }
+    return least[1] - least[0];
 }
 
 int main(int argc, char **argv)
@@ -51,6 +67,8 @@ int main(int argc, char **argv)
             MPI_Reduce(&own, &longest, 1, MPI_DOUBLE, MPI_MAX, 0, MPI_COMM_WORLD);
             if (!rank) printf("%s %d %.3f\n", names[which], bytes, longest * 1e6);
         }
+    double added = passed();
+    if (!rank) printf("passed 8 %.3f\n", added * 1e6);
     free(in), free(out);
     MPI_Finalize();
     return 0;
