@@ -5,7 +5,7 @@ program check
   integer :: bottom, in_place, status(5)
   common /mpipriv1/ bottom, in_place, status
   save /mpipriv1/
-  integer :: rank, ranks, error, i
+  integer :: rank, ranks, error, i, request
   double precision :: x(1000), y(1000), all(4000)
   call mpi_init(error)
   call mpi_comm_rank(world, rank, error)
@@ -24,6 +24,10 @@ program check
   do i = 0, ranks - 1
     if (any(all(1000 * i + 1:1000 * i + 1000) /= i)) stop 4
   end do
+  x = rank + 1
+  call mpi_iallreduce(x, all, 1000, real8, summed, world, request, error)
+  call mpi_wait(request, status, error)
+  if (any(all(1:1000) /= y)) stop 5
   call mpi_barrier(world, error)
   if (rank == 0) print '(a)', 'ok'
   call mpi_finalize(error)
