@@ -135,6 +135,7 @@ struct pcm_request {
     _Atomic int status; /* PCM_AGAIN while under way */
     bool waiting;       /* for lanes that an earlier operation still holds */
     bool owned;         /* someone will wait for it; else it is the communicator's own, for blocking calls */
+    bool awaited;       /* a thread is waiting for it now */
     double timeout;
     double deadline; /* on the monotonic clock; 0 until someone has waited long enough to look */
     double ask;      /* when to ask those that are waited for whether they are in the same call */

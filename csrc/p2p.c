@@ -444,10 +444,12 @@ static bool send_to(pcm_comm *comm, struct link *l, struct pcm_channel *channel)
             l->announced = r;
         }
     }
-    while (l->payloads_out.first) {
+    while (l->payloads_out.first && !comm->error.code) {
         struct errand *e = l->payloads_out.first;
-        if (lend_payload(channel, e, &progress)) {
-            if (!channel->ops->returned(channel, PCM_LANE_BULK, e->request->ticket)) break;
+        bool lent = lend_payload(channel, e, &progress);
+        if (comm->error.code) break; /* a full lane lets the transport look for news: the request may have ended */
+        if (lent) {
+            if (!channel->ops->returned(channel, PCM_LANE_BULK, e->request->ticket) || comm->error.code) break;
             progress = true;
         } else if (!push_bytes(channel, PCM_LANE_BULK, &e->head, e->request->buffer, e->head.bytes, &e->moved,
                                &progress)) {
@@ -466,6 +468,7 @@ static bool end_loans(struct link *l, struct pcm_channel *channel)
 {
     struct errand *e = l->payloads_out.first;
     if (!e || !e->request->lent || !channel->ops->returned(channel, PCM_LANE_BULK, e->request->ticket)) return false;
+    if (!e->request) return false; /* news came meanwhile, with which it ended */
     pcm_request_finish(e->request, PCM_OK);
     pop(&l->payloads_out);
     return true;
@@ -625,14 +628,15 @@ static bool anybody_left(const pcm_comm *comm)
     return false;
 }
 
-/* Is anybody here waiting for this peer, which has gone, or for any when all have? */
+/* Is anybody here waiting for this peer, which has gone, or for any when all have? Who has yet to wait for any may still send
+ * to itself. */
 static bool needed(const pcm_comm *comm, const struct link *l, int peer)
 {
     if (l->sends || l->announced || l->payloads_out.first || l->payloads_in.first || l->arriving_into) return true;
     const struct pcm_request *lists[] = {comm->matcher->receives, comm->matcher->probes};
     for (int i = 0; i < 2; i++)
         for (const struct pcm_request *r = lists[i]; r; r = r->link_next)
-            if (r->peer == peer || (r->peer == PCM_ANY_SOURCE && !anybody_left(comm))) return true;
+            if (r->peer == peer || (r->peer == PCM_ANY_SOURCE && r->awaited && !anybody_left(comm))) return true;
     return false;
 }
 

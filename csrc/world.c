@@ -474,6 +474,7 @@ int pcm_request_drive(struct pcm_request *request, double seconds)
     pcm_world *world = request->comm->world;
     double until = 0; /* read off the clock only if need be, which takes a tenth of a short call */
     world->drivers++;
+    request->awaited = true;
     for (int round = 0; atomic_load_explicit(&request->status, memory_order_relaxed) == PCM_AGAIN;) {
         if (pcm_world_progress(world)) {
             if (round && round <= world->spin && spins(world) == world->spin) world->in_vain = 0;
@@ -493,6 +494,7 @@ int pcm_request_drive(struct pcm_request *request, double seconds)
         }
         round = idle(world, round, nap);
     }
+    request->awaited = false;
     if (world->drivers == 1) settle(world);
     if (!--world->drivers && world->stopping) pthread_cond_broadcast(&world->parked);
     hand_over(world);

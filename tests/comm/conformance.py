@@ -179,26 +179,38 @@ class Output:
 
 def perform(comm: pycomm.Comm, case: Case) -> np.ndarray | None:
     """Make the call on this rank, check everything that numpy can tell about it, and return what the rank got."""
+    return begin(comm, case)()
+
+
+def begin(comm: pycomm.Comm, case: Case) -> Callable[[], np.ndarray | None]:
+    """Make the call, or only start it if it does not wait; what is returned ends it, checks as `perform`, returns as that."""
     inputs = bring(case, comm.size)
     mine = inputs[comm.rank].copy()
     wanted = expect(case, inputs, comm.rank)
     n = case.count * (comm.size if case.collective in _GETS_ALL else 1)
     out = Output(max(n, mine.size) if case.in_place else n, case.dtype)
-    got = _call(comm, case, mine, out)
+    request, got = _call(comm, case, mine, out)
     what = f"{case} on rank {comm.rank} of {comm.size}"
-    assert out.untouched_around(), f"{what} wrote beyond its output"
-    if case.collective != "broadcast":
-        assert same(mine, inputs[comm.rank]), f"{what} wrote to its input"
-    if wanted is None:
-        assert out.untouched() or case.in_place, f"{what} wrote to a buffer that it should ignore"
-        return None
-    assert same(got, wanted), (
-        f"{what}: got {got.ravel()[:8]}..., wanted {wanted.ravel()[:8]}..., {_differences(got, wanted)}"
-    )
-    return got
+
+    def end() -> np.ndarray | None:
+        if request is not None:
+            request.Wait()
+        assert out.untouched_around(), f"{what} wrote beyond its output"
+        if case.collective != "broadcast":
+            assert same(mine, inputs[comm.rank]), f"{what} wrote to its input"
+        if wanted is None:
+            assert out.untouched() or case.in_place, f"{what} wrote to a buffer that it should ignore"
+            return None
+        assert same(got, wanted), (
+            f"{what}: got {got.ravel()[:8]}..., wanted {wanted.ravel()[:8]}..., {_differences(got, wanted)}"
+        )
+        return got
+
+    return end
 
 
-def _call(comm: pycomm.Comm, case: Case, mine: np.ndarray, out: Output) -> np.ndarray:
+def _call(comm: pycomm.Comm, case: Case, mine: np.ndarray, out: Output) -> tuple[pycomm.Request | None, np.ndarray]:
+    """Return the request, if the call is only started, and where its result will be."""
     how, op, root, here = case.how, case.op, case.root, comm.rank == case.root
     send: Any = mine
     result = recv = out.array
@@ -223,33 +235,32 @@ def _call(comm: pycomm.Comm, case: Case, mine: np.ndarray, out: Output) -> np.nd
     match case.collective:
         case "broadcast":
             result[:] = mine if here else result
-            return _finish(comm, "bcast", case, (result, root), how, result)
+            return _make(comm, "bcast", case, (result, root), how, result)
         case "scatter":
             stays = case.in_place and here
             got = mine[root * n : root * n + n] if stays else result[:n]
-            return _finish(
+            return _make(
                 comm, "scatter", case, (mine if here else None, pycomm.IN_PLACE if stays else got, root), how, got
             )
         case "reduce":
-            return _finish(comm, "reduce", case, (send, recv, op, root), how, result)
+            return _make(comm, "reduce", case, (send, recv, op, root), how, result)
         case "gather":
-            return _finish(comm, "gather", case, (send, recv, root), how, result)
+            return _make(comm, "gather", case, (send, recv, root), how, result)
         case "allgather" | "alltoall":
-            return _finish(comm, case.collective, case, (send, recv), how, result)
+            return _make(comm, case.collective, case, (send, recv), how, result)
         case "reduce_scatter":
-            return _finish(comm, "reduce_scatter_block", case, (send, recv, op), how, result[:n])
+            return _make(comm, "reduce_scatter_block", case, (send, recv, op), how, result[:n])
         case _:
-            return _finish(comm, case.collective, case, (send, recv, op), how, result)
+            return _make(comm, case.collective, case, (send, recv, op), how, result)
 
 
-def _finish(
+def _make(
     comm: pycomm.Comm, name: str, case: Case, arguments: tuple[Any, ...], how: Any, got: np.ndarray
-) -> np.ndarray:
-    if case.waits:
-        getattr(comm, name.capitalize())(*arguments, **how)
-    else:
-        getattr(comm, "I" + name)(*arguments, **how).Wait()
-    return got
+) -> tuple[pycomm.Request | None, np.ndarray]:
+    if not case.waits:
+        return getattr(comm, "I" + name)(*arguments, **how), got
+    getattr(comm, name.capitalize())(*arguments, **how)
+    return None, got
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:

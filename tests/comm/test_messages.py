@@ -356,3 +356,28 @@ def test_between_processes(transport: str) -> None:
                 np.testing.assert_array_equal(buf, content(peer, buf.size))
 
     on_processes(transport, 5, rank)
+
+
+def test_from_oneself_after_all_others_have_left(transport: str) -> None:
+    """A receive from any rank is no reason to fail as long as this rank may still send to itself."""
+
+    def rank(comm: pycomm.Comm) -> None:
+        own = comm.Split(0)
+        assert own is not None
+        own.Sendrecv(np.zeros(1), 1 - comm.rank, 1, np.zeros(1), 1 - comm.rank, 1)
+        if comm.rank == 1:
+            own.Free()
+        comm.Barrier()
+        if comm.rank == 0:
+            own.Iprobe()  # so that it is known that the other has left
+            got = np.zeros(1)
+            request = own.Irecv(got, ANY_SOURCE, 5)
+            assert not request.Test()
+            own.Send(np.array([7.0]), 0, 5)
+            request.Wait()
+            assert got[0] == 7
+            with pytest.raises(pycomm.PeerLost, match="rank 1 has left"):
+                own.Recv(got, ANY_SOURCE, 6)
+        comm.Barrier()
+
+    on_ranks(transport, 2, rank)
