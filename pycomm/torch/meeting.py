@@ -29,7 +29,8 @@ class Membership:
     def __init__(self, home: _Home, comm: Comm, *, founder: bool) -> None:
         self.comm = comm
         self._home, self._founder, self._left = home, founder, False
-        home.users += 1
+        with _lock:
+            home.users += 1
 
     def split(self, color: int | None, key: int) -> Membership | None:
         """Make a communicator of the ranks that give the same color, ordered by key; None: of none. All call it."""
