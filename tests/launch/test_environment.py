@@ -178,12 +178,18 @@ def test_a_given_rendezvous_needs_a_secret(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["5000", "tcp://host", "tcp://:5000", "udp://a:1", "tcp://a:0", "tcp://a:70000", "ipc://"]
+    "text",
+    ["5000", "tcp://host", "tcp://:5000", "udp://a:1", "tcp://a:0", "tcp://a:70000", "ipc://", "tcp://[fe80::1]:5000"],
 )
 def test_a_malformed_rendezvous_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     set_all(monkeypatch, {"PYCOMM_RANK": "0", "PYCOMM_SIZE": "2", "PYCOMM_RENDEZVOUS": text})
     with pytest.raises(LaunchError, match="PYCOMM_RENDEZVOUS"):
         environment.join()
+
+
+def test_hosts_may_call_the_interface_of_a_link_local_rendezvous_as_they_like() -> None:
+    jobs = [environment.join(1, 2, f"tcp://[fe80::1%{name}]:5000", b"a" * 16).job_id for name in ("eth0", "enp3s0")]
+    assert jobs[0] == jobs[1] != environment.join(1, 2, "tcp://[fe80::2%eth0]:5000", b"a" * 16).job_id
 
 
 def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
