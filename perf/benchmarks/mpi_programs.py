@@ -20,7 +20,9 @@ from pycomm.perf.rivals import RIVALS
 
 ROOT = Path(__file__).parents[2]
 # What is needed beside numpy, mpi4py and matplotlib; without what these ask for, which would be installed again.
-PACKAGES = ["emcee==3.1.6", "schwimmbad==0.4.2", "scipy", "pylops==2.8.0", "pyproximal==0.13.0", "pylops-mpi==0.8.0"]
+PACKAGES = [
+    "dill", "emcee==3.1.6", "multiprocess", "pylops==2.8.0", "pylops-mpi==0.8.0", "pyproximal==0.13.0", "schwimmbad==0.4.2", "scipy",
+]  # fmt: skip
 # As emcee's documentation has it (Parallelization, MPI): rank 0 walks, the others evaluate.
 WALKERS = """
 import sys
@@ -66,7 +68,7 @@ def programs(packages: Path) -> list[Program]:
     walkers.write_text(WALKERS)
     examples = packages / "examples"
     return [
-        Program("examples/jacobi.py", [str(ROOT / "examples" / "jacobi.py"), "200", "2000"], ROOT),
+        Program("examples/jacobi.py", [str(ROOT / "examples" / "jacobi.py"), "200", "1000"], ROOT),
         Program("pylops-mpi: examples/plot_stacked_array.py", [str(examples / "plot_stacked_array.py")], examples),
         Program("emcee with schwimmbad's MPIPool", [str(walkers)], packages),
     ]
