@@ -21,7 +21,8 @@ from pycomm.perf.rivals import RIVALS
 ROOT = Path(__file__).parents[2]
 # What is needed beside numpy, mpi4py and matplotlib; without what these ask for, which would be installed again.
 PACKAGES = [
-    "dill", "emcee==3.1.6", "multiprocess", "pylops==2.8.0", "pylops-mpi==0.8.0", "pyproximal==0.13.0", "schwimmbad==0.4.2", "scipy",
+    "dill", "emcee==3.1.6", "multiprocess", "pylops==2.8.0", "pylops-mpi==0.8.0", "pyproximal==0.13.0",
+    "schwimmbad==0.4.2", "scipy",
 ]  # fmt: skip
 # As emcee's documentation has it (Parallelization, MPI): rank 0 walks, the others evaluate.
 WALKERS = """
