@@ -415,24 +415,34 @@ static bool yield_to_peers(void)
     return pcm_now() - before < STRANGERS_TURN;
 }
 
-/* What a waiting thread does when there was nothing to move: it spins, then yields its core, then sleeps. Returns the next
- * round. Where data lie in memory, only who sleeps looks at the reactor, which peers connect through: so that must not be
- * put off for long. */
-static int idle(pcm_world *world, int round, int milliseconds)
+/* How many times longer a thread looks that waits for a collective which runs whole: each look is what moves it, and nobody tells
+ * whether it did. Some 50 ms, where a sleep between two looks would hold the other ranks up. */
+enum { WORKS = 256 };
+
+struct wait {
+    int round; /* looks in vain */
+    int longer; /* how many times as long as others it looks before it sleeps */
+    int nap; /* milliseconds that it may sleep */
+};
+
+/* What a waiting thread does when there was nothing to move: it spins, then yields its core, then sleeps. Where data lie in
+ * memory, only who sleeps looks at the reactor, which peers connect through: so that must not be put off for long. */
+static void idle(pcm_world *world, struct wait *wait)
 {
-    if (!world->polled || round % 256 == 255) pcm_reactor_poll(world->reactor, 0);
-    if (round < spins(world)) {
-        if (round >= HASTE) pcm_pause();
-    } else if (round < spins(world) + world->yields) {
+    int spinning = wait->longer * spins(world), yielding = spinning + wait->longer * world->yields;
+    if (!world->polled || wait->round % 256 == 255) pcm_reactor_poll(world->reactor, 0);
+    if (wait->round < spinning) {
+        if (wait->round >= HASTE) pcm_pause();
+    } else if (wait->round < yielding) {
         pthread_mutex_unlock(&world->lock);
         bool peers = yield_to_peers();
         pthread_mutex_lock(&world->lock);
-        if (!peers) return spins(world) + world->yields;
+        if (!peers && wait->longer == 1) wait->round = yielding - 1;
     } else {
-        if (!patient && round == spins(world)) world->in_vain++;
-        sleep_on_reactor(world, milliseconds);
+        if (!patient && wait->round == spinning) world->in_vain++;
+        sleep_on_reactor(world, wait->nap);
     }
-    return round + 1;
+    wait->round++;
 }
 
 enum { SETTLE_TURNS = 200 };
@@ -473,16 +483,17 @@ int pcm_request_drive(struct pcm_request *request, double seconds)
 {
     pcm_world *world = request->comm->world;
     double until = 0; /* read off the clock only if need be, which takes a tenth of a short call */
+    struct wait wait = {.longer = request->launched ? WORKS : 1};
     world->drivers++;
     request->awaited = true;
-    for (int round = 0; atomic_load_explicit(&request->status, memory_order_relaxed) == PCM_AGAIN;) {
+    while (atomic_load_explicit(&request->status, memory_order_relaxed) == PCM_AGAIN) {
         if (pcm_world_progress(world)) {
-            if (round && round <= world->spin && spins(world) == world->spin) world->in_vain = 0;
-            round = 0;
+            if (wait.round && wait.round <= world->spin && spins(world) == world->spin) world->in_vain = 0;
+            wait.round = 0;
             continue;
         }
-        int nap = NAP;
-        if (round >= spins(world) || round % 1024 == 1023) {
+        wait.nap = NAP;
+        if (wait.round >= wait.longer * spins(world) || wait.round % 1024 == 1023) {
             check_deadline(request);
             double now = seconds >= 0 ? pcm_now() : 0;
             if (until == 0) until = now + seconds;
@@ -490,9 +501,9 @@ int pcm_request_drive(struct pcm_request *request, double seconds)
                 pcm_reactor_poll(world->reactor, 0); /* whoever waits in short turns may never come to sleep */
                 break;
             }
-            if (seconds >= 0 && until - now < 1e-3 * NAP) nap = (int)(1e3 * (until - now)) + 1;
+            if (seconds >= 0 && until - now < 1e-3 * NAP) wait.nap = (int)(1e3 * (until - now)) + 1;
         }
-        round = idle(world, round, nap);
+        idle(world, &wait);
     }
     request->awaited = false;
     if (world->drivers == 1) settle(world);
@@ -517,7 +528,8 @@ static void *progress_thread(void *argument)
     uint64_t seen = 0;
     pcm_thread_patient();
     pthread_mutex_lock(&world->lock);
-    for (int round = 0; !world->stopping;) {
+    struct wait wait = {.longer = 1, .nap = NAP};
+    while (!world->stopping) {
         bool needed = thread_needed(world), lively = world->entries != seen;
         if (!needed || (lively && !urgent(world))) {
             hand_over(world);
@@ -528,18 +540,18 @@ static void *progress_thread(void *argument)
             else
                 pthread_cond_wait(&world->parked, &world->lock);
             world->dozing = false;
-            round = 0;
+            wait.round = 0;
         } else if (pcm_world_progress(world)) {
-            round = 0;
+            wait.round = 0;
         } else {
             for (pcm_comm *comm = world->comms; comm; comm = comm->next)
-                for (struct pcm_request *r = comm->active, *next; r && round >= spins(world); r = next) {
+                for (struct pcm_request *r = comm->active, *next; r && wait.round >= spins(world); r = next) {
                     next = r->next;
                     check_deadline(r);
                     if (comm->error.code) break;
                 }
             if (world->detached)
-                round = idle(world, round, NAP);
+                idle(world, &wait);
             else
                 sleep_on_reactor(world, NAP);
         }
