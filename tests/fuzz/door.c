@@ -96,8 +96,9 @@ static void be_a_peer(struct fuzz_input *in)
 {
     struct pcm_handshake shake;
     for (int calls = 0; in->left && calls < 8; calls++) {
-        uint8_t what = fuzz_byte(in);
-        struct tcp_greeting greeting = {fuzz_byte(in), fuzz_byte(in), fuzz_byte(in)};
+        uint8_t what = fuzz_byte(in), said[3] = {0};
+        fuzz_take(in, said, sizeof said);
+        struct tcp_greeting greeting = {said[0], said[1], said[2]};
         struct pcm_hello hello = {
             .job = HARNESS_JOB, .channel = what & 3, .from = 1, .to = OWN, .bytes = sizeof greeting};
         memcpy(hello.payload, &greeting, sizeof greeting);

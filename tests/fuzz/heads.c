@@ -253,8 +253,10 @@ static void notify(pcm_world *world, int peer, struct fuzz_input *in)
             char text[PCM_NOTICE - 16];
             struct pcm_head call;
         };
-    } notice = {.comm = fuzz_byte(in) & 1, .code = (int8_t)fuzz_byte(in), .rank = (int8_t)fuzz_byte(in)};
-    uint8_t k = fuzz_byte(in);
+    } notice = {0};
+    uint8_t said[4] = {0}, k;
+    fuzz_take(in, said, sizeof said);
+    notice.comm = said[0] & 1, notice.code = (int8_t)said[1], notice.rank = (int8_t)said[2], k = said[3];
     fuzz_take(in, notice.text, k);
     if (k & 1 && ncalls) notice.call = calls[k % ncalls].request->head, notice.call.count ^= k & 2;
     pthread_mutex_lock(&world->lock);

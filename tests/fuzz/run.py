@@ -1,8 +1,9 @@
-"""Fuzzes what comes from elsewhere: `run.py [RUNS]` gives each fuzzer RUNS inputs, and prints one line for each and a sum.
+"""Fuzzes what comes from elsewhere: `run.py [RUNS]` gives each fuzzer RUNS inputs, and prints a line for each and a sum.
 
-The fuzzers in C run on libFuzzer, which clang has, with the address and undefined behaviour sanitizers; what they learn
-is kept in build/fuzz-corpus, beside what tests/fuzz/corpus has. The Python ones are the tests of hypothesis in test_inputs.py,
-which get a hundredth of RUNS. An input that breaks something is kept in build/fuzz-corpus: put it into tests/fuzz/corpus.
+The fuzzers in C run on libFuzzer, which clang has, with the sanitizers of addresses and undefined behaviour; what they
+learn is kept in build/fuzz-corpus, beside what tests/fuzz/corpus has. The Python ones are the tests of hypothesis in
+test_inputs.py, which get a hundredth of RUNS. An input that breaks something is kept in build/fuzz-corpus: put it into
+tests/fuzz/corpus.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def fuzz(name: str, runs: int) -> tuple[int, bool]:
     learnt = LEARNT / name
     learnt.mkdir(parents=True, exist_ok=True)
     command = (
-        BUILD / "tests" / "fuzz" / f"fuzz_{name}", learnt, Path(__file__).parent / "corpus" / name, f"-runs={runs}", *LIMITS,
-        f"-artifact_prefix={LEARNT}/{name}-", "-print_final_stats=1",
+        BUILD / "tests" / "fuzz" / f"fuzz_{name}", learnt, ROOT / "tests" / "fuzz" / "corpus" / name,
+        f"-runs={runs}", *LIMITS, f"-artifact_prefix={LEARNT}/{name}-", "-print_final_stats=1",
     )  # fmt: skip
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     said = done.stdout.decode(errors="replace")
@@ -73,9 +74,8 @@ def main() -> int:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda name: fuzz(name, runs), FUZZERS))
     good = examples(max(60, runs // 100)) and all(well for _, well in found)
-    print(
-        f"{sum(count for count, _ in found)} inputs over {len(FUZZERS)} fuzzers: {'nothing' if good else 'something'} breaks"
-    )
+    total, what = sum(count for count, _ in found), "nothing" if good else "something"
+    print(f"{total} inputs over {len(FUZZERS)} fuzzers: {what} breaks")
     return not good
 
 

@@ -25,15 +25,18 @@ static uint64_t end_of(const struct wanted *w, bool all, const uint64_t *counts)
 static void want(struct wanted *w, struct fuzz_input *in)
 {
     static const uint8_t dtypes[] = {PCM_UINT8, PCM_INT32, PCM_FLOAT32, PCM_COMPLEX128};
-    uint8_t collective = fuzz_byte(in) % PCM_NCOLLECTIVES, how = fuzz_byte(in);
+    uint8_t head[4] = {0};
+    fuzz_take(in, head, sizeof head);
+    uint8_t collective = head[0] % PCM_NCOLLECTIVES, how = head[1];
     *w = (struct wanted){.call = {.collective = collective,
                                   .dtype = dtypes[how & 3],
                                   .op = how >> 2 & 3,
-                                  .count = fuzz_byte(in) % 64,
-                                  .root = fuzz_byte(in) % SIZE},
+                                  .count = head[2] % 64,
+                                  .root = head[3] % SIZE},
                          .in_place = how & 32};
     for (int b = 0; how & 16 && b < SIZE; b++) {
-        w->in_counts[b] = fuzz_byte(in) % APART, w->out_counts[b] = fuzz_byte(in) % APART;
+        w->in_counts[b] = fuzz_byte(in) % APART;
+        w->out_counts[b] = fuzz_byte(in) % APART;
         w->in_displs[b] = w->out_displs[b] = (uint64_t)b * APART;
     }
     if (how & 16)

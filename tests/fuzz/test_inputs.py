@@ -1,6 +1,6 @@
-"""What comes from elsewhere is understood, or refused with an error of ours: messages of the control plane, objects, files.
+"""What comes from elsewhere is understood, or refused with an error of ours: the control plane, objects, files.
 
-FUZZ_EXAMPLES is how many inputs each test makes; `make fuzz` asks for many. Without it they are few, and always the same.
+FUZZ_EXAMPLES is how many inputs each test makes; `make fuzz` asks for many. Without it they are few, always the same.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def test_facts_of_ranks(blobs: list[bytes], packed: bytes) -> None:
         start._unpacked_table(packed)
 
 
-# ---- objects ---------------------------------------------------------------------------------------------------------
+# ---- objects --------------------------------------------------------------------------------------------------------
 
 
 @often
@@ -166,7 +166,7 @@ def test_what_is_no_object_is_refused_before_it_is_unpickled() -> None:
             pickles.loads(memoryview(wrong))
 
 
-# ---- the process that chooses schedules ---------------------------------------------------------------------------------
+# ---- the process that chooses schedules -----------------------------------------------------------------------------
 
 values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
@@ -193,7 +193,7 @@ def test_no_question_ends_the_adviser(line: bytes) -> None:
             assert advice.answer(advice.Advice(), ours, ours.makefile("rb")) in (True, False)
 
 
-# ---- files and settings ------------------------------------------------------------------------------------------------
+# ---- files and settings ---------------------------------------------------------------------------------------------
 
 
 @often
@@ -219,13 +219,16 @@ sections = st.fixed_dictionaries(
         "machine": st.one_of(st.dictionaries(st.text(max_size=4), scalars, max_size=3), scalars),
         "calibration": st.dictionaries(
             st.sampled_from(["shm", "tcp"]),
-            st.one_of(scalars, st.dictionaries(st.sampled_from([*costs.NAMES[:3], "x"]), scalars, max_size=3)), max_size=2,
+            st.one_of(scalars, st.dictionaries(st.sampled_from([*costs.NAMES[:3], "x"]), scalars, max_size=3)),
+            max_size=2,
         ),
         "residuals": st.dictionaries(
             st.sampled_from(["allreduce", "x"]),
             st.dictionaries(
                 st.sampled_from(["shm", "x"]),
-                st.dictionaries(st.sampled_from(["ring", "x"]), st.lists(st.one_of(rows, a_row), max_size=2), max_size=2),
+                st.dictionaries(
+                    st.sampled_from(["ring", "x"]), st.lists(st.one_of(rows, a_row), max_size=2), max_size=2,
+                ),
             ), max_size=2,
         ),
         "choices": st.lists(rows, max_size=2),

@@ -1,4 +1,4 @@
-"""PYCOMM_ENCRYPT=1: what crosses a network is hidden, what was changed on the way is an error, and all ranks agree on it."""
+"""PYCOMM_ENCRYPT=1: what crosses a network is hidden, what was changed on the way is an error, and all ranks agree."""
 
 from __future__ import annotations
 

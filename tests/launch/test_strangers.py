@@ -9,6 +9,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,4 +180,4 @@ def test_objects_are_unpickled_from_ranks_alone() -> None:
 
     with tempfile.TemporaryDirectory() as place:
         assert run_ranks(2, rank, f"{place}/made") == ["what a rank sends", None]
-        assert not os.path.exists(f"{place}/made")
+        assert not Path(place, "made").exists()
