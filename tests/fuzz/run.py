@@ -1,4 +1,4 @@
-"""Fuzzes what comes from elsewhere: `run.py [RUNS]` gives each fuzzer RUNS inputs, and prints a line for each and a sum.
+"""Fuzzes what comes from elsewhere: `run.py [RUNS]` gives each fuzzer RUNS inputs, and prints what came of it.
 
 The fuzzers in C run on libFuzzer, which clang has, with the sanitizers of addresses and undefined behaviour; what they
 learn is kept in build/fuzz-corpus, beside what tests/fuzz/corpus has. The Python ones are the tests of hypothesis in
