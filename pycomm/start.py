@@ -314,7 +314,7 @@ def _packed_table() -> bytes:
 
 def _unpacked_table(packed: bytes) -> table.Table:
     if packed.startswith(b"!"):
-        raise InvalidArgument(packed[1:].decode())
+        raise InvalidArgument(packed[1:].decode(errors="replace"))
     if not packed:
         return table.Table()
     try:

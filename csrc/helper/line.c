@@ -12,6 +12,8 @@
 
 extern char **environ;
 
+enum { LONGEST = 256 << 20 }; /* bytes of an answer: more is not one */
+
 static bool has_no_part(const char *variable) { return strncmp(variable, "LD_PRELOAD=", 11) != 0; }
 
 int pcm_helper_start(const char *module, int line, int news, pid_t *pid)
@@ -74,8 +76,8 @@ void *pcm_helper_ask(struct pcm_helper *helper, size_t *bytes, const char *forma
     uint32_t head[2] = {0, 0}; /* bytes that follow; enum pcm_status, PCM_OK unless they say why not */
     pthread_mutex_lock(&helper->lock);
     bool good = helper->line >= 0 && say(helper->line, text, (size_t)length + 1) &&
-                pcm_helper_read(helper->line, head, sizeof head) && (answer = malloc((size_t)head[0] + 1)) &&
-                pcm_helper_read(helper->line, answer, head[0]);
+                pcm_helper_read(helper->line, head, sizeof head) && head[0] <= LONGEST &&
+                (answer = malloc((size_t)head[0] + 1)) && pcm_helper_read(helper->line, answer, head[0]);
     pthread_mutex_unlock(&helper->lock);
     free(text);
     if (good) {

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,3 +146,16 @@ def test_without_openssl_it_says_so() -> None:
     command = ["unshare", "-m", "sh", "-c", HIDE + 'exec "$0" -c "$1"', sys.executable, program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert "InvalidArgument: encryption is asked for, and there is no OpenSSL (libcrypto.so.3" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("transports", "how", "why"),
+    [
+        ("shm,mpi:1", {"encrypt": True, "secret": b"s" * 32}, "what goes over MPI is not encrypted"),
+        ("shm,tcp", {"encrypt": True}, "there is no secret"),
+        ("shm,tcp", {"streams": 9}, "`streams` is 9"),
+    ],
+)
+def test_a_transport_that_cannot_do_as_it_is_told_is_not_left_out(transports: str, how: Any, why: str) -> None:
+    with pytest.raises(pycomm.InvalidArgument, match=why):
+        World(0, 2, transports=transports, **how)
