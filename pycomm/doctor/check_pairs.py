@@ -14,6 +14,7 @@ _SLOW = 2.0  # times slower than the best of its kind; hosts are told from one a
 _SLOW_NEAR = 4.0  # the same in one host, where sockets and caches make a difference, and neighbours steal time
 _ONE_SIDED = 2.0  # times slower one way than the other
 _WINDOWS = 0.5  # part of a connection's buffer that is payload under way (the kernel's tcp_adv_win_scale of 1)
+_NAMED = 5  # pairs that a sentence names
 _FAR = 2e-3  # seconds, below which no buffer limits a connection
 
 
@@ -56,16 +57,20 @@ def _names(facts: Facts, rank: int) -> list[str]:
 
 
 def _failed(facts: Facts) -> Iterator[Finding]:
+    alike: dict[tuple[bool, str], list[Pair]] = {}
     for pair in facts.pairs:
         if pair.failed:
-            yield Finding(
-                Severity.ERROR,
-                f"{facts.pair_name(pair)} do not reach each other: {pair.failed.rstrip('.')}",
-                "see what else is said of these ranks here"
-                if facts.near(pair)
-                else "let TCP pass between these hosts on all ports (firewall, security group), or name the interfaces "
-                "that reach each other in PYCOMM_SOCKET_IFNAME",
-            )
+            alike.setdefault((facts.near(pair), pair.failed), []).append(pair)
+    for (near, reason), pairs in alike.items():
+        named = "; ".join(map(facts.pair_name, pairs[:_NAMED]))
+        yield Finding(
+            Severity.ERROR,
+            f"{named}{_and_more(len(pairs) - _NAMED)} do not reach each other: {reason.rstrip('.')}",
+            "see what else is said of these ranks here"
+            if near
+            else "let TCP pass between these hosts on all ports (firewall, security group), or name the interfaces "
+            "that reach each other in PYCOMM_SOCKET_IFNAME",
+        )
 
 
 def _ways(facts: Facts) -> Iterator[Finding]:

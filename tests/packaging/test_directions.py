@@ -146,7 +146,13 @@ def test_topologies_know_of_schedules_only_how_they_are_named_and_drawn():
         assert all(module.startswith(("pycomm.schedules.registry", *drawn)) for module in named), path.name
 
 
-@pytest.mark.parametrize("room", ("tune", "moe", "commands"))
+def test_the_doctor_judges_by_facts_alone():
+    for path in files("pycomm/doctor/*.py"):
+        if path.name.startswith(("check_", "facts", "findings", "report")):
+            assert rooms_of(path) <= {"discover", "doctor", "job"}, path.name
+
+
+@pytest.mark.parametrize("room", ("tune", "doctor", "moe", "commands"))
 def test_nobody_loads_what_only_its_user_asks_for(room: str):
     for path in files("pycomm/**/*.py"):
         if path.parent.name not in (room, "commands"):
