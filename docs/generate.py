@@ -80,10 +80,11 @@ def _verify(entry: registry.Algorithm, size: int) -> Verdict:
 
 def settings() -> str:
     """Return the table of environment variables in README.md."""
-    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    rows = ["| variable | type | default | meaning |", "| --- | --- | --- | --- |"]
     for knob in knobs.KNOBS:
         also = f" (else {', '.join(f'`{name}`' for name in knob.fallbacks)})" if knob.fallbacks else ""
-        rows.append(f"| `{knob.name}` | {f'`{knob.default}`' if knob.default else ''} | {knob.help}{also} |")
+        default = f"`{knob.default}`" if knob.default else ""
+        rows.append(f"| `{knob.name}` | {knob.kind.name} | {default} | {knob.help}{also} |")
     return "\n".join(rows)
 
 
