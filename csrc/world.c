@@ -520,7 +520,7 @@ static bool thread_needed(const pcm_world *world) { return (world->detached || w
  * back to wait for them within microseconds, less than it takes to wake a thread. */
 static bool urgent(const pcm_world *world) { return world->detached > world->messages || world->unsent; }
 
-enum { DOZE = 250 }; /* microseconds */
+enum { DOZE = 1000 }; /* microseconds: a wake-up may cost 50 of them on a virtual machine */
 
 static void *progress_thread(void *argument)
 {

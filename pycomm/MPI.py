@@ -14,6 +14,7 @@ from .communicator.cartesian import CART, Cartcomm, Compute_dims
 from .communicator.comm import AVG, BAND, BOR, BXOR, LAND, LOR, LXOR, MAX, MAXLOC, MIN, MINLOC, PROD, SUM, Comm
 from .communicator.errhandler import ERRORS_RETURN, Errhandler
 from .communicator.groups import COMM_TYPE_SHARED, CONGRUENT, GROUP_EMPTY, IDENT, SIMILAR, UNEQUAL, Group
+from .communicator.intercomm import ROOT, Intercomm
 from .communicator.messages import ANY_SOURCE, ANY_TAG, PROC_NULL, Message
 from .communicator.persistent import Prequest
 from .communicator.request import REQUEST_NULL, Request
@@ -24,6 +25,9 @@ from .data.op import Op
 from .data.status import UNDEFINED, Status
 from .errors import ERR_ARG, ERR_INTERN, ERR_OTHER, ERR_PROC_FAILED, ERR_REVOKED, ERR_TRUNCATE, SUCCESS
 from .errors import PycommError as Exception
+from .graphs import DIST_GRAPH, GRAPH, Distgraphcomm, Graphcomm
+from .info import INFO_ENV, MAX_INFO_KEY, MAX_INFO_VAL, Info
+from .neighbours import Topocomm
 from .runtime import (
     SUBVERSION,
     THREAD_FUNNELED,
@@ -56,17 +60,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANY_SOURCE", "ANY_TAG", "APPNUM", "AVG", "BAND", "BOR", "BSEND_OVERHEAD", "BXOR", "CART", "COMM_NULL",
-    "COMM_TYPE_SHARED", "CONGRUENT", "DATATYPE_NULL", "ERRORS_RETURN", "ERR_ARG", "ERR_INTERN", "ERR_OTHER",
-    "ERR_PROC_FAILED",
-    "ERR_REVOKED", "ERR_TRUNCATE", "GROUP_EMPTY", "GROUP_NULL", "IDENT", "INFO_NULL", "IN_PLACE", "KEYVAL_INVALID",
-    "LAND", "LOR", "LXOR", "MAX", "MAXLOC", "MESSAGE_NULL", "MIN", "MINLOC", "OP_NULL", "ORDER_C", "ORDER_F",
-    "ORDER_FORTRAN", "PROC_NULL", "PROD", "REQUEST_NULL", "SIMILAR", "SUBVERSION", "SUCCESS", "SUM", "TAG_UB",
-    "THREAD_FUNNELED", "THREAD_MULTIPLE", "THREAD_SERIALIZED", "THREAD_SINGLE", "UNDEFINED", "UNEQUAL",
-    "UNIVERSE_SIZE", "VERSION", "WTIME_IS_GLOBAL",
-    "Alloc_mem", "Attach_buffer", "Cartcomm", "Comm", "Compute_dims", "Datatype", "Detach_buffer", "Errhandler",
-    "Exception", "Finalize", "Free_mem", "Get_library_version", "Get_processor_name", "Get_version", "Group", "Init",
-    "Init_thread", "Intracomm", "Is_finalized", "Is_initialized", "Is_thread_main", "Message", "Op", "Prequest",
-    "Query_thread", "Request", "Status", "Wtick", "Wtime", "get_vendor",
+    "COMM_TYPE_SHARED", "CONGRUENT", "DATATYPE_NULL", "DIST_GRAPH", "ERRORS_RETURN", "ERR_ARG", "ERR_INTERN",
+    "ERR_OTHER", "ERR_PROC_FAILED", "ERR_REVOKED", "ERR_TRUNCATE", "GRAPH", "GROUP_EMPTY", "GROUP_NULL", "IDENT",
+    "INFO_ENV", "INFO_NULL", "IN_PLACE", "KEYVAL_INVALID", "LAND", "LOR", "LXOR", "MAX", "MAXLOC", "MAX_INFO_KEY",
+    "MAX_INFO_VAL", "MESSAGE_NULL", "MIN", "MINLOC", "OP_NULL", "ORDER_C", "ORDER_F", "ORDER_FORTRAN", "PROC_NULL",
+    "PROD", "REQUEST_NULL", "ROOT", "SIMILAR", "SUBVERSION", "SUCCESS", "SUM", "TAG_UB", "THREAD_FUNNELED",
+    "THREAD_MULTIPLE", "THREAD_SERIALIZED", "THREAD_SINGLE", "UNDEFINED", "UNEQUAL", "UNIVERSE_SIZE", "VERSION",
+    "WTIME_IS_GLOBAL",
+    "Alloc_mem", "Attach_buffer", "Cartcomm", "Comm", "Compute_dims", "Datatype", "Detach_buffer", "Distgraphcomm",
+    "Errhandler", "Exception", "Finalize", "Free_mem", "Get_library_version", "Get_processor_name", "Get_version",
+    "Graphcomm", "Group", "Info", "Init", "Init_thread", "Intercomm", "Intracomm", "Is_finalized", "Is_initialized",
+    "Is_thread_main", "Message", "Op", "Prequest", "Query_thread", "Request", "Status", "Topocomm", "Wtick", "Wtime",
+    "get_vendor",
 ]  # fmt: skip
 
 Intracomm = Comm
@@ -81,12 +86,7 @@ _typedict = {char: _datatype.of_dtype(char) for char in "?bBhHiIlLqQefdFD"}
 _ABSENT = {
     "Win": "one-sided communication",
     "File": "files",
-    "Intercomm": "intercommunicators",
     "Session": "sessions",
-    "Info": "hints",
-    "Graphcomm": "graph topologies",
-    "Distgraphcomm": "graph topologies",
-    "Topocomm": "other topologies than Cartcomm's",
     "BOTTOM": "absolute addresses",
     "ERRORS_ARE_FATAL": "error handlers: errors are raised",
     "LONG_DOUBLE": "long double",

@@ -64,7 +64,8 @@ def _part() -> None:
     if _job.world is not None and not _job.failed and getattr(sys, "last_value", None) is None:
         with contextlib.suppress(PycommError):  # others have not come so far: it is for them to say so
             flush_buffered()
-            _job.world.Barrier()
+            # a choice would load the simulator, and threads can be made no more
+            _job.world.Barrier(algorithm="dissemination", slices=1)
 
 
 def fail() -> None:

@@ -4,7 +4,7 @@ The same worker runs over pycomm.MPI and over mpi4py, with whichever MPI librari
 starts one job of two ranks for each library in turn, and medians over the rounds are printed. The lines:
 
 - `Allreduce`: one of 8 bytes on COMM_SELF; `in C`: the same from a loop in C, to which mpi4py's call comes down as well
-  (MPI_Allreduce, or pcm_run, on the same buffers and handles); `above C`: the difference of the two, in the same process.
+  (MPI_Allreduce, or pcm_run, on the same buffers and handles); `above C`: the difference, in the same process.
 - `Start`, `Wait`: of what Allreduce_init has made of that call; "-" where the MPI has none.
 - `message`: time for each of the messages of 8 bytes that rank 0 sends to rank 1 in windows: the receiver calls Irecv
   for all of a window, the sender Isend, both Waitall, and an answer ends the window.
@@ -27,9 +27,9 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from cffi import FFI
+from cffi import FFI  # type: ignore[import-untyped]
 
-from pycomm.perf.rivals import PYCOMM, RIVALS
+from pycomm.perf.rivals import PYCOMM, choose
 
 WINDOW = 64
 ROWS = ("Allreduce", "in C", "above C", "Start", "Wait", "message")
@@ -122,12 +122,11 @@ def messages(comm: Any, request: Any, windows: int) -> float:
             comm.Send(answer, 0)
 
     taken = []
-    for _ in range(5):
-        comm.Barrier()
+    comm.Barrier()
+    for _ in range(windows * 5):
         begun = perf_counter()
-        for _ in range(windows):
-            window()
-        taken.append((perf_counter() - begun) / windows / WINDOW)
+        window()
+        taken.append((perf_counter() - begun) / WINDOW)
     return median(taken)
 
 
@@ -143,27 +142,29 @@ def main() -> None:
     asked.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     given = asked.parse_args()
     if given.worker:
-        worker(*given.worker, given.calls)
-        return
-    rivals = [PYCOMM, *(RIVALS[name] for name in given.on.split(",") if name)]
+        library, loops = given.worker
+        worker(library, loops, given.calls)
+    else:
+        _print(_measure(given.rounds, given.calls, given.on))
+
+
+def _measure(rounds: int, calls: int, on: str) -> dict[str, list[dict[str, float | None]]]:
+    """Return what the jobs of each library have printed."""
+    rivals, missing = choose([PYCOMM.name, *on.split(",")])
+    print(*missing, sep="\n", end="\n" if missing else "")
     found: dict[str, list[dict[str, float | None]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         loops = Path(folder) / "calls.so"
-        source = Path(__file__).with_name("calls.c")
-        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", loops, source], check=True)
-        for _ in range(given.rounds):
-            for rival in rivals:
-                place = rival.find()
-                if place is None:
-                    continue
-                own = [sys.executable, __file__, "--calls", str(given.calls), "--worker", rival.name, str(loops)]
-                [(command, more)] = rival.launch(place, 2, own)
-                said = subprocess.run(command, env=os.environ | more, capture_output=True, text=True, timeout=100,
-                                      check=False)  # fmt: skip
-                if said.returncode:
-                    raise SystemExit(f"{rival.name} has failed:\n{said.stdout}{said.stderr}")
-                found[rival.name].append(json.loads(said.stdout))
-    _print(found)
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", loops, Path(__file__).with_name("calls.c")], check=True)
+        for rival, place in rivals * rounds:
+            own = [sys.executable, __file__, "--calls", str(calls), "--worker", rival.name, str(loops)]
+            [(command, more)] = rival.launch(place, 2, own)
+            said = subprocess.run(command, env=os.environ | more, capture_output=True, text=True, timeout=100,
+                                  check=False)  # fmt: skip
+            if said.returncode:
+                raise SystemExit(f"{rival.name} has failed:\n{said.stdout}{said.stderr}")
+            found[rival.name].append(json.loads(said.stdout))
+    return found
 
 
 def _print(found: dict[str, list[dict[str, float | None]]]) -> None:

@@ -6,17 +6,14 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..data.buffer import as_array
 from ..errors import InvalidArgument
+from ..neighbours import Topocomm
 from ..world import World
-from . import groups, objects
+from . import groups
 from .comm import Comm
 from .messages import PROC_NULL
-from .request import All, Request
 
 if TYPE_CHECKING:
     from ..selection.machine import Machine
@@ -24,12 +21,11 @@ if TYPE_CHECKING:
 CART = 1  # what Get_topology returns
 
 
-class Cartcomm(Comm):
+class Cartcomm(Topocomm):
     """A communicator whose ranks lie on a grid, the last dimension's neighbours having neighbouring ranks.
 
-    Made by Comm.Create_cart. Neighbourhood collectives go by messages to the two neighbours in each dimension, first
-    that below (coordinate - 1), then that above, from which blocks come in the same order; where there is none, a block
-    of recvbuf is left as it is.
+    Made by Comm.Create_cart. Neighbours are the two in each dimension, first that below (coordinate - 1), then that
+    above.
 
     Attributes:
         dims: ranks in each dimension.
@@ -49,7 +45,6 @@ class Cartcomm(Comm):
     ) -> None:
         super().__init__(world, ident, ranks, machine)
         self.dims, self.periods = list(dims), [bool(each) for each in periods]
-        self._neighbourly: Comm | None = None
 
     def _maker(self) -> Callable[..., Comm]:
         return functools.partial(Cartcomm, dims=self.dims, periods=self.periods)
@@ -141,89 +136,22 @@ class Cartcomm(Comm):
         )
         return groups.whole(groups.among(self, members, f"sub {self._splits}/{members}", make))
 
-    # ---- neighbourhood collectives ------------------------------------------------------------------------------
-
-    @property
-    def inoutedges(self) -> tuple[list[int], list[int]]:
-        """The ranks from which blocks come, and those to which they go, in order."""
-        return self.inedges, self.outedges
+    # ---- neighbours ---------------------------------------------------------------------------------------------
 
     @property
     def inedges(self) -> list[int]:
-        """The ranks from which blocks come, in order."""
+        """The ranks from which blocks come: in each dimension that below, then that above."""
         return [rank for direction in range(self.dim) for rank in self.Shift(direction, 1)]
 
     @property
     def outedges(self) -> list[int]:
-        """The ranks to which blocks go, in order."""
+        """The ranks to which blocks go, in the same order."""
         return self.inedges
 
-    def Neighbor_allgather(self, sendbuf: Any, recvbuf: Any) -> None:
-        """Give this rank's block to all neighbours, and get one from each.
-
-        Args:
-            sendbuf: n elements.
-            recvbuf: 2 * dim * n elements.
-        """
-        self.Ineighbor_allgather(sendbuf, recvbuf).Wait()
-
-    def Ineighbor_allgather(self, sendbuf: Any, recvbuf: Any) -> Request:
-        """Start a Neighbor_allgather."""
-        own = as_array(sendbuf, "sendbuf").reshape(-1)
-        return self._exchange([own] * (2 * self.dim), self._divided(recvbuf, "recvbuf", writes=True))
-
-    def Neighbor_alltoall(self, sendbuf: Any, recvbuf: Any) -> None:
-        """Give a block to each neighbour, and get one from each.
-
-        Args:
-            sendbuf, recvbuf: 2 * dim * n elements.
-        """
-        self.Ineighbor_alltoall(sendbuf, recvbuf).Wait()
-
-    def Ineighbor_alltoall(self, sendbuf: Any, recvbuf: Any) -> Request:
-        """Start a Neighbor_alltoall."""
-        return self._exchange(self._divided(sendbuf, "sendbuf"), self._divided(recvbuf, "recvbuf", writes=True))
-
-    def neighbor_allgather(self, sendobj: Any) -> list[Any]:
-        """Give an object to all neighbours, and return one from each; None where there is none."""
-        return self.neighbor_alltoall([sendobj] * (2 * self.dim))
-
-    def neighbor_alltoall(self, sendobj: Sequence[Any]) -> list[Any]:
-        """Give an object to each neighbour, and return one from each; None where there is none."""
-        if len(sendobj) != 2 * self.dim:
-            raise InvalidArgument(f"sendobj has {len(sendobj)} objects and there are {2 * self.dim} neighbours")
-        comm = self._between_neighbours()
-        received = [objects.irecv(comm, None, peer, tag ^ 1) for tag, peer in enumerate(self.inedges)]
-        sent = [objects.isend(comm, sendobj[tag], peer, tag) for tag, peer in enumerate(self.outedges)]
-        Request.Waitall(sent)
-        return Request.waitall(received)
-
-    def _divided(self, buffer: Any, what: str, *, writes: bool = False) -> list[Any]:
-        array = as_array(buffer, what, writes=writes, blocks=2 * self.dim).reshape(-1)
-        if array.size % (2 * self.dim):
-            raise InvalidArgument(f"{what} has {array.size} elements, which are not those of {2 * self.dim} blocks")
-        return np.split(array, 2 * self.dim)
-
-    def _exchange(self, out: list[Any], into: list[Any]) -> Request:
-        """Start to send a block to each neighbour and to receive one; what goes down comes from above."""
-        comm = self._between_neighbours()
-        received = [
-            comm.Irecv(block, peer, tag ^ 1) for tag, (block, peer) in enumerate(zip(into, self.inedges, strict=True))
-        ]
-        sent = [comm.Isend(block, peer, tag) for tag, (block, peer) in enumerate(zip(out, self.outedges, strict=True))]
-        return All([*sent, *received])
-
-    def _between_neighbours(self) -> Comm:
-        """Return the communicator whose messages the program does not see, made at the first call."""
-        if self._neighbourly is None:
-            self._neighbourly = groups.among(self, range(self.size), "neighbours", Comm)
-        return self._neighbourly
-
-    def Free(self) -> None:
-        """Leave the communicator, as of Comm."""
-        if self._neighbourly is not None:
-            self._neighbourly.Free()
-        super().Free()
+    def _tags(self) -> tuple[list[int], list[int]]:
+        """Return the places of edges: what goes down comes from above, which a ring of two would not tell."""
+        places = range(2 * self.dim)
+        return [place ^ 1 for place in places], list(places)
 
 
 def create_cart(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 import numpy as np
 
+from .. import info as hints
 from .. import knobs
 from ..core import COLLECTIVES, Handle, check, dtype_code, ffi, lib, quick
 from ..data.buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
@@ -41,8 +42,11 @@ from .request import Request, drop_late
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from ..graphs import Distgraphcomm, Graphcomm
+    from ..info import Info
     from .cartesian import Cartcomm
     from .explain import Explanation
+    from .intercomm import Intercomm
 
 SUM, PROD, MIN, MAX, AVG = (NAMED[name] for name in ("SUM", "PROD", "MIN", "MAX", "AVG"))
 LAND, LOR, LXOR, BAND, BOR, BXOR = (NAMED[name] for name in ("LAND", "LOR", "LXOR", "BAND", "BOR", "BXOR"))
@@ -105,6 +109,7 @@ class Comm(Handle):
         self._splits = 0  # communicators that were made of this one, by all of its ranks
         self._made: dict[Any, int] = {}  # and by some of them
         self._attributes = Attributes(self)
+        self._info = hints.Info()
         self.name = ""
         world.take()
         self._timeout: float | None = None
@@ -590,6 +595,9 @@ class Comm(Handle):
     Dup, Clone, Idup = groups.Dup, groups.Clone, groups.Idup
     Create, Create_group = groups.Create, groups.Create_group
     Compare = groups.Compare
+    Get_info, Set_info = hints.Get_info, hints.Set_info
+    Dup_with_info, Idup_with_info = hints.Dup_with_info, hints.Idup_with_info
+    info = property(hints.Get_info, hints.Set_info)
 
     @property
     def group(self) -> Group:
@@ -610,6 +618,76 @@ class Comm(Handle):
 
         return create_cart(self, dims, periods, reorder)
 
+    def Create_graph(self, index: Sequence[int], edges: Sequence[int], reorder: bool = False) -> Graphcomm | None:
+        """Make a communicator whose ranks are a graph's nodes; all ranks call it, and those beyond get None.
+
+        Args:
+            index: for each node, where its neighbours end among the edges.
+            edges: neighbours, one node's after the other's; the same on all ranks.
+            reorder: no rank becomes another node than that of its number.
+        """
+        from ..graphs import create_graph  # here: a Graphcomm is a Comm
+
+        return create_graph(self, index, edges)
+
+    def Create_dist_graph_adjacent(
+        self,
+        sources: Sequence[int],
+        destinations: Sequence[int],
+        sourceweights: Sequence[int] | None = None,
+        destweights: Sequence[int] | None = None,
+        info: Info | None = None,
+        reorder: bool = False,
+    ) -> Distgraphcomm:
+        """Make a communicator whose ranks are a graph's nodes; each says its own edges, and no message is needed.
+
+        Args:
+            sources: the ranks from which this one gets blocks.
+            destinations: those to which it gives blocks; each names this rank as a source, as often.
+            sourceweights, destweights: numbers of one's own, an edge each.
+            info, reorder: change nothing.
+        """
+        from ..graphs import create_dist_graph_adjacent  # here: a Distgraphcomm is a Comm
+
+        return create_dist_graph_adjacent(self, sources, destinations, sourceweights, destweights)
+
+    def Create_dist_graph(
+        self,
+        sources: Sequence[int],
+        degrees: Sequence[int],
+        destinations: Sequence[int],
+        weights: Sequence[int] | None = None,
+        info: Info | None = None,
+        reorder: bool = False,
+    ) -> Distgraphcomm:
+        """Make a communicator whose ranks are a graph's nodes, of edges that any ranks say.
+
+        Args:
+            sources: nodes from which edges go, any of them.
+            degrees: for each of these, how many edges are said here.
+            destinations: where these edges lead, one node's after the other's.
+            weights: numbers of one's own, an edge each; on all ranks or on none.
+            info, reorder: change nothing.
+        """
+        from ..graphs import create_dist_graph  # here: a Distgraphcomm is a Comm
+
+        return create_dist_graph(self, sources, degrees, destinations, weights)
+
+    def Create_intercomm(
+        self, local_leader: int, peer_comm: Comm | None, remote_leader: int, tag: int = 0
+    ) -> Intercomm:
+        """Make an intercommunicator of this group and another one, whose ranks call it likewise.
+
+        Args:
+            local_leader: a rank of this communicator, which speaks for it.
+            peer_comm: a communicator in which both leaders are; on others than the leader ignored (None will do).
+            remote_leader: the other group's leader, as a rank of peer_comm.
+            tag: of the messages that the leaders exchange.
+        """
+        from .intercomm import create  # here: few programs need it in memory
+
+        return create(self, local_leader, peer_comm, remote_leader, tag)
+
     def Get_rank(self) -> int:
         """Return this process's number in the group."""
         return self.rank
@@ -627,11 +705,11 @@ class Comm(Handle):
         self.name = name
 
     def Get_topology(self) -> int:
-        """Return CART of a Cartcomm, and UNDEFINED of others."""
+        """Return CART, GRAPH or DIST_GRAPH of a Topocomm, and UNDEFINED of others."""
         return UNDEFINED
 
     def Is_inter(self) -> bool:
-        """Return False: there are no intercommunicators."""
+        """Return False; an Intercomm is no Comm."""
         return False
 
     def Is_intra(self) -> bool:
@@ -642,12 +720,12 @@ class Comm(Handle):
 
     @property
     def topology(self) -> int:
-        """CART of a Cartcomm, and UNDEFINED of others."""
+        """CART, GRAPH or DIST_GRAPH of a Topocomm, and UNDEFINED of others."""
         return self.Get_topology()
 
     @property
     def is_topo(self) -> bool:
-        """Whether the ranks lie on a grid."""
+        """Whether the ranks have neighbours."""
         return self.Get_topology() != UNDEFINED
 
     def Get_attr(self, keyval: int) -> Any:
@@ -916,7 +994,8 @@ class Comm(Handle):
     def _plan(self, prepared: Prepared) -> None:
         """Choose a schedule for calls like this one and tell the core."""
         how = prepared.how
-        choice = self._choose(prepared)
+        said = how.get("algorithm") if how.get("slices") == 1 else None
+        choice = self._choose(prepared) if said is None else Choice(str(said), 1, 1)  # nothing is left to choose
         algorithm = how.get("algorithm") or choice.algorithm
         slices = how.get("slices") or choice.slices
         self._take(prepared, algorithm, slices, min(choice.window, slices))

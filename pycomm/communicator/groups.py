@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data.status import UNDEFINED, Status
 from ..errors import InvalidArgument
+from ..info import Info
 from ..job import keys
 from . import calls
 from .request import Request
@@ -179,13 +180,13 @@ def Split(comm: Comm, color: int | None = 0, key: int = 0) -> Comm | None:
     return whole(among(comm, members, f"{comm._splits}/{color}", comm._plain()))
 
 
-def Split_type(comm: Comm, split_type: int, key: int = 0, info: None = None) -> Comm | None:
+def Split_type(comm: Comm, split_type: int, key: int = 0, info: Info | None = None) -> Comm | None:
     """Make a communicator of the ranks that have something in common.
 
     Args:
         split_type: COMM_TYPE_SHARED: the host, and with it its memory. UNDEFINED: this rank joins none.
         key: place in it.
-        info: None.
+        info: changes nothing.
     """
     if split_type not in (COMM_TYPE_SHARED, UNDEFINED):
         raise InvalidArgument(f"split_type is {split_type}: only COMM_TYPE_SHARED is known, and UNDEFINED")
@@ -193,15 +194,16 @@ def Split_type(comm: Comm, split_type: int, key: int = 0, info: None = None) -> 
     return Split(comm, None if split_type == UNDEFINED else host, key)
 
 
-def Dup(comm: Comm, info: None = None) -> Comm:
+def Dup(comm: Comm, info: Info | None = None) -> Comm:
     """Make a communicator of the same ranks, whose traffic is its own. Only in a job of MPI are messages needed for it.
 
     Args:
-        info: None.
+        info: hints for it; None: those of this one.
     """
     comm._splits += 1
     twin = among(comm, range(comm.size), f"dup {comm._splits}", comm._maker())
     twin.groups = comm.groups
+    twin._info = Info(comm._info if info is None else info)
     comm._attributes.copy_to(twin)
     return whole(twin)
 
@@ -211,9 +213,9 @@ def Clone(comm: Comm) -> Comm:
     return Dup(comm)
 
 
-def Idup(comm: Comm, info: None = None) -> tuple[Comm, Request]:
+def Idup(comm: Comm, info: Info | None = None) -> tuple[Comm, Request]:
     """Do as Dup; the request is done at once."""
-    return Dup(comm), Request(done=Status())
+    return Dup(comm, info), Request(done=Status())
 
 
 def Create(comm: Comm, group: Group) -> Comm | None:

@@ -23,8 +23,8 @@ _BYTES = np.dtype(np.uint8)
 
 def start(comm: Comm, sendbuf: Any, recvbuf: Any, how: How) -> Request:
     """Start an Alltoallw."""
-    there, arriving = _places(recvbuf, comm.size, "recvbuf", writes=True)
-    here, leaving = (there, arriving) if sendbuf is IN_PLACE else _places(sendbuf, comm.size, "sendbuf", writes=False)
+    there, arriving = places(recvbuf, comm.size, "recvbuf", writes=True)
+    here, leaving = (there, arriving) if sendbuf is IN_PLACE else places(sendbuf, comm.size, "sendbuf", writes=False)
     packed = np.concatenate([here[index] for index in leaving])
     came = np.empty(sum(map(len, arriving)), np.uint8)
     request = comm.Ialltoallv([packed, [*map(len, leaving)]], [came, [*map(len, arriving)]], **how)
@@ -36,7 +36,7 @@ def start(comm: Comm, sendbuf: Any, recvbuf: Any, how: How) -> Request:
     return request.then(unpack)
 
 
-def _places(
+def places(
     spec: Any, size: int, what: str, *, writes: bool
 ) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.int64]]]:
     """Return a buffer's bytes, and where those of each block lie."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from ..core import ffi, starts_bound
 from ..errors import InvalidArgument
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .comm import Comm
 
 _P = ParamSpec("_P")
+_C = TypeVar("_C", bound="Comm")
 
 
 class Prequest(Request):
@@ -66,8 +67,8 @@ class Prequest(Request):
 
 
 def persistent(
-    start: Callable[Concatenate[Comm, _P], Request], *, binds: bool = True
-) -> Callable[Concatenate[Comm, _P], Prequest]:
+    start: Callable[Concatenate[_C, _P], Request], *, binds: bool = True
+) -> Callable[Concatenate[_C, _P], Prequest]:
     """Return the method that describes, for Start, what a method starts at once.
 
     Args:
@@ -75,7 +76,7 @@ def persistent(
         binds: whether it may be begun once for all. All ranks need not: what begins must take no message.
     """
 
-    def prepare(comm: Comm, /, *args: _P.args, **kwargs: _P.kwargs) -> Prequest:
+    def prepare(comm: _C, /, *args: _P.args, **kwargs: _P.kwargs) -> Prequest:
         return Prequest(functools.partial(start, comm, *args, **kwargs), comm if binds else None)
 
     prepare.__doc__ = f"Return a request whose Start does what {start.__name__} does with these arguments."

@@ -143,6 +143,49 @@ class Datatype:
         """Return an equal type."""
         return Datatype(self.base, self.name, self.offsets, self._lb, self._extent)
 
+    # ---- packing ------------------------------------------------------------------------------------------------
+
+    def Pack(self, inbuf: Any, outbuf: Any, position: int, comm: Any) -> int:
+        """Copy items to a row of bytes, one after the other without gaps, and return where they end.
+
+        Args:
+            inbuf: items of this type, as a send takes them.
+            outbuf: memory for bytes; Pack_size says how many an item needs.
+            position: the byte at which the first item begins.
+            comm: over which the bytes will be sent, as PACKED.
+        """
+        from .buffer import as_array  # here: buffers are made of datatypes
+
+        items = as_array([inbuf, self] if not isinstance(inbuf, (list, tuple)) else inbuf, "inbuf")
+        row = as_array(outbuf, "outbuf", writes=True).reshape(-1).view(np.uint8)
+        end = _end(position, items.nbytes, len(row), "outbuf")
+        row[position:end] = items.reshape(-1).view(np.uint8)
+        return end
+
+    def Unpack(self, inbuf: Any, position: int, outbuf: Any, comm: Any) -> int:
+        """Copy items back from a row of bytes that Pack has written, and return where they end.
+
+        Args:
+            inbuf: the bytes.
+            position: the byte at which the first item begins.
+            outbuf: memory for items of this type, as a receive takes them, which all come.
+            comm: over which the bytes have come.
+        """
+        from .buffer import as_array
+        from .layout import give_back
+
+        row = as_array(inbuf, "inbuf").reshape(-1).view(np.uint8)
+        into = [outbuf, self] if not isinstance(outbuf, (list, tuple)) else outbuf
+        items = as_array(into, "outbuf", writes=True)
+        end = _end(position, items.nbytes, len(row), "inbuf")
+        items.reshape(-1).view(np.uint8)[:] = row[position:end]
+        give_back(items)
+        return end
+
+    def Pack_size(self, count: int, comm: Any) -> int:
+        """Return how many bytes `count` items need in a row of bytes."""
+        return count * self.size
+
     # ---- made of others -----------------------------------------------------------------------------------------
 
     def Create_contiguous(self, count: int) -> Datatype:
@@ -244,6 +287,12 @@ class Datatype:
         """Return the type of items of this one that begin at `items`, in elements."""
         offsets = (items[:, None] + self.elements).reshape(-1)
         return Datatype(self.base, f"{name} of {self.name}", offsets, lb, extent)
+
+
+def _end(position: int, nbytes: int, room: int, what: str) -> int:
+    if not 0 <= position <= position + nbytes <= room:
+        raise InvalidArgument(f"{what} has {room} bytes, and the items take {nbytes} from byte {position} on")
+    return position + nbytes
 
 
 ORDER_C, ORDER_FORTRAN = 0, 1
