@@ -90,7 +90,7 @@ class Topocomm(Comm):
         """Start a Neighbor_allgatherv."""
         own = as_array(sendbuf, "sendbuf").reshape(-1)
         into = as_blocks(recvbuf, self.indegree, "recvbuf", writes=True)
-        return self._exchange([own] * self.outdegree, (_cut(into), into.data))
+        return self._exchange([own] * self.outdegree, _cut(into))
 
     def Neighbor_alltoall(self, sendbuf: Any, recvbuf: Any) -> None:
         """Give a block to each neighbour, and get one from each.
@@ -103,7 +103,7 @@ class Topocomm(Comm):
 
     def Ineighbor_alltoall(self, sendbuf: Any, recvbuf: Any) -> Request:
         """Start a Neighbor_alltoall."""
-        out, _ = _equal(sendbuf, self.outdegree, "sendbuf")
+        out = _equal(sendbuf, self.outdegree, "sendbuf")
         return self._exchange(out, _equal(recvbuf, self.indegree, "recvbuf", writes=True))
 
     def Neighbor_alltoallv(self, sendbuf: Any, recvbuf: Any) -> None:
@@ -118,7 +118,7 @@ class Topocomm(Comm):
         """Start a Neighbor_alltoallv."""
         out = as_blocks(sendbuf, self.outdegree, "sendbuf")
         into = as_blocks(recvbuf, self.indegree, "recvbuf", writes=True)
-        return self._exchange(_cut(out), (_cut(into), into.data))
+        return self._exchange(_cut(out), _cut(into))
 
     def Neighbor_alltoallw(self, sendbuf: Any, recvbuf: Any) -> None:
         """Give a block to each neighbour, and get one from each, where each block has a datatype of its own.
@@ -135,7 +135,7 @@ class Topocomm(Comm):
         there, arriving = mixed.places(recvbuf, self.indegree, "recvbuf", writes=True)
         came = [np.empty(len(index), np.uint8) for index in arriving]
         edges = self.inedges
-        request = self._exchange([here[index] for index in leaving], (came, None))
+        request = self._exchange([here[index] for index in leaving], came)
 
         def unpack(_: object) -> None:
             for index, block, peer in zip(arriving, came, edges, strict=True):
@@ -170,14 +170,12 @@ class Topocomm(Comm):
 
     # ---- how it is done -----------------------------------------------------------------------------------------
 
-    def _exchange(self, out: list[Any], into: tuple[list[Any], Any]) -> Request:
-        """Start to send a block to each neighbour and to receive one from each; `into`: blocks, and what holds them."""
+    def _exchange(self, out: list[Any], into: list[Any]) -> Request:
+        """Start to send a block to each neighbour and to receive one from each."""
         comm, (intags, outtags) = self._between_neighbours(), self._tags()
-        blocks, whole = into
-        received = [comm.Irecv(block, *edge) for block, *edge in zip(blocks, self.inedges, intags, strict=True)]
+        received = [comm.Irecv(block, *edge) for block, *edge in zip(into, self.inedges, intags, strict=True)]
         sent = [comm.Isend(block, *edge) for block, *edge in zip(out, self.outedges, outtags, strict=True)]
-        request = All([*sent, *received])
-        return request if whole is None else request.then(lambda _: give_back(whole))
+        return All([*sent, *received])
 
     def _between_neighbours(self) -> Comm:
         """Return the communicator whose messages the program does not see, made at the first call."""
@@ -202,14 +200,14 @@ def _turns(edges: Sequence[int]) -> list[int]:
     return turns
 
 
-def _equal(buffer: Any, degree: int, what: str, *, writes: bool = False) -> tuple[list[Any], Any]:
-    """Return a buffer's equal blocks, and the array that they are of."""
-    array = as_array(buffer, what, writes=writes, blocks=max(degree, 1))
+def _equal(buffer: Any, degree: int, what: str, *, writes: bool = False) -> list[Any]:
+    """Return a buffer's equal blocks."""
     if not degree:
-        return [], array
+        return []
+    array = as_array(buffer, what, writes=writes, blocks=degree).reshape(-1)
     if array.size % degree:
         raise InvalidArgument(f"{what} has {array.size} elements, which are not those of {degree} blocks")
-    return np.split(array.reshape(-1), degree), array
+    return np.split(array, degree)
 
 
 def _cut(blocks: Blocks) -> list[Any]:

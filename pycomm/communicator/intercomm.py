@@ -191,7 +191,8 @@ class Intercomm:
     def Probe(self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> Literal[True]:
         """Wait until there is a message, and leave it there."""
         self._union.Probe(self._there(source), tag, status)
-        return self._here(status) is None
+        self._here(status)
+        return True
 
     def Iprobe(self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> bool:
         """Return whether there is a message."""

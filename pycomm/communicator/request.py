@@ -324,6 +324,9 @@ class All(Request):
                 if not request.Test(self._status, within=seconds):
                     return False
                 self._done = True
+        after, self._after = self._after, None
+        if after is not None:
+            self._value = after(self._status)
         return True
 
     def Cancel(self) -> None:
