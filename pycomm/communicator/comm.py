@@ -89,7 +89,18 @@ class Comm(Handle):
         mpi: the communicator of mpi4py that `from_mpi` made this one of, with the same ranks; None elsewhere.
     """
 
-    def __init__(self, world: World, ident: int, ranks: Sequence[int], machine: Machine | None = None) -> None:
+    def __init__(
+        self, world: World | Comm, ident: int = 0, ranks: Sequence[int] = (), machine: Machine | None = None
+    ) -> None:
+        """Make a communicator of some ranks of a world; or, of a communicator alone, another name of it.
+
+        The other name is for classes that are derived from Comm, as mpi4py has it. It is equal to the communicator, and
+        freed with it; calls by it do not take the quick way, which its address could not be taken from when that ends.
+        """
+        if isinstance(world, Comm):
+            self.__dict__ = world.__dict__
+            return
+        self._itself = self  # which another name of it has to know
         handle = ffi.new("pcm_comm **")
         check(lib.pcm_comm_create(world.live(), ident, list(ranks), len(ranks), handle))
         self._handle = handle[0]
@@ -116,6 +127,12 @@ class Comm(Handle):
         self._schedules: dict[Any, Any] = {}
         self._variants: dict[Any, int] = {}
         world.at_close(self._forget)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Comm) and self.__dict__ is other.__dict__
+
+    def __hash__(self) -> int:
+        return id(self.__dict__)
 
     @staticmethod
     def from_mpi(communicator: MPI.Intracomm, *, transports: str | None = None, timeout: float | None = None) -> Comm:
@@ -755,10 +772,11 @@ class Comm(Handle):
     def Free(self) -> None:
         """Leave the communicator: connected ranks see a goodbye. Not collective; outstanding requests fail."""
         self._attributes.clear()
-        if self._world.not_at_close(self._forget):  # else another thread, or the end of the world, frees it
-            handle, self._handle, self._address = self._handle, None, 0
+        itself = self._itself
+        if self._world.not_at_close(itself._forget):  # else another thread, or the end of the world, frees it
+            handle, itself._handle, itself._address = self._handle, None, 0
             lib.pcm_comm_free(handle)
-            self._forget()
+            itself._forget()
             self._world.let_go()
 
     Disconnect = Free

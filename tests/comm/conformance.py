@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,16 @@ def on_processes(
         return function(comm, *args)
 
     return run_ranks(size, rank, env={"PYCOMM_TRANSPORTS": transport}, timeout=timeout)
+
+
+def until(condition: Callable[[], object], seconds: float = PATIENCE) -> bool:
+    """Return whether something becomes true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 @dataclass(frozen=True)

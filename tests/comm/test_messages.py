@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from conformance import TRANSPORTS, on_processes, on_ranks
+from conformance import TRANSPORTS, on_processes, on_ranks, until
 
 import pycomm
 from pycomm import ANY_SOURCE, ANY_TAG, Request, Status
@@ -381,3 +381,57 @@ def test_from_oneself_after_all_others_have_left(transport: str) -> None:
         comm.Barrier()
 
     on_ranks(transport, 2, rank)
+
+
+def test_short_messages_that_wait_leave_together(transport: str) -> None:
+    """More than the lane holds, of all lengths, some announced; received before they come, and after."""
+    lengths = [(977 * k) % 3000 if k % 50 else 40_000 for k in range(400)]
+
+    def rank(comm: pycomm.Comm) -> None:
+        peer = 1 - comm.rank
+        for late in (False, True):
+            own = [np.full(n, k % 251, np.uint8) for k, n in enumerate(lengths)]
+            got = [np.zeros(n, np.uint8) for n in lengths]
+            if late:
+                sent = [comm.Isend(block, peer, k % 7) for k, block in enumerate(own)]
+                comm.Barrier()
+            statuses: list[Status] = []
+            received = [comm.Irecv(block, peer, k % 7) for k, block in enumerate(got)]
+            if not late:
+                comm.Barrier()
+                sent = [comm.Isend(block, peer, k % 7) for k, block in enumerate(own)]
+            Request.Waitall(received, statuses)
+            Request.Waitall(sent)
+            assert all((block == k % 251).all() for k, block in enumerate(got))
+            assert [(s.source, s.tag, s.nbytes) for s in statuses] == [(peer, k % 7, n) for k, n in enumerate(lengths)]
+
+    on_ranks(transport, 2, rank)
+
+
+def test_a_message_of_a_pack_that_does_not_fit_fails_alone(transport: str) -> None:
+    def rank(comm: pycomm.Comm) -> None:
+        if comm.rank == 0:
+            Request.Waitall([comm.Isend(np.full(1 + (k == 30), k), 1) for k in range(60)])
+            return
+        got = [np.full(1, -1) for _ in range(60)]
+        with pytest.raises(pycomm.Truncated, match="16 bytes from rank 0"):
+            Request.Waitall([comm.Irecv(block, 0) for block in got])
+        assert [block[0] for block in got] == [-1 if k == 30 else k for k in range(60)]
+
+    on_ranks(transport, 2, rank)
+
+
+def test_progress_while_nobody_waits(transport: str) -> None:
+    """Long messages, and more short ones than the lane holds: the library's threads must move them."""
+
+    def rank(comm: pycomm.Comm, done: threading.Barrier) -> None:
+        if comm.rank == 0:
+            requests = [comm.Isend(np.full(n, 3.0), 1) for n in (300_000, *[4] * 50)]
+        else:
+            got = [np.zeros(n) for n in (300_000, *[4] * 50)]
+            requests = [comm.Irecv(block, 0) for block in got]
+            assert until(lambda: all(block[-1] == 3 for block in got)), "the library made no progress on its own"
+        done.wait()
+        Request.Waitall(requests)
+
+    on_ranks(transport, 2, rank, threading.Barrier(2))

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 import weakref
 
 import numpy as np
 import pytest
-from conformance import PATIENCE, TRANSPORTS, on_processes, on_ranks
+from conformance import PATIENCE, TRANSPORTS, on_processes, on_ranks, until
 
 import pycomm
 from pycomm import Request, core
 from pycomm.world import World
 
 pytestmark = pytest.mark.parametrize("transport", TRANSPORTS)
-
-
-def until(condition: object, seconds: float = PATIENCE) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def test_progress_while_nobody_waits(transport: str) -> None:

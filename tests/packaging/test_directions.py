@@ -161,7 +161,7 @@ def test_nobody_loads_what_only_its_user_asks_for(room: str):
 
 def test_methods_of_a_communicator_know_it_by_name_alone():
     """Comm is made of them: when they are loaded, there is none yet."""
-    for name in ("attributes", "errhandler", "folding", "groups", "messages", "mixed", "objects", "persistent"):
+    for name in ("attributes", "errhandler", "folding", "groups", "info", "messages", "mixed", "objects", "persistent"):
         for node in ast.parse((ROOT / "pycomm" / "communicator" / f"{name}.py").read_text()).body:
             if isinstance(node, ast.ImportFrom):
                 assert node.module not in ("comm", "start", "cartesian"), name
