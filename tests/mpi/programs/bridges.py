@@ -22,7 +22,7 @@ say("remote", MPI.Group.Translate_ranks(bridge.remote_group, [0, 1], world.group
 status = MPI.Status()
 if odd:
     got = np.zeros(2)
-    bridge.Recv(got, status=status)
+    bridge.Recv(got, tag=3, status=status)
     bridge.send({"thanks": got.sum()}, dest=status.source, tag=5)
     say("Recv", got.tolist(), status.source, status.tag)
 else:
