@@ -13,9 +13,12 @@ from .communicator.attributes import APPNUM, KEYVAL_INVALID, TAG_UB, UNIVERSE_SI
 from .communicator.cartesian import CART, Cartcomm, Compute_dims
 from .communicator.comm import AVG, BAND, BOR, BXOR, LAND, LOR, LXOR, MAX, MAXLOC, MIN, MINLOC, PROD, SUM, Comm
 from .communicator.errhandler import ERRORS_RETURN, Errhandler
+from .communicator.graphs import DIST_GRAPH, GRAPH, Distgraphcomm, Graphcomm
 from .communicator.groups import COMM_TYPE_SHARED, CONGRUENT, GROUP_EMPTY, IDENT, SIMILAR, UNEQUAL, Group
+from .communicator.info import INFO_ENV, MAX_INFO_KEY, MAX_INFO_VAL, Info
 from .communicator.intercomm import ROOT, Intercomm
 from .communicator.messages import ANY_SOURCE, ANY_TAG, PROC_NULL, Message
+from .communicator.neighbours import Topocomm
 from .communicator.persistent import Prequest
 from .communicator.request import REQUEST_NULL, Request
 from .data import datatype as _datatype
@@ -25,9 +28,6 @@ from .data.op import Op
 from .data.status import UNDEFINED, Status
 from .errors import ERR_ARG, ERR_INTERN, ERR_OTHER, ERR_PROC_FAILED, ERR_REVOKED, ERR_TRUNCATE, SUCCESS
 from .errors import PycommError as Exception
-from .graphs import DIST_GRAPH, GRAPH, Distgraphcomm, Graphcomm
-from .info import INFO_ENV, MAX_INFO_KEY, MAX_INFO_VAL, Info
-from .neighbours import Topocomm
 from .runtime import (
     SUBVERSION,
     THREAD_FUNNELED,

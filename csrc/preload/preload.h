@@ -90,9 +90,13 @@ int preload_op(mpi_handle op, const struct type *type);
 
 enum { RACE_OCTAVES = 23 }; /* of bytes: longer calls are as the longest of these */
 
+enum { RACES = 3 };
+
 struct lane { /* calls of one collective and octave */
     float ratio; /* MPI's time over ours; 0: not known */
-    uint32_t calls; /* until it was known */
+    float found[RACES]; /* of which it is the middle */
+    int races;
+    uint32_t calls;
 };
 
 struct group { /* a communicator of the program */

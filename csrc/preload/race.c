@@ -7,8 +7,9 @@
 
 #include "preload.h"
 
-/* The program's first calls are MPI's: a schedule of ours costs some 20 ms, and a race more, which few calls do not repay. */
-enum { UNDECIDED = 4, WARM = 4, LEAST = 5, MOST = 41 };
+/* The program's first calls are MPI's: a schedule of ours costs some 20 ms, and a race more, which few calls do not repay. Where
+ * there are many, it is held again: what disturbed one will not disturb the others. */
+enum { FIRST = 4, SECOND = 64, THIRD = 1024, WARM = 4, LEAST = 5, MOST = 41 };
 static const double BUDGET = 0.03; /* seconds for one race, unless LEAST rounds take longer */
 static const float WORTH = 0.97F; /* of our time: what MPI's must not exceed to be taken */
 static const float OURS = INFINITY, THEIRS = 1e-6F; /* ratios that decide for one of them */
@@ -111,7 +112,11 @@ void race_recall(struct group *g, int binding)
                       : NULL;
     if (known && bytes == sizeof own) memcpy(&own, known, sizeof own);
     if (all && !pcm_mpi_exchange(binding, &own, sizeof own, all))
-        for (int i = 0; i < LANES; i++) g->lanes[i / RACE_OCTAVES][i % RACE_OCTAVES].ratio = all->ratios[i];
+        for (int i = 0; i < LANES; i++) {
+            float ratio = all->ratios[i];
+            g->lanes[i / RACE_OCTAVES][i % RACE_OCTAVES] =
+                (struct lane){.ratio = ratio, .found = {ratio}, .races = ratio > 0};
+        }
     free(known), free(library), free(all);
 }
 
@@ -165,6 +170,13 @@ static float compete(struct group *g, struct lane *lane, const struct ask *ask)
     return (float)(medians[1] / medians[0]);
 }
 
+static float middle(const struct lane *l)
+{
+    const float *f = l->found;
+    if (l->races == 1) return f[0];
+    return l->races == 2 ? sqrtf(f[0] * f[1]) : fmaxf(fminf(f[0], f[1]), fminf(fmaxf(f[0], f[1]), f[2]));
+}
+
 static void race(struct group *g, int collective, int at)
 {
     const struct mpi_library *mpi = preload_mpi();
@@ -182,8 +194,10 @@ static void race(struct group *g, int collective, int at)
     double lacks = !memory[0] || !memory[1];
     bool within = g->racing; /* another one: barriers are needed there */
     g->racing = true;
-    lane->ratio = largest(g, &lacks, 1) && lacks > 0 ? OURS : compete(g, lane, &ask);
+    float ratio = largest(g, &lacks, 1) && lacks > 0 ? OURS : compete(g, lane, &ask);
     g->racing = within;
+    lane->found[lane->races++] = ratio;
+    lane->ratio = middle(lane);
     free(memory[0]), free(memory[1]);
     if (!g->rank && isfinite(lane->ratio)) remember(g, collective, at);
 }
@@ -192,10 +206,10 @@ bool race_lost(struct group *g, int collective, uint64_t bytes, bool started)
 {
     int at = lane_of(bytes);
     struct lane *lane = &g->lanes[collective][at];
-    if (lane->ratio == 0) {
-        if (started) return false; /* the others may come only when this rank has gone on */
-        if (lane->calls++ < UNDECIDED) return true;
-        race(g, collective, at);
-    }
-    return lane->ratio < WORTH;
+    if (lane->ratio == OURS) return false;
+    if (started) return lane->ratio > 0 && lane->ratio < WORTH; /* others may come only when this rank has gone on */
+    bool again = !g->racing && lane->races < RACES && (lane->calls == SECOND || lane->calls == THIRD);
+    if (lane->races ? again : lane->ratio == 0 && lane->calls == FIRST) race(g, collective, at);
+    if (!g->racing || !lane->races) lane->calls++;
+    return lane->ratio < WORTH; /* MPI's as long as nothing is known */
 }

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgument
-from ..neighbours import Topocomm
 from ..world import World
 from . import groups
 from .comm import Comm
 from .messages import PROC_NULL
+from .neighbours import Topocomm
 
 if TYPE_CHECKING:
     from ..selection.machine import Machine

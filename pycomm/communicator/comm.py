@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 import numpy as np
 
-from .. import info as hints
 from .. import knobs
 from ..core import COLLECTIVES, Handle, check, dtype_code, ffi, lib, quick
 from ..data.buffer import IN_PLACE, Array, Blocks, as_array, as_blocks
@@ -31,6 +30,7 @@ from ..selection.select import selector_of
 from ..selection.table import merge, residuals_of, save
 from ..world import World
 from . import attributes, calls, errhandler, folding, groups, messages, mixed, objects
+from . import info as hints
 from .attributes import Attributes
 from .calls import Algorithm, Groups, How, Prepared
 from .confirm import Trials
@@ -42,10 +42,10 @@ from .request import Request, drop_late
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from ..graphs import Distgraphcomm, Graphcomm
-    from ..info import Info
     from .cartesian import Cartcomm
     from .explain import Explanation
+    from .graphs import Distgraphcomm, Graphcomm
+    from .info import Info
     from .intercomm import Intercomm
 
 SUM, PROD, MIN, MAX, AVG = (NAMED[name] for name in ("SUM", "PROD", "MIN", "MAX", "AVG"))
@@ -643,7 +643,7 @@ class Comm(Handle):
             edges: neighbours, one node's after the other's; the same on all ranks.
             reorder: no rank becomes another node than that of its number.
         """
-        from ..graphs import create_graph  # here: a Graphcomm is a Comm
+        from .graphs import create_graph  # here: a Graphcomm is a Comm
 
         return create_graph(self, index, edges)
 
@@ -664,7 +664,7 @@ class Comm(Handle):
             sourceweights, destweights: numbers of one's own, an edge each.
             info, reorder: change nothing.
         """
-        from ..graphs import create_dist_graph_adjacent  # here: a Distgraphcomm is a Comm
+        from .graphs import create_dist_graph_adjacent  # here: a Distgraphcomm is a Comm
 
         return create_dist_graph_adjacent(self, sources, destinations, sourceweights, destweights)
 
@@ -686,7 +686,7 @@ class Comm(Handle):
             weights: numbers of one's own, an edge each; on all ranks or on none.
             info, reorder: change nothing.
         """
-        from ..graphs import create_dist_graph  # here: a Distgraphcomm is a Comm
+        from .graphs import create_dist_graph  # here: a Distgraphcomm is a Comm
 
         return create_dist_graph(self, sources, degrees, destinations, weights)
 

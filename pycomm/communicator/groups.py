@@ -9,9 +9,9 @@ import numpy as np
 
 from ..data.status import UNDEFINED, Status
 from ..errors import InvalidArgument
-from ..info import Info
 from ..job import keys
 from . import calls
+from .info import Info
 from .request import Request
 
 if TYPE_CHECKING:

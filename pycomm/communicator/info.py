@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Self
 
-from .communicator.request import Request
-from .data.status import Status
-from .errors import InvalidArgument
+from ..data.status import Status
+from ..errors import InvalidArgument
+from .request import Request
 
 if TYPE_CHECKING:
-    from .communicator.comm import Comm
+    from .comm import Comm
 
 MAX_INFO_KEY, MAX_INFO_VAL = 255, 1023  # characters, as of MPICH and Open MPI or more
 

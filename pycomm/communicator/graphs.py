@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .communicator import groups
-from .communicator.comm import Comm
-from .errors import InvalidArgument
+from ..errors import InvalidArgument
+from ..world import World
+from . import groups
+from .comm import Comm
 from .neighbours import Topocomm
-from .world import World
 
 if TYPE_CHECKING:
-    from .selection.machine import Machine
+    from ..selection.machine import Machine
 
 GRAPH, DIST_GRAPH = 2, 3  # what Get_topology returns
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .communicator import groups, mixed, objects
-from .communicator.comm import Comm
-from .communicator.persistent import persistent
-from .communicator.request import All, Request
-from .data.buffer import Blocks, as_array, as_blocks
-from .data.layout import give_back
-from .errors import InvalidArgument
+from ..data.buffer import Blocks, as_array, as_blocks
+from ..data.layout import give_back
+from ..errors import InvalidArgument
+from . import groups, mixed, objects
+from .comm import Comm
+from .persistent import persistent
+from .request import All, Request
 
 
 class Topocomm(Comm):
