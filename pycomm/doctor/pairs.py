@@ -14,10 +14,10 @@ _ALL = 16  # ranks of a host, and hosts, up to which all pairs are tried; beyond
 _PINGS = (10, 200)  # at least and at most
 _PINGING = 0.1  # seconds
 _FIRST, _LARGEST = 1 << 17, 1 << 26  # bytes
-_LONG = 0.03  # seconds that the last transfer takes at least
+_LONG = 0.06  # seconds that the last transfer takes at least
 _ROUND_TRIPS = 12  # and that many round trips: windows grow by doubling
 _STEP = 8  # times as long as the transfer before one is at most
-_REPEATS = 2  # of the longest: what else runs makes some slow, and none fast
+_REPEATS = 3  # of the longest: what else runs makes some slow, and none fast
 
 Round = tuple[tuple[int, int], ...]
 

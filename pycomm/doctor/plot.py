@@ -11,6 +11,7 @@ from ..figures import pyplot, save
 from .facts import Facts
 
 _INCHES = 5.5  # a side of a map
+_LIGHT = 1.6  # red, green and blue together, beyond which white is not seen
 _NUMBERED = 12  # ranks, up to which numbers are written into the fields
 
 
@@ -45,17 +46,18 @@ def _map(figure: Any, axes: Any, values: np.ndarray, facts: Facts, title: str, c
     size = len(values)
     known = values[np.isfinite(values)]
     axes.set_facecolor("0.9")  # of pairs that were not measured, or that failed
+    norm = LogNorm(known.min(), known.max()) if known.size and known.max() > known.min() else None
+    image = axes.imshow(values, cmap=colours, norm=norm)
     if known.size:
-        norm = LogNorm(known.min(), known.max()) if known.max() > known.min() else None
-        figure.colorbar(axes.imshow(values, cmap=colours, norm=norm), ax=axes, shrink=0.8)
-    else:
-        axes.imshow(values)
+        figure.colorbar(image, ax=axes, shrink=0.8)
     failed = [at for pair in facts.pairs if pair.failed for at in ((pair.a, pair.b), (pair.b, pair.a))]
     for row, column in failed:
         axes.text(column, row, "×", ha="center", va="center", color="red", size="x-large", weight="bold")
     if size <= _NUMBERED:
         for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True):
-            axes.text(column, row, f"{values[row, column]:.3g}", ha="center", va="center", size="small", color="white")
+            value = values[row, column]
+            colour = "black" if sum(image.to_rgba(value)[:3]) > _LIGHT else "white"
+            axes.text(column, row, f"{value:.3g}", ha="center", va="center", size="small", color=colour)
         axes.set_xticks(range(size))
         axes.set_yticks(range(size), [f"{rank} {own.host}" for rank, own in enumerate(facts.owns)])
     for ranks in facts.hosts[1:]:  # a line between hosts

@@ -20,12 +20,12 @@ from pycomm.job.launch import run_ranks
 LAB = """
 [[host]]
 count = 2
-nics = ["200Mbit"]
+nics = ["100Mbit"]
 processors = 1
 
 [[host]]
 name = "slow"
-nics = ["20Mbit"]
+nics = ["10Mbit"]
 processors = 1
 """
 
