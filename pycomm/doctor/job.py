@@ -19,7 +19,7 @@ from .pairs import connect, measure, rounds
 Exchange = Callable[[bytes], Sequence[bytes]]
 
 _FIRST_CHANNEL = 1 << 16  # communicators of pairs are numbered from here on
-_CONNECTING = 5.0  # seconds that two ranks have for reaching each other,
+_CONNECTING = 10.0  # seconds that two ranks have for reaching each other,
 _MEASURING = 20.0  # and for anything after that: at 1 Mbit/s the least that is sent takes 1 s
 
 

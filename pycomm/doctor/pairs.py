@@ -13,7 +13,7 @@ from ..communicator.comm import Comm
 _ALL = 16  # ranks of a host, and hosts, up to which all pairs are tried; beyond, those 1, 2, 4, ... places apart
 _PINGS = (10, 200)  # at least and at most
 _PINGING = 0.1  # seconds
-_FIRST, _LARGEST = 1 << 17, 1 << 26  # bytes
+_FIRST, _LARGEST = 1 << 17, 1 << 25  # bytes
 _LONG = 0.06  # seconds that the last transfer takes at least
 _ROUND_TRIPS = 12  # and that many round trips: windows grow by doubling
 _STEP = 8  # times as long as the transfer before one is at most
