@@ -305,6 +305,7 @@ static void end(struct pcm_visit *visit, int status, const char *why)
         called(user, status, fd, keys, reason);
     else if (status == PCM_OK)
         door->enter(door->user, fd, &hello, keys);
+    explicit_bzero(&made, sizeof made);
 }
 
 static void on_visit(struct pcm_watch *watch, uint32_t events)

@@ -2,7 +2,7 @@
  *
  *     how many bytes are sealed (32 bits) | those bytes | their tag (16 bytes)
  *
- * A record holds whole frames, so also their headers are hidden. The two directions of a connection have keys of their own,
+ * A record holds frames, so also their headers are hidden. The two directions of a connection have keys of their own,
  * which both ends derive from the job's secret and the nonces of the handshake; so no key is ever used for two connections.
  * The nonce is the record's number in its direction, and its length is signed with it: a record that is changed, left out,
  * sent twice or comes in another order does not open. (AES-GCM: NIST SP 800-38D, whose deterministic nonces these are;
