@@ -1,4 +1,5 @@
-"""Reductions by ops that Python knows and the core does not: operands are gathered in the order of ranks, then folded.
+"""Reductions by ops that Python knows and the core does not: operands are gathered in the order of ranks, then folded;
+or, of a PREMUL_SUM, multiplied before the core adds them.
 
 The order is that of the gather, whose contract the verifier proves: block r of the result is rank r's.
 """
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..data.buffer import IN_PLACE, Array, as_array
-from ..data.layout import give_back
-from ..data.op import Op
+from ..data.layout import Borrowed, give_back
+from ..data.op import Op, PremulSum
 from ..errors import InvalidArgument
 from . import calls
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 def reduce(comm: Comm, sendbuf: Any, recvbuf: Any, op: int, root: int | None, how: How) -> Request:
     """Start a Reduce, or with no root an Allreduce."""
+    if isinstance(op, PremulSum):
+        own = _multiplied(op, recvbuf if sendbuf is IN_PLACE else sendbuf)
+        return comm.Iallreduce(own, recvbuf, **how) if root is None else comm.Ireduce(own, recvbuf, root=root, **how)
     here = root is None or comm.rank == root
     own, out = _operands(sendbuf, recvbuf, here)
     if root is None:
@@ -37,6 +41,9 @@ def reduce(comm: Comm, sendbuf: Any, recvbuf: Any, op: int, root: int | None, ho
 
 def scan(comm: Comm, sendbuf: Any, recvbuf: Any, op: int, how: How, *, exclusive: bool) -> Request:
     """Start a Scan or an Exscan."""
+    if isinstance(op, PremulSum):
+        own = _multiplied(op, recvbuf if sendbuf is IN_PLACE else sendbuf)
+        return comm.Iexscan(own, recvbuf, **how) if exclusive else comm.Iscan(own, recvbuf, **how)
     own, out = _operands(sendbuf, recvbuf, True)
     return _gathered(comm, own, out, op, range(comm.rank + (not exclusive)), how)
 
@@ -44,6 +51,13 @@ def scan(comm: Comm, sendbuf: Any, recvbuf: Any, op: int, how: How, *, exclusive
 def reduce_scatter(comm: Comm, sendbuf: Any, recvbuf: Any, counts: Sequence[int] | None, op: int, how: How) -> Request:
     """Start a Reduce_scatter, or with no counts a Reduce_scatter_block."""
     out = as_array(recvbuf, "recvbuf", writes=True)
+    if isinstance(op, PremulSum):
+        own = _multiplied(op, recvbuf if sendbuf is IN_PLACE else sendbuf).reshape(-1)
+        mine = own.size // comm.size if counts is None else counts[comm.rank]
+        into = out.reshape(-1)[:mine] if sendbuf is IN_PLACE else out
+        if counts is None:
+            return comm.Ireduce_scatter_block(own, into, **how)
+        return comm.Ireduce_scatter(own, into, counts, **how)
     own = (out if sendbuf is IN_PLACE else as_array(sendbuf, "sendbuf")).reshape(-1)
     lengths = [own.size // comm.size] * comm.size if counts is None else list(counts)
     if sum(lengths) != own.size:
@@ -56,6 +70,11 @@ def reduce_scatter(comm: Comm, sendbuf: Any, recvbuf: Any, counts: Sequence[int]
         [_bytes(own), [length * item for length in lengths]], [_bytes(everyone), mine * item], **_timeout(how)
     )
     return _then(request, everyone, range(comm.size), op, out.reshape(-1)[:mine])
+
+
+def _multiplied(op: PremulSum, buffer: Any) -> Array:
+    """Return what a rank brings to a sum, as a copy."""
+    return op.multiplied(as_array(buffer, "sendbuf")).view(Borrowed)
 
 
 def _operands(sendbuf: Any, recvbuf: Any, here: bool) -> tuple[Array, Array | None]:

@@ -6,7 +6,7 @@ import ctypes
 import itertools
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +94,18 @@ class Op(int):
         called = function
         return cls(next(_codes), name, lambda x, y: called(x, y, None), _of_function(called), commute)
 
+    @classmethod
+    def Create_premul_sum(cls, factor: complex) -> Op:
+        """Return the sum of operands that each rank has multiplied by a factor, as NCCL's ncclRedOpCreatePreMulSum.
+
+        The product is rounded to the operands' dtype before it is added; the sum itself is the core's. This rank's
+        operand is copied, and left as it is.
+
+        Args:
+            factor: this rank's; ranks may have different ones. Of whole numbers a whole number.
+        """
+        return PremulSum(factor)
+
     @property
     def own(self) -> bool:
         """Whether Python combines, and not the core."""
@@ -138,6 +150,31 @@ class Op(int):
             )
         self.combine(left.reshape(-1), inout.reshape(-1))
         give_back(inout)
+
+
+class PremulSum(Op):
+    """A sum of what each rank has multiplied by its factor. Made by Op.Create_premul_sum."""
+
+    factor: complex
+
+    def __new__(cls, factor: complex) -> PremulSum:
+        """Make one with a factor."""
+        self = cast(PremulSum, super().__new__(cls, next(_codes), f"PREMUL_SUM({factor})", None, _refuse))
+        self.factor = factor
+        return self
+
+    def multiplied(self, array: Array) -> Array:
+        """Return this rank's operand, times its factor."""
+        factor = np.asarray(self.factor)
+        whole = array.dtype.kind in "biu"
+        if factor.ndim or (whole and factor.dtype.kind not in "biu"):
+            raise InvalidArgument(f"the factor of a PREMUL_SUM of {array.dtype} must be one number of that kind")
+        product: Array = np.multiply(array, factor.astype(array.dtype))
+        return product
+
+
+def _refuse(left: Array, inout: Array) -> None:
+    raise InvalidArgument("PREMUL_SUM multiplies what a rank brings: it does not combine two operands")
 
 
 def _of_function(function: Callable[..., Any]) -> Combine:

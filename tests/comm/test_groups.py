@@ -120,3 +120,26 @@ def test_between_processes(transport: str) -> None:
         assert own is not None and members(own, comm.rank) == list(range(comm.rank % 2, comm.size, 2))
 
     on_processes(transport, 5, rank)
+
+
+def test_another_name_of_a_communicator(transport: str) -> None:
+    """As classes that are derived from mpi4py's Intracomm are made; it goes with the communicator."""
+
+    class Named(pycomm.Comm):
+        def twice(self) -> int:
+            total = np.array([2])
+            self.Allreduce(pycomm.IN_PLACE, total)
+            return int(total[0])
+
+    def rank(comm: pycomm.Comm) -> None:
+        twin = comm.Dup()
+        named = Named(twin)
+        assert named == twin and hash(named) == hash(twin) and named != comm
+        assert [named.twice() for _ in range(3)] == [2 * comm.size] * 3
+        twin.Allreduce(np.ones(1), np.ones(1))
+        named.Free()
+        for each in (named, twin):
+            with pytest.raises(pycomm.InvalidArgument, match="was freed"):
+                each.Allreduce(np.ones(1), np.ones(1))
+
+    on_ranks(transport, 2, rank)

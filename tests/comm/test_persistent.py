@@ -70,3 +70,37 @@ def test_after_its_communicator_has_gone(transport: str) -> None:
             request.Start()
 
     on_ranks(transport, 2, rank)
+
+
+def test_a_premultiplied_sum(transport: str) -> None:
+    """Each rank multiplies by its own factor, once a start; what it brings is left as it is."""
+
+    def rank(comm: pycomm.Comm) -> None:
+        mul, ranks = pycomm.Op.Create_premul_sum(comm.rank + 1), range(comm.size)
+        weights = sum(r + 1 for r in ranks)
+        for dtype in (np.float32, np.float16, np.int32, np.complex64):
+            own, got = np.full(2 * comm.size, 3, dtype), np.zeros(2 * comm.size, dtype)
+            comm.Allreduce(own, got, mul)
+            assert (own == 3).all() and (got == 3 * weights).all()
+            comm.Allreduce(pycomm.IN_PLACE, own, mul)
+            assert (own == 3 * weights).all()
+            comm.Reduce(got, own if comm.rank == 1 else None, mul, root=1)
+            assert (own == 3 * weights**2).all() == (comm.rank == 1)
+            comm.Reduce_scatter_block(pycomm.IN_PLACE, (block := got.copy()), mul)
+            assert (block[:2] == 3 * weights**2).all()
+            comm.Reduce_scatter(got, (part := np.zeros(2, dtype)), None, mul)
+            assert (part == 3 * weights**2).all()
+            comm.Scan(np.ones(1, dtype), (upto := np.zeros(1, dtype)), mul)
+            assert upto[0] == sum(range(1, comm.rank + 2))
+        request = comm.Allreduce_init(own, got, mul)
+        for turn in range(3):
+            own[:] = turn
+            request.Start()
+            request.Wait()
+            assert (got == turn * weights).all()
+        with pytest.raises(InvalidArgument, match="one number of that kind"):
+            comm.Allreduce(np.ones(1, int), np.ones(1, int), pycomm.Op.Create_premul_sum(0.5))
+        with pytest.raises(InvalidArgument, match="does not combine two"):
+            mul.Reduce_local(np.ones(1), np.ones(1))
+
+    on_ranks(transport, 3, rank)
