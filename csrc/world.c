@@ -541,6 +541,10 @@ static void *progress_thread(void *argument)
                 pthread_cond_wait(&world->parked, &world->lock);
             world->dozing = false;
             wait.round = 0;
+            if (lively && thread_needed(world) && !world->stopping) { /* who starts messages looks at their own only */
+                if (!world->polled) pcm_reactor_poll(world->reactor, 0);
+                pcm_world_progress(world);
+            }
         } else if (pcm_world_progress(world)) {
             wait.round = 0;
         } else {
