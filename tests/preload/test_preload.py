@@ -18,7 +18,7 @@ from pycomm.commands.mpirun import environment
 from pycomm.perf.rivals import RIVALS
 
 HERE = Path(__file__).parent
-PATIENCE = 60
+PATIENCE = 120
 COLLECTIVES = {"allreduce", "reduce", "broadcast", "allgather", "reduce_scatter", "gather", "scatter", "alltoall",
                "scan", "exscan", "barrier"}  # fmt: skip
 
@@ -83,12 +83,11 @@ def test_what_mpi_does_faster_it_does(tmp_path: Path) -> None:
     for name in ("allreduce", "broadcast", "alltoall"):
         assert first[name][-1] >= 4 * 7  # the first calls of each size
 
-    known.write_text(json.dumps({name: dict.fromkeys(found, 0.5) for name, found in races.items()}))
-    _, lost = run("openmpi", 2, [str(program), "0"], tmp_path, PYCOMM_NETWORK="auto")
-    known.write_text(json.dumps({name: dict.fromkeys(found, 2.0) for name, found in races.items()}))
-    _, won = run("openmpi", 2, [str(program), "0"], tmp_path, PYCOMM_NETWORK="auto")
-    for name in ("broadcast", "alltoall"):
-        assert not lost[name][0] and not won[name][-1]
+    known.write_text(
+        json.dumps({"broadcast": dict.fromkeys(range(23), 0.5), "alltoall": dict.fromkeys(range(23), 2.0)})
+    )
+    _, next_job = run("openmpi", 2, [str(program), "0"], tmp_path, PYCOMM_NETWORK="auto")
+    assert not next_job["broadcast"][0] and not next_job["alltoall"][-1]
 
 
 WIDE = """
