@@ -3,11 +3,14 @@
 #   PYTHON  the interpreter (3.11 or later)       N   the ranks of `make perf`
 #   WORLD   the ranks of `make test-torch`, which runs the tests of process groups that torch ships, on pycomm and on gloo
 #   RUNS    the inputs of each fuzzer of `make fuzz`, which needs clang
+#   SECONDS, SEED  how long `make soak` runs random programs, and the first one's seed; TRIALS ranks are killed over each transport
 #   VS      the libraries that `make perf` shows beside pycomm; gloo installs torch
 PYTHON ?= python3
 N ?= 2
 WORLD ?= 4
 RUNS ?= 100000
+SECONDS ?= 600
+TRIALS ?= 100
 MPIS := openmpi,mpich,impi
 VS ?= $(MPIS)
 
@@ -26,7 +29,7 @@ INSTALL_COMMANDS := $(BIN)/python -P -c 'import sys; from pycomm.perf.rivals imp
 install-rivals = $(INSTALL_COMMANDS) '$(1)' | while read -r command; do \
   PATH="$(CURDIR)/$(BIN):$$PATH" PIP_QUIET=1 sh -c "$$command" || echo "not possible here: $$command"; done
 
-.PHONY: perf test test-torch fuzz lint format clean
+.PHONY: perf test test-torch fuzz soak lint format clean
 .DELETE_ON_ERROR:
 
 perf: $(VENV)/perf
@@ -43,6 +46,11 @@ test-torch: $(VENV)/test
 fuzz: $(VENV)/test
 	sh tests/system-packages.sh fuzz
 	$(BIN)/python tests/fuzz/run.py $(RUNS)
+
+soak: $(VENV)/test
+	cd $(VENV) && bin/python '$(CURDIR)/tests/soak/stress.py' --seconds $(SECONDS) $(addprefix --seed ,$(SEED))
+	for transport in shm tcp; do \
+	  (cd $(VENV) && bin/python '$(CURDIR)/tests/soak/kill_trials.py' --trials $(TRIALS) --transports $$transport) || exit 1; done
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check --quiet .

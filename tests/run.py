@@ -23,8 +23,19 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
 BIN = Path(sys.executable).parent
 COMMON = ("-Dpython=false", "-Dtests=true", "-Dwerror=true")
-WAITING = ("launch", "loud", "netlab")  # rooms whose tests pass most of their time in sleep
+WAITING = ("launch", "loud", "netlab", "soak")  # rooms whose tests pass most of their time in sleep
 SANITIZED = ("-Dbuildtype=debugoptimized", "-Db_lundef=false")
+# Python keeps memory until its end; and a first report is one too many.
+SANITIZERS = {
+    "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:abort_on_error=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    "TSAN_OPTIONS": "halt_on_error=1",
+}
+CONFORMANCE = (
+    "test_collectives.py",
+    "test_messages.py",
+    "test_loans.py",
+)  # under sanitizers: those of three ranks, or two
 
 
 def run_c(name: str, *options: str, wrapper: tuple[str, ...] = ()) -> Counter[str]:
@@ -48,12 +59,34 @@ def run_c(name: str, *options: str, wrapper: tuple[str, ...] = ()) -> Counter[st
     return Counter(kinds.get(result, "failed") for result in results) or Counter(failed=1)
 
 
+def run_asan() -> Counter[str]:
+    """The C tests under AddressSanitizer and UBSan, and what every transport must do alike, as Python calls it."""
+    counts = run_c("asan", "-Db_sanitize=address,undefined", *SANITIZED)
+    return counts + run_conformance("asan")
+
+
 def run_tsan() -> Counter[str]:
-    """The C tests under ThreadSanitizer, which some kernels' random addresses keep from starting."""
+    """The same under ThreadSanitizer, which some kernels' random addresses keep from starting."""
     wrapper: tuple[str, ...] = ("setarch", "-R")
     if not shutil.which(wrapper[0]) or subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode:
         wrapper = ()
-    return run_c("tsan", "-Db_sanitize=thread", *SANITIZED, wrapper=wrapper)
+    counts = run_c("tsan", "-Db_sanitize=thread", *SANITIZED, wrapper=wrapper)
+    return counts + run_conformance("tsan", wrapper)
+
+
+def run_conformance(name: str, wrapper: tuple[str, ...] = ()) -> Counter[str]:
+    """The conformance tests on ranks that are threads, with the library that was built in build/NAME."""
+    compiler = os.environ.get("CC", "cc").split()
+    asked = [*compiler, f"-print-file-name=lib{name}.so"]
+    runtime = Path(subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or name)
+    if not runtime.is_absolute():
+        print(f"skipped: {compiler[0]} has no lib{name}.so to load into Python")
+        return Counter(skipped=1)
+    environment = SANITIZERS | {"LD_LIBRARY_PATH": str(BUILD / name), "LD_PRELOAD": str(runtime.resolve())}
+    command = ("env", *(f"{key}={value}" for key, value in environment.items()))
+    rooms = [ROOT / "tests" / "comm" / file for file in CONFORMANCE]
+    chosen = "(default_algorithm and 3-) or back_to_back or (messages and not chaos) or (loans and not processes)"
+    return run_pytest(name, ["-k", chosen, *rooms], wrapper=(*wrapper, *command))
 
 
 def run_aarch64() -> Counter[str]:
@@ -73,14 +106,14 @@ def run_python() -> Counter[str]:
         return sum(pool.map(run_pytest, ("waiting", "others"), (waiting, [ROOT / "tests", *others])), Counter[str]())
 
 
-def run_pytest(name: str, arguments: list[str | Path]) -> Counter[str]:
+def run_pytest(name: str, arguments: list[str | Path], wrapper: tuple[str, ...] = ()) -> Counter[str]:
     """Run pytest with these arguments, and print what it said when it has ended."""
     report = BUILD / f"pytest-{name}.xml"
     report.unlink(missing_ok=True)
     # Not in the tree, where `import pycomm` would find the sources, which lack what is built.
     elsewhere = BUILD / "elsewhere" / name
     elsewhere.mkdir(parents=True, exist_ok=True)
-    command = [BIN / "pytest", "-q", f"--junitxml={report}", "-c", ROOT / "pyproject.toml", *arguments]
+    command = [*wrapper, BIN / "pytest", "-q", f"--junitxml={report}", "-c", ROOT / "pyproject.toml", *arguments]
     done = subprocess.run(
         command, cwd=elsewhere, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         check=False,
@@ -96,7 +129,7 @@ def run_pytest(name: str, arguments: list[str | Path]) -> Counter[str]:
 
 STAGES: dict[str, Callable[[], Counter[str]]] = {
     "plain": partial(run_c, "plain"),
-    "asan": partial(run_c, "asan", "-Db_sanitize=address,undefined", *SANITIZED),
+    "asan": run_asan,
     "tsan": run_tsan,
     "aarch64": run_aarch64,
     "python": run_python,

@@ -194,7 +194,7 @@ def perform(comm: pycomm.Comm, case: Case) -> np.ndarray | None:
 
 
 def begin(comm: pycomm.Comm, case: Case) -> Callable[[], np.ndarray | None]:
-    """Make the call, or only start it if it does not wait; what is returned ends it, checks, returns as `perform`."""
+    """Make the call, or only start it if it does not wait; what is returned ends it, checks and returns as perform."""
     inputs = bring(case, comm.size)
     mine = inputs[comm.rank].copy()
     wanted = expect(case, inputs, comm.rank)

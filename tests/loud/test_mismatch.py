@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from conformance import INPROC, SHM, TCP, TRANSPORTS, on_processes, on_ranks
+from mismatches import TYPED, cases, told
 
 import pycomm
 
@@ -82,6 +83,18 @@ def test_root(transport: str, collective: str, size: int) -> None:
         expect_mismatch(comm, calls[collective], ("disagree",))
 
     on_ranks(transport, size, rank)
+
+
+@pytest.mark.parametrize("transport", (INPROC, SHM, TCP))
+def test_every_disagreement_in_every_collective(transport: str) -> None:
+    """The matrix that mismatches.py prints: each rank is told, of whatever the ranks may disagree on."""
+    wrong = [
+        f"{collective}, another {kind}: rank {rank} {what}: {words}"
+        for collective, kind, usual, odd in cases()
+        for rank, (what, words) in enumerate(told(transport, usual, odd))
+        if what != TYPED
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
