@@ -1,8 +1,8 @@
 """Advises programs of MPI that run on pycomm without Python: what the ranks of a host ask for, libpycomm-mpi.so runs.
 
 A process of it serves one host: `python -m pycomm.helper.advice`, with a listening unix socket as its standard input.
-It goes when the last rank that was connected has. A request is a line of JSON; an answer is its length and a status of the
-core (4 bytes each), then what `Advice` packs, or why there is no answer.
+It goes when the last rank that was connected has. A request is a line of JSON; an answer is its length and a status of
+the core (4 bytes each), then what `Advice` packs, or why there is no answer.
 """
 
 from __future__ import annotations

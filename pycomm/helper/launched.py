@@ -1,8 +1,8 @@
 """The process beside a rank that has no Python: joins its job, tells it of ranks that die, chooses its schedules.
 
 `pcm_launched_world` (csrc/helper/launched.c) starts it, `python -m pycomm.helper.launched`, one for each rank. Its
-standard input is a socket on which it is asked (pycomm/helper/advice.py says how), its standard output one on which it tells of
-losses. It goes with its rank.
+standard input is a socket on which it is asked (pycomm/helper/advice.py says how), its standard output one on which it
+tells of losses. It goes with its rank.
 """
 
 from __future__ import annotations
