@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import mmap
 import os
 import random
@@ -30,7 +31,7 @@ from pycomm.job.launch import Outcome, spawn
 RANKS = 4
 SOON = 2.0  # seconds within which survivors must know
 PATIENCE, LIMIT = 10.0, 30.0  # seconds that a call may take, and a trial
-LATEST = 0.15  # seconds after the start at which the last are killed: some hundred calls
+LATEST = 40  # calls after which the last are killed
 
 # How a survivor ended: the error's type, the rank that it names, when it came, its words.
 Survival = tuple[str, int, float, str]
@@ -44,8 +45,10 @@ class Trial:
         self.transports, self.seed, self.soon = transports, seed, soon
         self.delays: list[float] = []
         self.victim = draw.randrange(RANKS)
-        self._after = draw.choice((0.0, draw.random() * 0.01, draw.random() * LATEST))
-        self._most = draw.choice((10, 3_000, 200_000))  # elements of a call
+        self._turn = draw.choice((0, draw.randrange(LATEST), draw.randrange(LATEST)))  # 0: while ranks connect
+        self._after = draw.random() * draw.choice((0.001, 0.01))  # seconds into that call, and those that follow
+        most = draw.choice((10, 3_000, 200_000))  # elements of a call
+        self._counts = [1 + int(most ** draw.random()) for _ in range(3)]
         self._killed_at = mmap.mmap(-1, 8)  # shared with the ranks
 
     def run(self) -> list[str]:
@@ -74,10 +77,7 @@ class Trial:
         if int(os.environ["PYCOMM_RANK"]) == self.victim:
             go = self._start_killer()
         try:
-            comm = pycomm.init(timeout=PATIENCE)
-            if go is not None:
-                os.write(go, b"!")
-            self._work(comm)
+            self._work(pycomm.init(timeout=PATIENCE), go)
         except pycomm.PycommError as error:
             return type(error).__name__, getattr(error, "rank", -1), time.monotonic(), str(error)
 
@@ -98,13 +98,14 @@ class Trial:
         finally:
             os._exit(0)
 
-    def _work(self, comm: pycomm.Comm) -> None:
-        """Call things that all ranks draw alike, without end."""
-        draw, turn = random.Random(self.seed), 0
+    def _work(self, comm: pycomm.Comm, go: int | None) -> None:
+        """Call things that all ranks draw alike, without end; tell the killer, if there is one, when to begin."""
+        draw = random.Random(self.seed)
         calls: list[Callable[[pycomm.Comm, int, int], None]] = [_allreduce, _started, _alltoall, _broadcast, _messages]
-        while True:
-            turn += 1
-            draw.choice(calls)(comm, turn, 1 + int(self._most ** draw.random()))
+        for turn in itertools.count():
+            if go is not None and turn == self._turn:
+                os.write(go, b"!")
+            draw.choice(calls)(comm, turn, draw.choice(self._counts))
 
 
 def _allreduce(comm: pycomm.Comm, turn: int, count: int) -> None:
