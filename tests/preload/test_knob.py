@@ -19,9 +19,7 @@ def test_a_setting_is_found_where_python_finds_it(tmp_path: Path, monkeypatch: p
     sources = (Path(__file__).with_name("knob.c"), ROOT / "csrc" / "helper" / "knob.c")
     include = f"-I{ROOT / 'csrc' / 'helper'}"
     subprocess.run(["cc", "-D_GNU_SOURCE", include, *sources, "-o", tmp_path / "knob"], timeout=60, check=True)
-    text = (
-        "# PYCOMM_MPI_REPORT=0\n\n PYCOMM_MPI_REPORT = 1 \nPYCOMM_PYTHON=\nPYCOMM_JOB=a=b # c\nPYCOMM_TIMEOUT=4\n"
-    )
+    text = "# PYCOMM_MPI_REPORT=0\n\n PYCOMM_MPI_REPORT = 1 \nPYCOMM_PYTHON=\nPYCOMM_JOB=a=b # c\nPYCOMM_TIMEOUT=4\n"
     (tmp_path / ".pycomm.conf").write_text(text)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PYCOMM_TIMEOUT", "5")
