@@ -143,11 +143,12 @@ static int start_helper(struct launched *l)
     return status;
 }
 
-struct
-    joined { /* helper.py, _JOINED; then four texts with their ends: the secret in hex, transports, listen, advertise */
+/* launched.py, _JOINED; then four texts with their ends: the secret in hex, transports, listen, advertise */
+struct joined {
     int32_t rank, size;
     uint64_t job;
     double timeout;
+    int32_t encrypt;
     char texts[];
 };
 
@@ -168,6 +169,7 @@ static int create_world(struct launched *l, const struct joined *joined)
                                       .transports = next(&texts),
                                       .listen = next(&texts),
                                       .advertise = next(&texts),
+                                      .encrypt = joined->encrypt,
                                       .mac = pcm_helper_sign,
                                       .mac_user = &l->key};
     if (!l->key.hex) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a secret");

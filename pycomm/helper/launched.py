@@ -23,7 +23,7 @@ from ..job.rendezvous import Rendezvous
 from ..start import Known, addresses, introduce, machine_of
 from .advice import Advice, answer
 
-_JOINED = struct.Struct("<iiQd")  # rank, size, job, timeout; then texts
+_JOINED = struct.Struct("<iiQdi")  # rank, size, job, timeout, whether to encrypt; then texts
 _NUMBER = struct.Struct("<i")
 _LENGTH = struct.Struct("<I")
 _LOSS = struct.Struct("<iI")  # the rank, -1 for the job; the length of why
@@ -54,7 +54,8 @@ class Helper(Advice):
         self._met = Rendezvous(job, min(timeout, _PATIENCE))
         host.allow_descriptors(host.PEER_DESCRIPTORS * job.size, pid)
         texts = [job.secret.hex(), ",".join(names), *(text or "" for text in addresses(job.endpoint))]
-        return _JOINED.pack(job.rank, job.size, job.job_id, timeout) + "".join(f"{text}\0" for text in texts).encode()
+        told = _JOINED.pack(job.rank, job.size, job.job_id, timeout, knobs.ENCRYPT.value())
+        return told + "".join(f"{text}\0" for text in texts).encode()
 
     def meet(self, address: str) -> bytes:
         """Tell all ranks where this one is; return how many share its processors, and all addresses."""

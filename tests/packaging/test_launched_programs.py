@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -48,20 +49,35 @@ def test_a_program_runs(source: str, tmp_path: Path) -> None:
     assert alone == "all: 1 ranks, right\neven: 1 ranks, right\n"
 
 
-def test_another_launcher_starts_it(tmp_path: Path) -> None:
-    """By the variables of torchrun; the settings of pycomm are heeded."""
-    program = compiled(EXAMPLES / "launched.c", tmp_path)
+def by_torchrun(program: Path, *each: dict[str, str]) -> list[str]:
+    """Start ranks by the variables of torchrun, and return what they print."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     common = {
-        "WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999",
-        "TORCHELASTIC_RUN_ID": tmp_path.name, "PYCOMM_PYTHON": sys.executable, "PYCOMM_ALGO": "allreduce:ring",
+        "WORLD_SIZE": str(len(each)), "LOCAL_WORLD_SIZE": str(len(each)), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": program.parent.name, "PYCOMM_PYTHON": sys.executable,
     }  # fmt: skip
     ranks = [
-        subprocess.Popen([program], env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)},
-                         stdout=subprocess.PIPE, text=True)
-        for r in range(3)
+        subprocess.Popen([program], env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)} | own,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for r, own in enumerate(each)
     ]  # fmt: skip
-    said = "".join(rank.communicate(timeout=60)[0] for rank in ranks)
-    assert sorted(said.splitlines()) == SAID
+    return [rank.communicate(timeout=60)[0] for rank in ranks]
+
+
+def test_another_launcher_starts_it(tmp_path: Path) -> None:
+    """The settings of pycomm are heeded."""
+    program = compiled(EXAMPLES / "launched.c", tmp_path)
+    said = by_torchrun(program, *[{"PYCOMM_ALGO": "allreduce:ring"}] * 3)
+    assert sorted("".join(said).splitlines()) == SAID
+
+
+def test_encryption_is_heeded(tmp_path: Path) -> None:
+    program = compiled(EXAMPLES / "launched.c", tmp_path)
+    tcp = {"PYCOMM_TRANSPORTS": "tcp"}
+    sealed = tcp | {"PYCOMM_ENCRYPT": "1"}
+    assert sorted("".join(by_torchrun(program, sealed, sealed, sealed)).splitlines()) == SAID
+    assert all("PYCOMM_ENCRYPT" in said for said in by_torchrun(program, tcp, sealed))
 
 
 def test_a_death_is_told_by_name(tmp_path: Path) -> None:
