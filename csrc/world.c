@@ -126,6 +126,25 @@ int pcm_world_create(const struct pcm_world_config *config, pcm_world **out)
     return PCM_OK;
 }
 
+static bool owes_news(const pcm_world *world)
+{
+    for (const pcm_comm *comm = world->comms; comm; comm = comm->next)
+        if (comm->untold) return true;
+    return false;
+}
+
+/* Peers that are about to be connected hear why a communicator has failed, or would take the end of this rank for the reason. */
+static void tell_the_rest(pcm_world *world)
+{
+    static const double PATIENCE = 0.5; /* seconds */
+    pthread_mutex_lock(&world->lock);
+    for (double until = pcm_now() + PATIENCE; owes_news(world) && pcm_now() < until;) {
+        pcm_reactor_poll(world->reactor, 1);
+        pcm_world_progress(world);
+    }
+    pthread_mutex_unlock(&world->lock);
+}
+
 void pcm_world_destroy(pcm_world *world)
 {
     if (!world || !pcm_world_is_ours(world)) return;
@@ -142,6 +161,7 @@ void pcm_world_destroy(pcm_world *world)
     bool threaded = world->threaded;
     pthread_mutex_unlock(&world->lock);
     if (threaded) pthread_join(world->thread, NULL);
+    tell_the_rest(world);
     while (world->comms) pcm_comm_free(world->comms);
     for (int i = 0; i < world->nendpoints; i++) world->endpoints[i]->ops->shut(world->endpoints[i]);
     pcm_reactor_destroy(world->reactor);

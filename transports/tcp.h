@@ -219,6 +219,7 @@ struct tcp_channel {
     struct tcp_rail rails[TCP_MOST_STREAMS]; /* stream k goes over rail k % nrails */
     int nrails;
     bool hopeful; /* in this pass, something else than a refusal was met */
+    bool barred; /* somebody is there, and does not believe that we are of its job */
     int64_t began, retry;
     char trouble[96];
     int64_t linger; /* closing: until when */

@@ -190,6 +190,7 @@ static void on_first_called(void *user, int status, int fd, const struct pcm_key
         tcp_arm_timer(tcp_endpoint_of(channel), channel->retry);
     } else {
         if (status != PCM_ERR_PEER_LOST && status != PCM_ERR_AUTH) channel->hopeful = true;
+        if (status == PCM_ERR_AUTH) channel->barred = true;
         note_trouble(channel, why);
         channel->place++;
         tcp_try_next(channel);
@@ -209,7 +210,8 @@ void tcp_try_next(struct tcp_channel *channel)
     }
     int64_t now = pcm_clock_ms(), patience = channel->hopeful ? GIVE_UP_MS : REFUSED_MS;
     if (now - channel->began > patience) {
-        end_channel(channel, channel->hopeful ? PCM_CHANNEL_LOST : PCM_CHANNEL_CLOSED, channel->trouble);
+        bool gone = !channel->hopeful && !channel->barred; /* in good order, unless somebody says else */
+        end_channel(channel, gone ? PCM_CHANNEL_CLOSED : PCM_CHANNEL_LOST, channel->trouble);
         return;
     }
     channel->retry = now + (channel->pass < 5 ? 20 << channel->pass : 500);

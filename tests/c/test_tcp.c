@@ -837,7 +837,7 @@ static void test_places(void)
     wrong.address_bytes = sizeof wrong.address;
     tcp_write_address(places, 1, false, wrong.address, &wrong.address_bytes);
     channel = harness_connect(worlds[0], &wrong, 9);
-    UNTIL(channel->state == PCM_CHANNEL_LOST);
+    UNTIL(channel->state == PCM_CHANNEL_CLOSED);
     CHECK(strstr(channel->why, "cannot connect to 127.0.0.1:") && strstr(channel->why, "refused"), "%s", channel->why);
     channel->ops->close(channel);
     close(closed);
