@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import pty
 import signal
 import socket
@@ -465,7 +466,9 @@ def test_info_prints_every_setting_with_its_source(monkeypatch: pytest.MonkeyPat
     done = subprocess.run(command("info"), text=True, capture_output=True, timeout=60, env=env, check=True)
     for knob in knobs.KNOBS:
         assert knob.name in done.stdout
-    assert "7 " in done.stdout and "[PYCOMM_TIMEOUT]" in done.stdout and "[GLOO_SOCKET_IFNAME]" in done.stdout
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  PYCOMM_")}
+    assert re.search(r" 7 +\[environment\]", lines["PYCOMM_TIMEOUT"])
+    assert re.search(r" eth9 +\[environment: GLOO_SOCKET_IFNAME\]", lines["PYCOMM_SOCKET_IFNAME"])
     assert "x" * 16 not in done.stdout
 
 
