@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
 BIN = Path(sys.executable).parent
 COMMON = ("-Dpython=false", "-Dtests=true", "-Dwerror=true")
-WAITING = ("launch", "loud", "netlab", "soak")  # rooms whose tests pass most of their time in sleep
+WAITING = ("compressed", "doctor", "launch", "loud", "mpi", "netlab", "packaging", "preload", "select", "soak", "transports")
 SANITIZED = ("-Dbuildtype=debugoptimized", "-Db_lundef=false")
 # Python keeps memory until its end; libzmq is not instrumented, so it cannot be seen what its threads agree on; and the
 # first report is one too many.

@@ -328,8 +328,9 @@ static const char *begin(struct tcp_stream *stream)
         bool new = ahead < lane->window, old = (int32_t)behind > 0, here = old || (slot->taken && slot->done);
         /* Only what was sent again because a stream was dropped may come twice, the second time over a stream that is
          * however late. */
-        if (frame->bytes > PCM_FRAGMENT || (here && !channel->dropped) || (!new && !old) || (!here && slot->taken))
-            return "it sent more than there was room for";
+        if (frame->bytes > PCM_FRAGMENT || (!new && !old)) return "it sent more than there was room for";
+        if (here && !channel->dropped) return "it sent again what has arrived";
+        if (!here && slot->taken) return "it sent again what is arriving";
         stream->repeated = here;
         if (here) slot = &stream->junk;
         if (frame->bytes && !tcp_take_buffer(tcp_endpoint_of(channel), slot))

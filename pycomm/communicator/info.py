@@ -36,13 +36,13 @@ class Info(MutableMapping[str, str]):
 
     @classmethod
     def Create_env(cls, args: Sequence[str] | None = None) -> Self:
-        """Return what is known of how the program was started: "command" and "argv".
+        """Return what is known of how the program was started: "command" and "argv", as much of it as a value holds.
 
         Args:
             args: the program's; None: sys.argv.
         """
         command, *rest = args or sys.argv
-        return cls({"command": command, "argv": " ".join(rest)})
+        return cls({"command": command[:MAX_INFO_VAL], "argv": " ".join(rest)[:MAX_INFO_VAL]})
 
     def __getitem__(self, key: str) -> str:
         return self._items[key]

@@ -60,11 +60,11 @@ def test_a_path_needs_no_entry_point(site: Path):
     path = next(site.rglob("libpycomm-transport-count.so"))
     code = (
         "import pycomm, numpy; c = pycomm.init(); x = numpy.ones(4); c.Allreduce(x, x); "
-        "print(c.transport(1 - c.rank), x[0])"
+        "print(f'{c.transport(1 - c.rank)} {x[0]}\\n', end='')"  # in one piece, between those of the other rank
     )
     words = ("-m", "pycomm", "run", "-n", "2", "--", sys.executable, "-P", "-c", code)
     done = python(*words, PYCOMM_TRANSPORTS=f"{path}:shm")
-    assert done.stdout.split() == ["count", "2.0"] * 2, done.stderr
+    assert done.stdout.splitlines() == ["count 2.0"] * 2, done.stderr
 
 
 def test_info_lists_both(site: Path):
