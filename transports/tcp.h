@@ -152,6 +152,7 @@ struct tcp_stream {
     struct pcm_visit *visit; /* while it is being opened from here */
     uint32_t number, events;
     uint32_t life; /* tells one connection from the next */
+    uint32_t dropped; /* the last one that was dropped */
     struct tcp_place own, peer; /* the connection's ends */
     struct tcp_gauge gauge;
     struct tcp_cipher *cipher; /* NULL: frames go as they are */

@@ -168,6 +168,7 @@ void tcp_drop(struct tcp_stream *stream, bool tell)
     tcp_stream_close(stream);
     tcp_stream_forget(stream);
     channel->dropped = true;
+    stream->dropped = stream->life;
     send_again(channel, stream->number);
     for (int i = 0; tell && i < TCP_MOST_STREAMS; i++)
         if (channel->streams[i] && tcp_alive(channel->streams[i])) channel->streams[i]->drops |= 1u << stream->number;

@@ -129,7 +129,7 @@ static void gather_drops(struct tcp_stream *stream)
 {
     while (stream->drops && stream->count < TCP_BATCH) {
         uint32_t number = (uint32_t)__builtin_ctz(stream->drops);
-        uint32_t life = stream->channel->streams[number]->life;
+        uint32_t life = stream->channel->streams[number]->dropped; /* by now it may be called in another life */
         compose_control(stream, TCP_DROP, 0, NULL, 0);
         stream->batch[stream->count - 1].number = number | life << 8;
         stream->drops &= stream->drops - 1;
