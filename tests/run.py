@@ -23,7 +23,10 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
 BIN = Path(sys.executable).parent
 COMMON = ("-Dpython=false", "-Dtests=true", "-Dwerror=true")
-WAITING = ("compressed", "doctor", "launch", "loud", "mpi", "netlab", "packaging", "preload", "select", "soak", "transports")
+# Rooms whose tests pass much of their time in sleep: together they take as long as all others.
+WAITING = (
+    "compressed", "doctor", "launch", "loud", "mpi", "netlab", "packaging", "preload", "select", "soak", "transports",
+)  # fmt: skip
 SANITIZED = ("-Dbuildtype=debugoptimized", "-Db_lundef=false")
 # Python keeps memory until its end; libzmq is not instrumented, so it cannot be seen what its threads agree on; and the
 # first report is one too many.
