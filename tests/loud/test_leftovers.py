@@ -125,9 +125,12 @@ def test_a_receive_from_anybody_goes_on_without_those_who_have_left(transport: s
         if comm.rank == 2:
             time.sleep(0.3)
             unused.send("late", 0)
-            return [unused.recv(source=0)]
+            said = unused.recv(source=0)
+            comm.send("heard", 0)  # before `unused` fails
+            return [said]
         said = unused.recv(source=pycomm.ANY_SOURCE)
         unused.send(said, 2)
+        comm.recv(source=2)
         with pytest.raises(pycomm.PeerLost, match="rank 1 has left"):
             unused.recv(source=1)
         return [said]
