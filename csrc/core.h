@@ -98,6 +98,8 @@ struct pcm_plan {
     uint16_t mark;         /* of algorithm and slices: what two ranks must have in common to understand each other */
 };
 
+/* Whether a collective reduces; a barrier does too, whose messages are empty. */
+bool pcm_reduces(int collective);
 struct pcm_plan *pcm_plan_find(pcm_comm *comm, const struct pcm_call *call);
 void pcm_plans_free(pcm_comm *comm);
 int pcm_geometry_make(const struct pcm_plan *plan, const struct pcm_call *call, struct pcm_geometry *geometry);

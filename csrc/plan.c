@@ -251,8 +251,7 @@ struct pcm_plan *pcm_plan_find(pcm_comm *comm, const struct pcm_call *call)
     return NULL;
 }
 
-/* Of a barrier too, whose messages are empty. */
-static bool reduces(int collective)
+bool pcm_reduces(int collective)
 {
     switch (collective) {
     case PCM_ALLREDUCE:
@@ -321,7 +320,7 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
         return pcm_fail(PCM_ERR_ARGUMENT, -1, "slices must be at least 1 and window 1 to %d, not %u and %u",
                         PCM_OP_LANES, slices, window);
     pcm_reduce_fn *reduce = NULL;
-    if (reduces(call->collective)) {
+    if (pcm_reduces(call->collective)) {
         bool prefix = call->collective == PCM_SCAN || call->collective == PCM_EXSCAN;
         reduce = prefix && call->op == PCM_AVG ? NULL : pcm_reduce_kernel(call->dtype, call->op);
         if (!reduce)

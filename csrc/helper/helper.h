@@ -53,7 +53,7 @@ void pcm_ways_free(struct pcm_way *ways);
 int pcm_ways_read(const void *said, size_t bytes, pcm_schedule **schedule, uint32_t *slices, uint32_t *window);
 /* Writes the text of a setting; false if it is set nowhere, or empty, or longer than there is room for. */
 bool pcm_knob_text(const char *name, char *value, size_t capacity);
-/* The power of two whose logarithm is nearest; 0 for no bytes. */
+/* The exponent of the power of two whose logarithm is nearest; 0 for no bytes. */
 int pcm_octave_of(uint64_t bytes);
 /* Whether a buffer of a collective's is one block, and not one for each rank. */
 bool pcm_is_whole(int collective);

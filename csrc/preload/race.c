@@ -50,30 +50,6 @@ static bool run(const struct ask *ask)
     return !code;
 }
 
-static bool reduces(int collective)
-{
-    switch (collective) {
-    case PCM_ALLREDUCE:
-    case PCM_REDUCE:
-    case PCM_REDUCE_SCATTER:
-    case PCM_SCAN:
-    case PCM_EXSCAN: return true;
-    default: return false;
-    }
-}
-
-static uint64_t blocks_of(const struct group *g, int collective)
-{
-    switch (collective) {
-    case PCM_ALLGATHER:
-    case PCM_REDUCE_SCATTER:
-    case PCM_GATHER:
-    case PCM_SCATTER:
-    case PCM_ALLTOALL: return (uint64_t)g->size;
-    default: return 1;
-    }
-}
-
 /* ---- what is remembered --------------------------------------------------------------------------------------------------- */
 
 static char *library_as_hex(void)
@@ -182,13 +158,14 @@ static void race(struct group *g, int collective, int at)
     const struct mpi_library *mpi = preload_mpi();
     struct lane *lane = &g->lanes[collective][at];
     size_t bytes = (size_t)1 << at;
-    int64_t n = (int64_t)(bytes / blocks_of(g, collective) / sizeof(float));
-    size_t room = (size_t)(n ? n : 1) * blocks_of(g, collective) * sizeof(float);
+    size_t blocks = pcm_is_whole(collective) ? 1 : (size_t)g->size;
+    int64_t n = (int64_t)(bytes / blocks / sizeof(float));
+    size_t room = (size_t)(n ? n : 1) * blocks * sizeof(float);
     struct side in = {.count = n ? n : 1, .type = mpi->dtypes[PCM_FLOAT32]}, out = in;
     void *memory[2] = {calloc(1, room), calloc(1, room)};
     in.buffer = memory[0], out.buffer = memory[1];
     struct ask ask = {
-        collective, in, out, reduces(collective) ? mpi->ops[PCM_SUM] : 0, g->comm, 0, false,
+        collective, in, out, pcm_reduces(collective) ? mpi->ops[PCM_SUM] : 0, g->comm, 0, false,
     };
     if (collective == PCM_BARRIER) ask = (struct ask){.collective = PCM_BARRIER, .comm = g->comm};
     double lacks = !memory[0] || !memory[1];
