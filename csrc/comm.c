@@ -270,6 +270,7 @@ void pcm_comm_abort(pcm_comm *comm, const char *why)
 int pcm_comm_muster(pcm_comm *comm)
 {
     pcm_world *world = comm->world;
+    if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
     if (comm->party) return PCM_OK;
     for (int i = 0; i < world->nendpoints && !comm->whole; i++)
         if (world->endpoints[i]->ops->muster) comm->whole = world->endpoints[i];
@@ -285,6 +286,7 @@ int pcm_comm_muster(pcm_comm *comm)
 
 void pcm_comm_dismiss(pcm_comm *comm)
 {
+    if (!pcm_world_is_ours(comm->world)) return;
     pthread_mutex_lock(&comm->world->lock);
     dismiss(comm);
     pthread_mutex_unlock(&comm->world->lock);
