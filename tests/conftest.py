@@ -1,8 +1,12 @@
-"""Laboratories for tests: where this machine has none to give, the tests that need one are skipped."""
+"""Laboratories for tests: where this machine has none to give, the tests that need one are skipped.
+
+And an environment in which the lines of several ranks do not mix.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +17,9 @@ from pycomm.lab.build import check_machine
 from pycomm.lab.namespaces import Keeper
 
 RELAYED = '[[host]]\nnics = ["inf"]\ndelay = "1ms"'  # takes all that a laboratory can take
+
+# Set, a rank's print writes a line and its end one by one.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 @pytest.fixture(scope="session")

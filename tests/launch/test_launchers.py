@@ -26,9 +26,8 @@ print(f"{job.launcher} {job.rank}/{job.size} {job.local_rank}/{job.local_size}\\
 
 
 @pytest.fixture
-def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def script(tmp_path: Path) -> list[str]:
     """Return the words that run a rank, whose argument is the name of its job."""
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     path = tmp_path / "rank.py"
     path.write_text(SCRIPT)
     return [sys.executable, str(path)]

@@ -53,12 +53,6 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "pycomm", *words]
 
 
-@pytest.fixture(autouse=True)
-def environment_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Unbuffered, the parts of a line would be written one by one, and mix with those of other ranks.
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-
-
 def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command("run", *words), input=stdin, text=True, capture_output=True, timeout=60)
 
