@@ -38,12 +38,17 @@ int pcm_comm_create(pcm_world *world, uint64_t id, const int32_t *ranks, int siz
     comm->active_tail = &comm->active;
     comm->timeout = default_timeout;
     pthread_mutex_lock(&world->lock);
-    for (pcm_comm *other = world->comms; other; other = other->next)
-        if (other->id == id) {
+    for (pcm_comm *other = world->comms, *next; other; other = next) {
+        next = other->next;
+        if (other->id != id) continue;
+        if (other->leaving)
+            pcm_comm_close(other);
+        else {
             pthread_mutex_unlock(&world->lock);
             free(comm->ranks), free(comm->channels), free(comm);
             return pcm_fail(PCM_ERR_ARGUMENT, -1, "a communicator with this id exists already");
         }
+    }
     comm->next = world->comms;
     world->comms = comm;
     for (int r = 0; r < size; r++)
@@ -53,16 +58,20 @@ int pcm_comm_create(pcm_world *world, uint64_t id, const int32_t *ranks, int siz
     return PCM_OK;
 }
 
-/* A user is done with a communicator; the last one of a freed one takes its memory along. Unlocks the world. */
+/* A user is done with a communicator; the last one of a freed one takes its memory along. */
 static void let_go(pcm_comm *comm)
 {
-    pcm_world *world = comm->world;
-    bool last = !--comm->users && comm->freed;
-    if (last) world->held--;
-    bool last_of_world = last && world->destroyed && !world->held;
+    if (--comm->users || !comm->freed) return;
+    comm->world->held--;
+    free(comm->channels), free(comm->ranks), free(comm);
+}
+
+/* Unlocks the world, of which what has just been let go may have been the last. */
+static void unlock(pcm_world *world)
+{
+    bool last = world->destroyed && !world->held;
     pthread_mutex_unlock(&world->lock);
-    if (last) free(comm->channels), free(comm->ranks), free(comm);
-    if (last_of_world) pcm_world_release(world);
+    if (last) pcm_world_release(world);
 }
 
 static void dismiss(pcm_comm *comm)
@@ -71,12 +80,10 @@ static void dismiss(pcm_comm *comm)
     comm->party = NULL;
 }
 
-void pcm_comm_free(pcm_comm *comm)
+void pcm_comm_close(pcm_comm *comm)
 {
-    if (!comm || !pcm_world_is_ours(comm->world)) return;
     pcm_world *world = comm->world;
-    pthread_mutex_lock(&world->lock);
-    if (comm->active) pcm_comm_fail(comm, PCM_ERR_ABORTED, comm->rank, "rank %d freed the communicator", comm->rank);
+    dismiss(comm);
     pcm_comm **at = &world->comms;
     while (*at != comm) at = &(*at)->next;
     *at = comm->next;
@@ -86,12 +93,25 @@ void pcm_comm_free(pcm_comm *comm)
     pcm_matcher_free(comm->matcher);
     pcm_plans_free(comm);
     if (world->aide) world->aide->forget(comm);
-    dismiss(comm);
     for (struct pcm_request *r = comm->spares, *next; r; r = next) next = r->next, pcm_request_free(r);
     comm->freed = true;
     world->held++;
     comm->users++;
     let_go(comm);
+}
+
+void pcm_comm_free(pcm_comm *comm)
+{
+    if (!comm || !pcm_world_is_ours(comm->world)) return;
+    pcm_world *world = comm->world;
+    pthread_mutex_lock(&world->lock);
+    if (comm->active) pcm_comm_fail(comm, PCM_ERR_ABORTED, comm->rank, "rank %d freed the communicator", comm->rank);
+    dismiss(comm);
+    if (comm->untold) /* closed now, its end would be what its peers hear, and not why */
+        comm->leaving = true;
+    else
+        pcm_comm_close(comm);
+    unlock(world);
 }
 
 int pcm_comm_rank(const pcm_comm *comm) { return comm->rank; }
@@ -457,6 +477,7 @@ int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
     }
     give_request(r);
     let_go(comm);
+    unlock(world);
     if (rc == PCM_NO_PLAN && (rc = plan_call(comm, call)) == PCM_OK) return pcm_run(comm, call, patience);
     return rc;
 }
@@ -658,5 +679,6 @@ int pcm_wait(pcm_request *r, double seconds, struct pcm_status_info *status)
     if (rc) report(&r->error);
     give_request(r);
     let_go(comm);
+    unlock(world);
     return rc;
 }

@@ -224,6 +224,7 @@ struct pcm_comm {
     double timeout;
     struct pcm_error error; /* once it has failed: why; every later call says the same */
     bool untold;            /* of which peers do not know yet, because their channels are not up */
+    bool leaving;           /* it was freed before they knew: closed as soon as they do */
     struct pcm_plan *buckets[PCM_PLAN_BUCKETS], *oldest, *newest, *last;
     int nplans;
     struct pcm_matcher *matcher;
@@ -319,6 +320,8 @@ void pcm_comm_ask_neighbours(const struct pcm_request *request);
 void pcm_comm_differ(pcm_comm *comm, int peer, const struct pcm_head *theirs, const struct pcm_head *ours);
 /* The communicator fails, once: all its requests end with this error and its peers are told. */
 void pcm_comm_fail(pcm_comm *comm, int code, int rank, const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Ends a communicator, which is not the world's any more; its memory stays for those who use it still. Under the lock. */
+void pcm_comm_close(pcm_comm *comm);
 /* Tells those who do not know yet that a communicator has failed. */
 void pcm_comm_tell(pcm_comm *comm);
 /* The reason why a channel is of no use any more becomes the communicator's error. */

@@ -162,7 +162,9 @@ void pcm_world_destroy(pcm_world *world)
     pthread_mutex_unlock(&world->lock);
     if (threaded) pthread_join(world->thread, NULL);
     tell_the_rest(world);
-    while (world->comms) pcm_comm_free(world->comms);
+    pthread_mutex_lock(&world->lock);
+    while (world->comms) pcm_comm_close(world->comms);
+    pthread_mutex_unlock(&world->lock);
     for (int i = 0; i < world->nendpoints; i++) world->endpoints[i]->ops->shut(world->endpoints[i]);
     pcm_reactor_destroy(world->reactor);
     if (aide) aide->end(aide);
@@ -349,11 +351,14 @@ void pcm_world_peer_lost(pcm_world *world, int rank, const char *why)
 bool pcm_world_progress(pcm_world *world)
 {
     bool moved = false;
-    for (pcm_comm *comm = world->comms; comm; comm = comm->next)
+    for (pcm_comm *comm = world->comms, *next; comm; comm = next) {
+        next = comm->next;
         if (comm->active)
             moved |= pcm_comm_progress(comm);
         else if (comm->untold)
             pcm_comm_tell(comm);
+        if (comm->leaving && !comm->untold) pcm_comm_close(comm);
+    }
     return moved;
 }
 

@@ -35,8 +35,9 @@ def every(tmp_path: Path) -> Path:
     """All programs as one, since a job takes some time to start."""
     program = tmp_path / "every.py"
     program.write_text(
-        "import runpy\n"
+        "import runpy, sys\n"
         "from mpi4py import MPI\n"
+        "sys.stdout.reconfigure(line_buffering=True)\n"  # in the order of time, whichever rank prints
         f"for name in {NAMES!r}:\n"
         "    if MPI.COMM_WORLD.rank == 0: print('program', name)\n"
         f"    runpy.run_path({str(PROGRAMS)!r} + f'/{{name}}.py', run_name='__main__')\n"
