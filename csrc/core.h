@@ -3,8 +3,8 @@
 #define PYCOMM_CORE_H
 
 #include <pthread.h>
-#include <time.h>
 
+#include "clock.h"
 #include "pycomm.h"
 #include "reduce.h"
 #include "transport.h"
@@ -338,38 +338,5 @@ int pcm_world_start_thread(pcm_world *world);
 
 void pcm_trace_begin(struct pcm_request *request);
 void pcm_trace_end(const struct pcm_request *request, int status);
-
-/* ---- time and waiting -------------------------------------------------------------------------------- */
-
-static inline double pcm_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static inline uint64_t pcm_ticks(void)
-{
-#if defined(__x86_64__)
-    return __builtin_ia32_rdtsc();
-#elif defined(__aarch64__)
-    uint64_t ticks;
-    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(ticks));
-    return ticks;
-#else
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-#endif
-}
-
-static inline void pcm_pause(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("isb");
-#endif
-}
 
 #endif

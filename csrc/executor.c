@@ -82,25 +82,26 @@ static struct pcm_head head_of(const struct pcm_request *r, const struct pcm_run
 /* ---- sending ----------------------------------------------------------------------------------------------- */
 
 static void gather(const struct pcm_request *r, const struct pcm_run *run, const struct pcm_move *m, uint64_t at,
-                   char *to, uint64_t n)
+                   char *to, uint64_t n, bool streamed)
 {
     const struct pcm_part *part = r->plan->program->parts + m->part;
     while (n > 0) {
         struct stretch s = next_stretch(r, run, &part, &at, n);
         const char *from = address(r, run, s.part->from, s.slice) + s.skip;
         if (s.part->to.place == PCM_NOWHERE)
-            pcm_copy(to, NULL, from, s.bytes, 0);
+            pcm_copy(to, NULL, from, s.bytes, streamed ? PCM_STREAM_DST : 0);
         else /* the chunk is wanted in the output too */
-            pcm_copy(address(r, run, s.part->to, s.slice) + s.skip, to, from, s.bytes, r->plan->stream);
+            pcm_copy(address(r, run, s.part->to, s.slice) + s.skip, to, from, s.bytes,
+                     (r->plan->stream ? PCM_STREAM_DST : 0) | (streamed ? PCM_STREAM_FWD : 0));
         to += s.bytes, n -= s.bytes;
     }
 }
 
-/* Lends the next stretch of a message, if it is long and in one piece; returns its length, or 0. */
+/* Lends the next stretch of a message, if that is long and in one piece; returns its length, or 0. */
 static uint64_t lend(struct pcm_request *r, struct pcm_run *run, const struct pcm_move *m, struct pcm_cursor *cursor,
                      struct pcm_channel *channel, const struct pcm_head *head)
 {
-    if (!channel->ops->lend || head->bytes - cursor->bytes < PCM_LEND) return 0;
+    if (head->bytes - cursor->bytes < PCM_LEND) return 0;
     const struct pcm_part *part = r->plan->program->parts + m->part;
     uint64_t at = cursor->bytes;
     struct stretch s = next_stretch(r, run, &part, &at, head->bytes - cursor->bytes);
@@ -119,15 +120,16 @@ static bool send_move(struct pcm_request *r, struct pcm_run *run, const struct p
     uint64_t total = message_bytes(r, run, m);
     bool moved = false;
     const struct pcm_head head = head_of(r, run, m, total);
+    const int way = pcm_path_of(channel, &head);
     while (cursor->bytes < total || !(total || moved)) {
         if (channel->state != PCM_CHANNEL_UP) return moved;
-        uint64_t n = lend(r, run, m, cursor, channel, &head);
+        uint64_t n = way == PCM_LENT ? lend(r, run, m, cursor, channel, &head) : 0;
         if (!n) {
             size_t room;
             char *to = channel->ops->reserve(channel, run->lane, total - cursor->bytes, &room);
             if (!to) return moved;
             n = total - cursor->bytes < room ? total - cursor->bytes : room;
-            if (n) gather(r, run, m, cursor->bytes, to, n);
+            if (n) gather(r, run, m, cursor->bytes, to, n, way == PCM_STREAMED);
             channel->ops->commit(channel, run->lane, &head, n);
         }
         cursor->bytes += n;
@@ -164,17 +166,34 @@ void pcm_comm_differ(pcm_comm *comm, int peer, const struct pcm_head *theirs, co
             (unsigned long long)ours->bytes);
 }
 
-/* Room to pass a fragment on to the next peer in the same breath, or NULL: then the send does it in its own round. */
-static char *forward_room(struct pcm_request *r, struct pcm_run *run, const struct pcm_move *m, uint64_t at, size_t n)
+static struct pcm_head passed_head(const struct pcm_request *r, const struct pcm_run *run, uint64_t total)
 {
+    struct pcm_head head = r->head;
+    head.slice = run->slice, head.bytes = total;
+    return head;
+}
+
+struct pass { /* where a fragment that is received goes on at once, to the next peer; NULL: nowhere */
+    char *to;
+    int stream; /* PCM_STREAM_FWD, or 0 */
+};
+
+/* Room to pass a fragment on in the same breath, if there is any: else the send does it in its own round. */
+static struct pass forward_room(struct pcm_request *r, struct pcm_run *run, const struct pcm_move *m, uint64_t at,
+                                uint64_t total, size_t n)
+{
+    const struct pass nowhere = {0};
+    if (m->forward < 0) return nowhere;
     const struct pcm_move *next = &r->plan->program->moves[m->forward];
     struct pcm_cursor *cursor = &run->cursors[m->forward];
-    if (cursor->bytes != at || (m->forward_after >= 0 && !run->cursors[m->forward_after].done)) return NULL;
+    if (cursor->bytes != at || (m->forward_after >= 0 && !run->cursors[m->forward_after].done)) return nowhere;
     struct pcm_channel *channel = pcm_comm_channel(r->comm, next->peer);
-    if (!channel || channel->state != PCM_CHANNEL_UP) return NULL;
+    if (!channel || channel->state != PCM_CHANNEL_UP) return nowhere;
     size_t room;
     char *to = channel->ops->reserve(channel, run->lane, n, &room);
-    return to && room >= n ? to : NULL;
+    if (!to || room < n) return nowhere;
+    const struct pcm_head head = passed_head(r, run, total);
+    return (struct pass){to, pcm_path_of(channel, &head) == PCM_STREAMED ? PCM_STREAM_FWD : 0};
 }
 
 static void forward(struct pcm_request *r, struct pcm_run *run, const struct pcm_move *m, uint64_t total, size_t n)
@@ -182,8 +201,7 @@ static void forward(struct pcm_request *r, struct pcm_run *run, const struct pcm
     const struct pcm_move *next = &r->plan->program->moves[m->forward];
     struct pcm_cursor *cursor = &run->cursors[m->forward];
     struct pcm_channel *channel = r->comm->channels[next->peer];
-    struct pcm_head head = r->head;
-    head.slice = run->slice, head.bytes = total;
+    const struct pcm_head head = passed_head(r, run, total);
     channel->ops->commit(channel, run->lane, &head, n);
     cursor->bytes += n;
     cursor->done = cursor->bytes == total;
@@ -199,17 +217,18 @@ static void combine(const struct pcm_request *r, const struct pcm_move *m, char 
 }
 
 static void scatter(struct pcm_request *r, struct pcm_run *run, const struct pcm_move *m, uint64_t at,
-                    const char *payload, char *pass, uint64_t n)
+                    const char *payload, struct pass pass, uint64_t n)
 {
     const struct pcm_part *part = r->plan->program->parts + m->part;
-    int stream = r->plan->stream && m->final && (pass || m->forward < 0);
+    bool last = r->plan->stream && m->final && (pass.to || m->forward < 0);
+    int stream = (last ? PCM_STREAM_DST : 0) | pass.stream;
     while (n > 0) {
         struct stretch s = next_stretch(r, run, &part, &at, n);
         char *to = address(r, run, s.part->to, s.slice) + s.skip;
         if (m->kind == PCM_STEP_RECV)
-            pcm_copy(to, pass, payload, s.bytes, stream);
+            pcm_copy(to, pass.to, payload, s.bytes, stream);
         else
-            combine(r, m, to, pass, address(r, run, s.part->from, s.slice) + s.skip, payload, s.bytes, stream);
+            combine(r, m, to, pass.to, address(r, run, s.part->from, s.slice) + s.skip, payload, s.bytes, stream);
         payload += s.bytes, n -= s.bytes;
     }
 }
@@ -223,7 +242,7 @@ static uint64_t take_loan(struct pcm_request *r, struct pcm_run *run, const stru
 {
     const struct pcm_part *part = r->plan->program->parts + m->part;
     uint64_t at = cursor->bytes, left = n - cursor->taken < PCM_GULP ? n - cursor->taken : PCM_GULP, done = 0;
-    int stream = r->plan->stream && m->final && m->forward < 0;
+    int stream = r->plan->stream && m->final && m->forward < 0 ? PCM_STREAM_DST : 0;
     while (done < left) {
         struct stretch s =
             next_stretch(r, run, &part, &at, left - done < SIP || m->kind == PCM_STEP_RECV ? left - done : SIP);
@@ -258,9 +277,9 @@ static bool receive_move(struct pcm_request *r, struct pcm_run *run, const struc
             if (cursor->taken < n) return moved || taken;
             cursor->taken = n = 0;
         } else if (n) {
-            char *pass = m->forward >= 0 ? forward_room(r, run, m, cursor->bytes, n) : NULL;
+            struct pass pass = forward_room(r, run, m, cursor->bytes, total, n);
             scatter(r, run, m, cursor->bytes, payload, pass, n);
-            if (pass) forward(r, run, m, total, n);
+            if (pass.to) forward(r, run, m, total, n);
         }
         channel->ops->release(channel, run->lane);
         cursor->bytes += n;

@@ -32,6 +32,7 @@ struct errand { /* a grant that is to be sent, or a payload that a grant has cal
     struct pcm_head head;
     struct pcm_request *request; /* NULL: the payload is thrown away */
     uint64_t moved;
+    uint64_t taken; /* received: of the fragment at hand, which was lent */
 };
 
 struct queue {
@@ -355,31 +356,47 @@ void pcm_p2p_begin(struct pcm_request *r)
 
 /* ---- sending ------------------------------------------------------------------------------------------------ */
 
+/* Moves the next fragment of a message into a lane; false if there is no room. */
+static bool push_fragment(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const char *bytes,
+                          uint64_t total, uint64_t *moved, bool *progress)
+{
+    size_t room;
+    char *to = channel->ops->reserve(channel, lane, total - *moved, &room);
+    if (!to) return false;
+    uint64_t n = total - *moved < room ? total - *moved : room;
+    if (n) pcm_copy(to, NULL, bytes + *moved, n, pcm_path_of(channel, head) == PCM_STREAMED ? PCM_STREAM_DST : 0);
+    channel->ops->commit(channel, lane, head, n);
+    *moved += n;
+    return *progress = true;
+}
+
 /* Moves fragments of a message into a lane; true when all of it is there. */
 static bool push_bytes(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const char *bytes,
                        uint64_t total, uint64_t *moved, bool *progress)
 {
     do {
-        size_t room;
-        char *to = channel->ops->reserve(channel, lane, total - *moved, &room);
-        if (!to) return false;
-        uint64_t n = total - *moved < room ? total - *moved : room;
-        if (n) pcm_copy(to, NULL, bytes + *moved, n, 0);
-        channel->ops->commit(channel, lane, head, n);
-        *moved += n;
-        *progress = true;
+        if (!push_fragment(channel, lane, head, bytes, total, moved, progress)) return false;
     } while (*moved < total);
     return true;
 }
 
-/* Lends a payload, once and whole. True if it is lent. */
-static bool lend_payload(struct pcm_channel *channel, struct errand *e, bool *progress)
+/* The same of a payload, of which what the transport would rather lend is lent. */
+static bool push_payload(const pcm_comm *comm, struct pcm_channel *channel, struct errand *e, bool *progress)
 {
     struct pcm_request *r = e->request;
-    if (r->lent || e->moved || !channel->ops->lend || e->head.bytes < PCM_LEND) return r->lent;
-    r->lent = channel->ops->lend(channel, PCM_LANE_BULK, &e->head, r->buffer, e->head.bytes, &r->ticket);
-    *progress |= r->lent;
-    return r->lent;
+    const struct pcm_transport *ops = channel->ops;
+    const char *bytes = r->buffer;
+    if (!e->head.bytes) return push_fragment(channel, PCM_LANE_BULK, &e->head, bytes, 0, &e->moved, progress);
+    for (uint64_t left; (left = e->head.bytes - e->moved) > 0;) {
+        bool lends = left >= PCM_LEND && pcm_path_of(channel, &e->head) == PCM_LENT;
+        if (lends && ops->lend(channel, PCM_LANE_BULK, &e->head, bytes + e->moved, left, &r->ticket))
+            r->lent = *progress = true, e->moved += left;
+        else if (comm->error.code) /* a full lane lets the transport look for news: the request may have ended */
+            return false;
+        else if (!push_fragment(channel, PCM_LANE_BULK, &e->head, bytes, e->head.bytes, &e->moved, progress))
+            return false;
+    }
+    return true;
 }
 
 static bool eager(const struct pcm_request *r) { return r->bytes <= EAGER && !r->synchronous; }
@@ -446,16 +463,13 @@ static bool send_to(pcm_comm *comm, struct link *l, struct pcm_channel *channel)
     }
     while (l->payloads_out.first && !comm->error.code) {
         struct errand *e = l->payloads_out.first;
-        bool lent = lend_payload(channel, e, &progress);
-        if (comm->error.code) break; /* a full lane lets the transport look for news: the request may have ended */
-        if (lent) {
+        bool sent = push_payload(comm, channel, e, &progress);
+        if (comm->error.code) break;
+        e->request->moved = e->moved;
+        if (!sent) break;
+        if (e->request->lent) {
             if (!channel->ops->returned(channel, PCM_LANE_BULK, e->request->ticket) || comm->error.code) break;
             progress = true;
-        } else if (!push_bytes(channel, PCM_LANE_BULK, &e->head, e->request->buffer, e->head.bytes, &e->moved,
-                               &progress)) {
-            if (!comm->error.code)
-                e->request->moved = e->moved; /* else the request has ended, and maybe because of us */
-            break;
         }
         pcm_request_finish(e->request, PCM_OK);
         pop(&l->payloads_out);
@@ -467,7 +481,9 @@ static bool send_to(pcm_comm *comm, struct link *l, struct pcm_channel *channel)
 static bool end_loans(struct link *l, struct pcm_channel *channel)
 {
     struct errand *e = l->payloads_out.first;
-    if (!e || !e->request->lent || !channel->ops->returned(channel, PCM_LANE_BULK, e->request->ticket)) return false;
+    if (!e || e->moved < e->head.bytes || !e->request->lent ||
+        !channel->ops->returned(channel, PCM_LANE_BULK, e->request->ticket))
+        return false;
     if (!e->request) return false; /* news came meanwhile, with which it ended */
     pcm_request_finish(e->request, PCM_OK);
     pop(&l->payloads_out);
@@ -595,21 +611,21 @@ static bool receive_payloads(pcm_comm *comm, struct link *l, int source, struct 
     size_t n;
     while (l->payloads_in.first && (head = channel->ops->peek(channel, PCM_LANE_BULK, &payload, &n))) {
         struct errand *e = l->payloads_in.first;
-        if (!fits(comm, source, head, payload ? e->moved : 0, e->head.bytes, n)) return true;
+        if (!fits(comm, source, head, e->moved - e->taken, e->head.bytes, n)) return true;
         if (e->request && !payload && n) { /* lent: moved in pieces, so that others have a turn */
-            uint64_t piece = n - e->moved < PCM_GULP ? n - e->moved : PCM_GULP;
-            if (!channel->ops->fetch(channel, PCM_LANE_BULK, (char *)e->request->buffer + e->moved, e->moved, piece))
+            uint64_t piece = n - e->taken < PCM_GULP ? n - e->taken : PCM_GULP;
+            if (!channel->ops->fetch(channel, PCM_LANE_BULK, (char *)e->request->buffer + e->moved, e->taken, piece))
                 return progress;
-            e->moved += piece, e->request->moved = e->moved;
+            e->moved += piece, e->taken += piece, e->request->moved = e->moved;
             progress = true;
-            if (e->moved < n) return true;
-            n = 0;
+            if (e->taken < n) return true;
+            e->taken = n = 0;
         } else if (e->request) {
             pcm_copy((char *)e->request->buffer + e->moved, NULL, payload, n, 0);
         }
         channel->ops->release(channel, PCM_LANE_BULK);
         progress = true;
-        e->moved += n;
+        e->moved += n - e->taken, e->taken = 0; /* some was taken before the request went away */
         if (e->request) e->request->moved = e->moved;
         if (e->moved < e->head.bytes) continue;
         struct pcm_request *r = e->request;

@@ -6,9 +6,11 @@
 
 /* dst[i] = a[i] op b[i] for n elements; if fwd is not NULL, fwd[i] gets the same value (one read, two writes).
  * dst may be exactly a or exactly b, and otherwise overlaps nothing; fwd overlaps nothing. Any alignment.
- * stream: a hint that dst will not be read soon, so that it may bypass the caches (fwd never does).
+ * stream: of PCM_STREAM_DST and PCM_STREAM_FWD, hints that these will not be read soon, or by another processor, and had better
+ * bypass the caches.
  * The operands' order is kept (a op b), and each result is bitwise the same whatever n, alignment or CPU; for that, every
  * NaN that comes out is the same quiet one, whose sign and payload say nothing of the operands'. */
+enum { PCM_STREAM_DST = 1, PCM_STREAM_FWD = 2 };
 typedef void pcm_reduce_fn(void *dst, void *fwd, const void *a, const void *b, size_t n, int stream);
 
 /* The kernel for (enum pcm_dtype, enum pcm_op), or NULL where the op has no meaning for the dtype.

@@ -11,7 +11,7 @@ bool pcm_transport_complete(const struct pcm_transport *t)
 {
     return t->name && t->open && t->address && t->reaches && t->connect && t->reserve && t->commit && t->peek &&
            t->release && t->notice && t->close && t->shut &&
-           (t->lend ? t->returned && t->fetch && t->withdraw : !t->returned && !t->fetch && !t->withdraw) &&
+           (t->lend ? t->path && t->returned && t->fetch && t->withdraw : !t->returned && !t->fetch && !t->withdraw) &&
            (t->muster ? t->dismiss && t->offers && t->launch && t->landed
                       : !t->dismiss && !t->offers && !t->launch && !t->landed);
 }

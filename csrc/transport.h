@@ -27,7 +27,8 @@ enum {
     PCM_LANES = 10,
     PCM_FRAGMENT = 64 * 1024,   /* bytes: the most that a fragment carries; a multiple of every dtype's size */
     PCM_SLOTS = 4,              /* fragments that fit in a lane */
-    PCM_LEND = 256 * 1024,      /* bytes: what is shorter is not worth lending */
+    PCM_LONG = 4 * 1024,        /* bytes: of what is shorter it does not matter how it is copied */
+    PCM_LEND = 256 * 1024,      /* bytes: what is shorter is never lent */
     PCM_NOTICE = 512,           /* bytes: the longest notice */
 };
 
@@ -69,6 +70,12 @@ struct pcm_endpoint {
     struct pcm_endpoint *inner; /* of a wrapping transport such as chaos; else NULL */
 };
 
+enum pcm_path { /* of a long message, from one process's memory to the other's */
+                PCM_COPIED,
+                PCM_STREAMED, /* copied, past the caches of the writer */
+                PCM_LENT
+};
+
 enum pcm_transport_caps {
     PCM_POLLED = 1, /* fragments show up in memory (peek sees them); otherwise they need pcm_reactor_poll */
     PCM_LOCAL = 2,  /* reaches this host only */
@@ -102,11 +109,14 @@ struct pcm_transport {
     /* Gives the peeked fragment's memory back to the sender. */
     void (*release)(struct pcm_channel *channel, unsigned lane);
 
+    /* The enum pcm_path in which a message of at least PCM_LONG bytes is best sent now. NULL: it does not matter. */
+    int (*path)(struct pcm_channel *channel, const struct pcm_head *head);
+
     /* Lending, where peers can read one another's memory (all four NULL elsewhere): a long stretch of the sender's own memory
      * goes as one fragment, of any length, which the receiver copies from where it lies. One copy instead of two; and the
      * receiver is done with it without the sender's help, which may not be running. */
-    /* Lends `bytes` bytes at `from` as the lane's next fragment; they stay as they are until it has been returned, or
-     * everything was withdrawn. False if the lane is full, or this peer cannot read: try to reserve, then. */
+    /* Lends `bytes` bytes at `from` as the lane's next fragment, of a message whose way is PCM_LENT; they stay as they are until it
+     * has been returned, or everything was withdrawn. False if the lane is full. */
     bool (*lend)(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const void *from,
                  size_t bytes, uint32_t *ticket);
     /* True once the peer has released the fragment of that ticket. */
@@ -153,6 +163,12 @@ struct pcm_transport {
     /* Closes what is still open and frees the endpoint. */
     void (*shut)(struct pcm_endpoint *endpoint);
 };
+
+/* How a message goes over a channel. */
+static inline int pcm_path_of(struct pcm_channel *channel, const struct pcm_head *head)
+{
+    return channel->ops->path && head->bytes >= PCM_LONG ? channel->ops->path(channel, head) : PCM_COPIED;
+}
 
 /* ---- what the core offers to transports --------------------------------------------------------- */
 

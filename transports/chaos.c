@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../csrc/clock.h"
 #include "../csrc/transport.h"
 
 enum { UNIT = 64, LOOK_NS = 1000000, RETRY_NS = 50000 };
@@ -53,13 +54,6 @@ static struct chaos_channel *of(struct pcm_channel *channel) { return (struct ch
 static struct chaos_endpoint *endpoint_of(const struct chaos_channel *channel)
 {
     return (struct chaos_endpoint *)channel->base.endpoint;
-}
-
-static int64_t clock_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 /* A number in [0, 1) which depends on the seed, the channel, the lane, the fragment and what it is drawn for. */
@@ -113,10 +107,10 @@ static void on_timer(struct pcm_watch *watch, uint32_t events)
         connecting |= channel->base.state == PCM_CHANNEL_CONNECTING;
         for (unsigned lane = 0; lane < PCM_LANES; lane++) {
             int64_t visible = channel->lanes[lane].visible;
-            if (visible > clock_ns() && (!soonest || visible < soonest)) soonest = visible;
+            if (visible > pcm_now_ns() && (!soonest || visible < soonest)) soonest = visible;
         }
     }
-    if (connecting) wake_at(endpoint, clock_ns() + LOOK_NS);
+    if (connecting) wake_at(endpoint, pcm_now_ns() + LOOK_NS);
     if (soonest) wake_at(endpoint, soonest);
 }
 
@@ -211,7 +205,7 @@ static struct pcm_channel *chaos_connect(struct pcm_endpoint *base, int peer, ui
     }
     channel->next = endpoint->channels;
     endpoint->channels = channel;
-    if (!usable(channel)) wake_at(endpoint, clock_ns() + LOOK_NS);
+    if (!usable(channel)) wake_at(endpoint, pcm_now_ns() + LOOK_NS);
     return &channel->base;
 }
 
@@ -223,7 +217,7 @@ static bool denied(struct chaos_channel *channel, unsigned lane, uint32_t fragme
     double drawn = draw(channel, lane, fragment, purpose);
     if (drawn >= endpoint->deny || *asked >= 1 + (uint32_t)(drawn / endpoint->deny * 3)) return false;
     ++*asked;
-    wake_at(endpoint, clock_ns() + RETRY_NS);
+    wake_at(endpoint, pcm_now_ns() + RETRY_NS);
     return true;
 }
 
@@ -274,7 +268,7 @@ static const struct pcm_head *chaos_peek(struct pcm_channel *base, unsigned lane
     if (!head || own->visible < 0) return head;              /* < 0: it has been shown, and stays */
     if (channel->inner->state > PCM_CHANNEL_UP) return head; /* what is hidden now would seem missing */
     struct chaos_endpoint *endpoint = endpoint_of(channel);
-    int64_t now = clock_ns();
+    int64_t now = pcm_now_ns();
     if (!own->visible)
         own->visible = now + (int64_t)(draw(channel, lane, own->received, DELAY) * (double)endpoint->delay_ns);
     if (now < own->visible) {

@@ -9,9 +9,9 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "../csrc/clock.h"
 #include "handshake.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -40,9 +40,7 @@ enum { HELLO, ANSWER, PROOF, VERDICT, DONE };
 
 int64_t pcm_clock_ms(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return pcm_now_ns() / 1000000;
 }
 
 /* ---- one connection ----------------------------------------------------------------------------------------- */

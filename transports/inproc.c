@@ -197,6 +197,7 @@ const struct pcm_transport pcm_inproc = {
     .commit = inproc_commit,
     .peek = ring_peek,
     .release = inproc_release,
+    .path = ring_path_of,
     .lend = inproc_lend,
     .returned = ring_returned,
     .fetch = ring_fetch,

@@ -13,22 +13,15 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "../csrc/clock.h"
 #include "mpi_channel.h"
 
 static const long SHORT_NAP = 50000, LONG_NAP = 1000000; /* nanoseconds */
 static const double FLUSH = 2, FAREWELL = 0.2;           /* seconds */
 
 static struct mpi_endpoint *of(struct pcm_endpoint *endpoint) { return (struct mpi_endpoint *)endpoint; }
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- progress --------------------------------------------------------------------------------------------------------- */
 
@@ -224,7 +217,7 @@ static void mpi_close(struct pcm_channel *channel)
 
 void mpi_endpoint_end(struct mpi_endpoint *e)
 {
-    double begun = now();
+    double begun = pcm_now();
     for (struct mpi_channel *c = e->channels; c; c = c->next) {
         if (!c->closed)
             pcm_channel_fail(&c->base, PCM_CHANNEL_CLOSED, "its MPI communicator was freed, or MPI finalized");
@@ -238,7 +231,7 @@ void mpi_endpoint_end(struct mpi_endpoint *e)
             flushed &= mpi_channel_flushed(c) || c->left; /* who has left may not take in what is still sent to it */
             over &= mpi_channel_over(c) || c->stuck;
         }
-        double spent = now() - begun;
+        double spent = pcm_now() - begun;
         if ((flushed && (over || spent > FAREWELL)) || spent > FLUSH) break;
         sched_yield();
     }

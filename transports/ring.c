@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
+#include "../csrc/clock.h"
 #include "ring.h"
 
 static struct ring_channel *of(struct pcm_channel *channel) { return (struct ring_channel *)channel; }
@@ -42,6 +43,11 @@ void ring_commit(struct pcm_channel *channel, unsigned lane, const struct pcm_he
     struct ring_cell *cell = &c->pair->lanes[c->side][lane].cells[c->sent[lane] % PCM_SLOTS];
     cell->bytes = (uint32_t)bytes;
     cell->head = *head;
+    if (bytes >= PCM_LONG && bytes <= PCM_FRAGMENT) {
+        uint64_t written = c->asked ? pcm_ticks() - c->asked : 0;
+        memcpy(cell->small, &written, sizeof written);
+        c->asked = 0;
+    }
     atomic_exchange_explicit(&cell->full, ++c->sent[lane], memory_order_seq_cst);
     wake(c);
 }
@@ -53,6 +59,97 @@ static struct ring_loan loan_of(const struct ring_cell *cell)
     return loan;
 }
 
+/* ---- which way is fastest -------------------------------------------------------------------------------------
+ *
+ * Two processors that share a cache pass bytes on through it in a fraction of the time that a third of them takes by way of memory;
+ * where they share none, a line that one of them has written takes the other several times as long as one from memory, and what
+ * the writer streams past its caches goes there. A loan is copied once and not twice, but by the kernel, which looks for its pages.
+ * Which processors a process has changes, of a virtual machine unseen. So whoever reads long messages takes their time, and asks
+ * for the way that was fastest of late; now and then for some another way, to see whether it still is slower. */
+
+static unsigned class_of(uint64_t bytes)
+{
+    unsigned octave = 63 - (unsigned)__builtin_clzll(bytes / PCM_LONG);
+    return octave < RING_CLASSES ? octave : RING_CLASSES - 1;
+}
+
+static bool possible(struct ring_channel *c, uint64_t bytes, int way)
+{
+    return way != PCM_LENT || (bytes >= PCM_LEND && atomic_load_explicit(&mine(c)->reads, memory_order_relaxed));
+}
+
+/* What to try after a trial of `way`: what is not known, or is the fastest; or, seldom, because a slow message keeps all ranks
+ * waiting, the next of the others. */
+static int next_trial(struct ring_channel *c, struct ring_trials *t, uint64_t bytes, int way)
+{
+    enum { SELDOM = 16 }; /* but at first, when much is new, often */
+    int fastest = way;
+    for (int w = 0; w <= PCM_LENT; w++) {
+        if (!possible(c, bytes, w)) continue;
+        if (!t->pace[w]) return w;
+        if (t->pace[w] < t->pace[fastest]) fastest = w;
+    }
+    if (way != fastest || ++t->trials < t->seldom) return fastest;
+    t->trials = 0;
+    t->seldom = t->seldom < SELDOM ? 2 * t->seldom + 1 : SELDOM;
+    do t->other = (t->other + 1) % (PCM_LENT + 1);
+    while (t->other == fastest || !possible(c, bytes, t->other));
+    return t->other;
+}
+
+static void ask(struct ring_channel *c, unsigned class)
+{
+    const struct ring_trials *t = &c->trials[class];
+    unsigned asked = (unsigned)t->way | (t->rest ? 0 : RING_TIMED);
+    atomic_store_explicit(&mine(c)->asks[class], (uint8_t)asked, memory_order_relaxed);
+}
+
+/* A message has come. What interrupts those of a trial can only add to their time, so the least counts; and where all were
+ * interrupted, the pace before does, for a while. */
+static void judge(struct ring_channel *c, uint64_t bytes, int way, uint64_t taken)
+{
+    enum { TRIAL = 4, REST = 28, ROOM = PCM_OP_LANES * PCM_SLOTS * PCM_FRAGMENT };
+    unsigned class = class_of(bytes);
+    struct ring_trials *t = &c->trials[class];
+    uint64_t *pace = &t->pace[way], patience = *pace + *pace / 4;
+    if (way != t->way) return; /* on its way since before that was asked for */
+    if (!t->messages || taken < t->least) t->least = taken;
+    uint64_t first =
+        ROOM / (bytes > PCM_FRAGMENT ? bytes : PCM_FRAGMENT); /* of the first, every byte is in a page that is new */
+    if (++t->messages < TRIAL + (*pace ? 0 : (int)first)) return;
+    t->messages = 0;
+    *pace = !*pace || t->least < patience ? t->least : patience;
+    t->way = next_trial(c, t, bytes, way);
+    if (t->way == way) t->rest = REST;
+    ask(c, class);
+}
+
+static void note_begin(struct ring_channel *c, unsigned lane, const struct ring_cell *cell)
+{
+    struct ring_arrival *a = &c->arrivals[lane];
+    if (a->bytes || a->begun || c->trials[class_of(cell->head.bytes)].rest) return;
+    uint64_t written = 0; /* before it was seen */
+    if (cell->bytes >= PCM_LONG && cell->bytes <= PCM_FRAGMENT) memcpy(&written, cell->small, sizeof written);
+    a->begun = (pcm_ticks() - written) | 1;
+    a->way = c->trials[class_of(cell->head.bytes)].way;
+}
+
+static void note_end(struct ring_channel *c, unsigned lane, const struct ring_cell *cell)
+{
+    struct ring_arrival *a = &c->arrivals[lane];
+    uint64_t total = cell->head.bytes;
+    struct ring_trials *t = &c->trials[class_of(total)];
+    a->bytes += cell->bytes == RING_LENT ? loan_of(cell).bytes : cell->bytes;
+    a->loans += cell->bytes == RING_LENT;
+    if (a->bytes < total) return;
+    if (a->begun) {
+        if (!a->loans == (a->way != PCM_LENT)) judge(c, total, a->way, pcm_ticks() - a->begun);
+    } else if (!--t->rest) {
+        ask(c, class_of(total));
+    }
+    *a = (struct ring_arrival){0};
+}
+
 const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, const void **payload, size_t *bytes)
 {
     struct ring_channel *c = of(channel);
@@ -62,6 +159,7 @@ const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, con
         ring_read_signal(c);
         return NULL;
     }
+    if (cell->head.bytes >= PCM_LONG) note_begin(c, lane, cell);
     if (cell->bytes == RING_LENT) {
         *bytes = loan_of(cell).bytes;
         *payload = NULL;
@@ -75,18 +173,29 @@ const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, con
 void ring_release(struct pcm_channel *channel, unsigned lane)
 {
     struct ring_channel *c = of(channel);
-    atomic_exchange_explicit(&c->pair->lanes[!c->side][lane].tail, ++c->received[lane], memory_order_seq_cst);
+    struct ring_lane *l = &c->pair->lanes[!c->side][lane];
+    const struct ring_cell *cell = &l->cells[c->received[lane] % PCM_SLOTS];
+    if (cell->head.bytes >= PCM_LONG) note_end(c, lane, cell);
+    atomic_exchange_explicit(&l->tail, ++c->received[lane], memory_order_seq_cst);
     wake(c);
 }
 
 /* ---- loans ------------------------------------------------------------------------------------------------- */
+
+int ring_path_of(struct pcm_channel *channel, const struct pcm_head *head)
+{
+    const struct ring_side *reader = theirs(of(channel));
+    unsigned asked = atomic_load_explicit(&reader->asks[class_of(head->bytes)], memory_order_relaxed);
+    int way = asked & ~RING_TIMED;
+    of(channel)->asked = asked & RING_TIMED ? pcm_ticks() : 0;
+    return way == PCM_LENT && !atomic_load_explicit(&reader->reads, memory_order_relaxed) ? PCM_COPIED : way;
+}
 
 bool ring_lend(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const void *from, size_t bytes,
                uint32_t *ticket)
 {
     struct ring_channel *c = of(channel);
     size_t room;
-    if (!atomic_load_explicit(&theirs(c)->reads, memory_order_relaxed)) return false;
     void *small = ring_reserve(channel, lane, sizeof(struct ring_loan), &room);
     if (!small) return false;
     struct ring_loan loan = {(uintptr_t)from, bytes};
@@ -148,6 +257,10 @@ void ring_try_sample(struct ring_channel *c)
 {
     uint64_t value = 0;
     bool reads = read_peer(c, &value, theirs(c)->sample.address, sizeof value) && value == theirs(c)->sample.value;
+    for (unsigned class = 0; class < RING_CLASSES; class++) {
+        if (reads && class >= class_of(PCM_LEND)) c->trials[class].way = PCM_LENT;
+        ask(c, class);
+    }
     atomic_store_explicit(&mine(c)->reads, reads, memory_order_release);
 }
 

@@ -8,8 +8,9 @@
  *
  * A cell's `full` holds the number of the fragment in it, counted from 1: the writer stores it last (release), the reader
  * sees it first (acquire). `tail` counts what the reader has released; the writer keeps a copy and looks again only when the
- * lane seems full. A fragment of at most 24 bytes is one cache line, header included. In a cell whose `bytes` is RING_LENT lies
- * a struct ring_loan: where in the writer's own memory the reader finds the fragment.
+ * lane seems full. A fragment of at most 24 bytes is one cache line, header included. In the line of a long one stand the ticks
+ * that it took to write. In a cell whose `bytes` is RING_LENT lies a struct ring_loan: where in the writer's own memory the reader
+ * finds the fragment.
  */
 #ifndef PYCOMM_RING_H
 #define PYCOMM_RING_H
@@ -38,11 +39,14 @@ struct ring_lane {
 };
 
 enum ring_signal { RING_LEFT = 1, RING_MAIL = 2 };
+enum { RING_CLASSES = 14 }; /* octaves of long messages; the last one holds all that are longer */
+enum { RING_TIMED = 4 }; /* with an enum pcm_path: the reader takes the message's time */
 
 struct ring_side { /* what one side tells the other */
     _Alignas(64) _Atomic uint32_t asleep; /* ring my doorbell for what you commit or release */
     _Alignas(64) _Atomic uint32_t signal; /* written by the OTHER side: enum ring_signal */
     _Atomic uint32_t reads; /* this side can read the memory of the other's process */
+    _Atomic uint8_t asks[RING_CLASSES]; /* enum pcm_path in which this side wants long messages, and RING_TIMED */
     _Atomic uint32_t withdrawn; /* this side has taken back what it had lent: what is read now may be something else */
     struct {
         uint64_t address, value;
@@ -56,6 +60,24 @@ struct ring_pair {
     struct ring_lane lanes[2][PCM_LANES];
 };
 
+struct ring_arrival { /* a long message that is coming through a lane */
+    uint64_t begun; /* ticks, when its first fragment was seen, less what it took to write; 0: there is none */
+    uint64_t bytes; /* that have come */
+    unsigned loans; /* fragments of it that were lent */
+    int way; /* what was asked for when it began */
+};
+
+struct ring_trials { /* of messages of one octave, by enum pcm_path */
+    uint64_t pace[PCM_LENT + 1]; /* ticks of a message, by the last trials; 0: there was none */
+    int way; /* that is asked for */
+    uint64_t least; /* ticks, in the trial under way, */
+    int messages; /* of so many */
+    int rest; /* messages that are not timed, because that takes time */
+    int seldom; /* trials of the fastest to one of another, */
+    int trials; /* of them, since */
+    int other; /* was tried */
+};
+
 struct ring_channel {
     struct pcm_channel base;
     struct ring_pair *pair;
@@ -64,6 +86,9 @@ struct ring_channel {
     int process; /* the peer's id; 0: ranks share an address space by design */
     uint64_t sample;
     struct ring_channel *next; /* of the endpoint */
+    uint64_t asked; /* ticks, when this side began to write a long message whose time is to be taken; or 0 */
+    struct ring_arrival arrivals[PCM_LANES];
+    struct ring_trials trials[RING_CLASSES];
     uint32_t sent[PCM_LANES], tail_seen[PCM_LANES], received[PCM_LANES];
 };
 
@@ -74,6 +99,7 @@ const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, con
 void ring_release(struct pcm_channel *channel, unsigned lane);
 bool ring_notice(struct pcm_channel *channel, const void *bytes, size_t length);
 
+int ring_path_of(struct pcm_channel *channel, const struct pcm_head *head);
 bool ring_lend(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const void *from, size_t bytes,
                uint32_t *ticket);
 bool ring_returned(struct pcm_channel *channel, unsigned lane, uint32_t ticket);

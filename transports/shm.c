@@ -447,6 +447,7 @@ const struct pcm_transport pcm_shm = {
     .commit = ring_commit,
     .peek = ring_peek,
     .release = ring_release,
+    .path = ring_path_of,
     .lend = ring_lend,
     .returned = ring_returned,
     .fetch = ring_fetch,

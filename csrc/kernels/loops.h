@@ -49,26 +49,27 @@ static void copy_streaming(char *dst, const char *src, size_t bytes)
 static void copy_streaming(char *dst, const char *src, size_t bytes) { memcpy(dst, src, bytes); }
 #endif
 
+static void copy_tile(char *dst, const char *src, size_t bytes, int streaming)
+{
+    if (streaming)
+        copy_streaming(dst, src, bytes);
+    else
+        memcpy(dst, src, bytes);
+}
+
 static void copy(void *dst, void *fwd, const void *src, size_t bytes, int stream)
 {
-    if (stream && bytes >= STREAM_MIN && dst != src) {
-        for (size_t i = 0; i < bytes; i += TILE) {
-            const size_t k = bytes - i < TILE ? bytes - i : TILE;
-            if (fwd) memcpy((char *)fwd + i, (const char *)src + i, k);
-            copy_streaming((char *)dst + i, (const char *)src + i, k);
-        }
-        STREAM_END();
-        return;
-    }
-    if (!fwd) {
+    if (bytes < STREAM_MIN) stream = 0;
+    if (!fwd && !stream) {
         if (dst != src) memcpy(dst, src, bytes);
         return;
     }
     for (size_t i = 0; i < bytes; i += TILE) {
         const size_t k = bytes - i < TILE ? bytes - i : TILE;
-        if (dst != src) memcpy((char *)dst + i, (const char *)src + i, k);
-        memcpy((char *)fwd + i, (const char *)src + i, k);
+        if (fwd) copy_tile((char *)fwd + i, (const char *)src + i, k, stream & PCM_STREAM_FWD);
+        if (dst != src) copy_tile((char *)dst + i, (const char *)src + i, k, stream & PCM_STREAM_DST);
     }
+    if (stream) STREAM_END();
 }
 
 /* One pass over memory for two destinations, or for one that bypasses the caches: a tile is computed where it is to
@@ -78,24 +79,22 @@ static void reduce_tiled(loop_fn *loop, size_t size, void *dst, void *fwd, const
                          int stream)
 {
     const size_t step = TILE / size;
-    const int streaming = stream && n * size >= STREAM_MIN && dst != a && dst != b;
-    if (!streaming && !fwd) {
+    if (n * size < STREAM_MIN) stream = 0;
+    const int dst_streams = stream & PCM_STREAM_DST && dst != a && dst != b;
+    const int fwd_streams = fwd && stream & PCM_STREAM_FWD;
+    if (!dst_streams && !fwd) {
         loop(dst, a, b, n);
         return;
     }
     _Alignas(64) char scratch[TILE];
     for (size_t i = 0; i < n; i += step) {
         const size_t k = n - i < step ? n - i : step, at = i * size;
-        if (streaming) {
-            char *tile = fwd ? (char *)fwd + at : scratch;
-            loop(tile, (const char *)a + at, (const char *)b + at, k);
-            copy_streaming((char *)dst + at, tile, k * size);
-        } else {
-            loop((char *)dst + at, (const char *)a + at, (const char *)b + at, k);
-            memcpy((char *)fwd + at, (const char *)dst + at, k * size);
-        }
+        char *tile = !dst_streams ? (char *)dst + at : fwd && !fwd_streams ? (char *)fwd + at : scratch;
+        loop(tile, (const char *)a + at, (const char *)b + at, k);
+        if (dst_streams) copy_streaming((char *)dst + at, tile, k * size);
+        if (fwd && tile != (char *)fwd + at) copy_tile((char *)fwd + at, tile, k * size, fwd_streams);
     }
-    if (streaming) STREAM_END();
+    if (dst_streams || fwd_streams) STREAM_END();
 }
 
 /* ---- the making of a kernel ------------------------------------------------------------------- */

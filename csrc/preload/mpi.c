@@ -12,13 +12,6 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const struct mpi_library *running;
 static atomic_bool narrow; /* handles have 32 bits */
 
-double preload_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void fill(void)
 {
     const struct mpi_library *mpi = mpi_library();

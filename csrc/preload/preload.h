@@ -24,6 +24,7 @@
 #include <stdatomic.h>
 
 #include "../../transports/mpi_library.h"
+#include "../clock.h"
 #include "../helper/helper.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -68,7 +69,6 @@ void *preload_function(const char *name);
 mpi_handle preload_handle(mpi_handle given);
 /* Bytes of a handle in memory. */
 size_t preload_handle_bytes(void);
-double preload_now(void);
 
 /* ---- datatypes and reductions (types.c) ------------------------------------------------------------------------------ */
 

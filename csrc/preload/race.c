@@ -122,17 +122,17 @@ static float compete(struct group *g, struct lane *lane, const struct ask *ask)
     int rounds = MOST;
     bool good = true;
     for (int i = -WARM; i < rounds && good; i++) { /* in whose first half it is found out whose barriers are faster */
-        if (i == -1) begun = preload_now();
+        if (i == -1) begun = pcm_now();
         for (int side = 0; side < 2; side++) {
             lane->ratio = OURS;
             good = run(&barrier) && good;
             lane->ratio = side ? THEIRS : OURS;
-            double start = preload_now();
+            double start = pcm_now();
             good = run(ask) && good;
-            if (i >= 0) times[side][i] = preload_now() - start;
+            if (i >= 0) times[side][i] = pcm_now() - start;
         }
         if (i != -1) continue;
-        double once = preload_now() - begun;
+        double once = pcm_now() - begun;
         good = largest(g, &once, 1) && good;
         double fit = BUDGET / once;
         rounds = fit < LEAST ? LEAST : fit < MOST ? (int)fit : MOST;

@@ -290,7 +290,7 @@ bool serve(const struct ask *given, mpi_handle *request, int *code)
                                .root = s->rooted ? ask->root : 0,
                                .count = each / unit};
     bool reported = report_wanted() && !g->racing;
-    double begun = reported ? preload_now() : 0;
+    double begun = reported ? pcm_now() : 0;
     pcm_request *started = NULL;
     int status = prepare(&w, g, in_place, unit);
     if (ask->collective == PCM_EXSCAN && !g->rank) w.call.out = NULL;
@@ -298,6 +298,6 @@ bool serve(const struct ask *given, mpi_handle *request, int *code)
     if (!status && request && !started_add(g, started, &w.staged, request)) status = PCM_ERR_SYSTEM;
     if (!request || status) serve_unstage(&w.staged, !status);
     *code = status ? failed(g) : 0;
-    if (reported) report_served(ask->collective, bytes, preload_now() - begun);
+    if (reported) report_served(ask->collective, bytes, pcm_now() - begun);
     return true;
 }

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../../csrc/reduce.h"
 #include "check.h"
 #include "harness.h"
 
@@ -230,6 +231,65 @@ static void test_loans(void)
     }
     end(&pair);
     free(lent), free(got);
+}
+
+/* Sends one message in the path that the reader asks for, and reads it. */
+static void pass_on(struct pair *pair, unsigned lane, const unsigned char *from, unsigned char *to, size_t total)
+{
+    struct pcm_channel *writer = pair->end[0], *reader = pair->end[1];
+    struct pcm_head head = {.seq = 1, .bytes = total};
+    const int path = pcm_path_of(writer, &head);
+    uint32_t ticket = 0;
+    size_t sent = 0, got = 0;
+    memset(to, 0, total);
+    while (got < total) {
+        size_t n, room;
+        char *cell;
+        const void *payload;
+        if (path == PCM_LENT && !sent && writer->ops->lend(writer, lane, &head, from, total, &ticket)) sent = total;
+        if (sent < total && (cell = writer->ops->reserve(writer, lane, total - sent, &room))) {
+            n = total - sent < room ? total - sent : room;
+            pcm_copy(cell, NULL, from + sent, n, path == PCM_STREAMED ? PCM_STREAM_DST : 0);
+            writer->ops->commit(writer, lane, &head, n);
+            sent += n;
+        }
+        if (reader->ops->peek(reader, lane, &payload, &n)) {
+            if (payload)
+                memcpy(to + got, payload, n);
+            else
+                CHECK(reader->ops->fetch(reader, lane, to, 0, n), "%s: a loan cannot be fetched", transport);
+            got += n;
+            reader->ops->release(reader, lane);
+        }
+    }
+    CHECK(!memcmp(from, to, total), "%s: %zu bytes by path %d are others", transport, total, path);
+}
+
+/* Where there are several paths, the reader has all of them tried, and the least often the one that takes longest. */
+static void test_paths(void)
+{
+    struct pair pair;
+    enum { MESSAGES = 1500 };
+    if (!begin(&pair)) return;
+    const size_t sizes[] = {PCM_LONG, 3 * PCM_FRAGMENT + 8, PCM_LEND + 24};
+    unsigned char *from = malloc(PCM_LEND + 24), *to = malloc(PCM_LEND + 24);
+    for (size_t i = 0; i < PCM_LEND + 24; i++) from[i] = (unsigned char)(i * 11 >> 4);
+    for (unsigned s = 0; pair.end[0]->ops->path && s < 3; s++) {
+        const struct pcm_head head = {.bytes = sizes[s]};
+        int asked[PCM_LENT + 1] = {0};
+        for (unsigned i = 0; i < MESSAGES; i++) {
+            int path = pcm_path_of(pair.end[0], &head);
+            if (path >= 0 && path <= PCM_LENT) asked[path]++;
+            pass_on(&pair, i % PCM_OP_LANES, from, to, sizes[s]);
+        }
+        int lent = asked[PCM_LENT], all = asked[PCM_COPIED] + asked[PCM_STREAMED] + lent, most = asked[0];
+        for (int path = 0; path <= PCM_LENT; path++) most = asked[path] > most ? asked[path] : most;
+        CHECK(all == MESSAGES && asked[PCM_COPIED] && asked[PCM_STREAMED], "%s: not all paths were tried", transport);
+        CHECK(!lent || sizes[s] >= PCM_LEND, "%s: %zu bytes were to be lent", transport, sizes[s]);
+        CHECK(most > MESSAGES / 2, "%s: of %d messages %d took one path", transport, MESSAGES, most);
+    }
+    end(&pair);
+    free(from), free(to);
 }
 
 static void test_close_delivers(void)
@@ -537,6 +597,7 @@ int main(int argc, char **argv)
         {"lanes are independent", test_lanes_are_independent},
         {"a notice passes full lanes", test_notice_passes_full_lanes},
         {"loans", test_loans},
+        {"paths", test_paths},
         {"close delivers", test_close_delivers},
         {"shut says goodbye", test_shut_says_goodbye},
         {"reopen", test_reopen},
