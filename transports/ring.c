@@ -104,21 +104,21 @@ static void ask(struct ring_channel *c, unsigned class)
     atomic_store_explicit(&mine(c)->asks[class], (uint8_t)asked, memory_order_relaxed);
 }
 
-/* A message has come. What interrupts those of a trial can only add to their time, so the least counts; and where all were
- * interrupted, the pace before does, for a while. */
+/* A message has come. Interruptions count, as some paths suffer more from them; but a pace rises slowly. */
 static void judge(struct ring_channel *c, uint64_t bytes, int way, uint64_t taken)
 {
     enum { TRIAL = 4, REST = 28, ROOM = PCM_OP_LANES * PCM_SLOTS * PCM_FRAGMENT };
     unsigned class = class_of(bytes);
     struct ring_trials *t = &c->trials[class];
     uint64_t *pace = &t->pace[way], patience = *pace + *pace / 4;
+    /* of the first ones every page is new */
+    int skipped = *pace ? 0 : (int)(ROOM / (bytes > PCM_FRAGMENT ? bytes : PCM_FRAGMENT));
     if (way != t->way) return; /* on its way since before that was asked for */
-    if (!t->messages || taken < t->least) t->least = taken;
-    uint64_t first =
-        ROOM / (bytes > PCM_FRAGMENT ? bytes : PCM_FRAGMENT); /* of the first, every byte is in a page that is new */
-    if (++t->messages < TRIAL + (*pace ? 0 : (int)first)) return;
-    t->messages = 0;
-    *pace = !*pace || t->least < patience ? t->least : patience;
+    if (++t->messages > skipped) t->taken += taken;
+    if (t->messages < skipped + TRIAL) return;
+    uint64_t mean = t->taken / TRIAL;
+    *pace = !*pace || mean < patience ? mean : patience;
+    t->messages = 0, t->taken = 0;
     t->way = next_trial(c, t, bytes, way);
     if (t->way == way) t->rest = REST;
     ask(c, class);

@@ -70,7 +70,7 @@ struct ring_arrival { /* a long message that is coming through a lane */
 struct ring_trials { /* of messages of one octave, by enum pcm_path */
     uint64_t pace[PCM_LENT + 1]; /* ticks of a message, by the last trials; 0: there was none */
     int way; /* that is asked for */
-    uint64_t least; /* ticks, in the trial under way, */
+    uint64_t taken; /* ticks, in the trial under way, */
     int messages; /* of so many */
     int rest; /* messages that are not timed, because that takes time */
     int seldom; /* trials of the fastest to one of another, */

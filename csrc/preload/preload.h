@@ -94,7 +94,7 @@ enum { RACES = 3 };
 
 struct lane { /* calls of one collective and octave */
     float ratio; /* MPI's time over ours; 0: not known */
-    float found[RACES]; /* of which it is the middle */
+    double best[2]; /* seconds of a call of ours, and of MPI's: the least that a race of this job has found */
     int races;
     uint32_t calls;
 };

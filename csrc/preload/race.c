@@ -9,9 +9,14 @@
 
 /* The program's first calls are MPI's: a schedule of ours costs some 20 ms, and a race more, which few calls do not repay. Where
  * there are many, it is held again: what disturbed one will not disturb the others. */
-enum { FIRST = 4, SECOND = 64, THIRD = 1024, WARM = 4, LEAST = 5, MOST = 41 };
-static const double BUDGET = 0.03; /* seconds for one race, unless LEAST rounds take longer */
-static const float WORTH = 0.97F; /* of our time: what MPI's must not exceed to be taken */
+enum { FIRST = 4, SECOND = 64, THIRD = 1024 };
+/* A program calls one side and not both in turn, so each side makes some calls in a row, of which the first is not timed. Of a
+ * new lane the first turns are not either: pages are new, and what is chosen below us is being found out. */
+enum { TURN = 5, TIMED = TURN - 1, WARM = 12, LEAST = 2, MOST = 12, SAMPLES = MOST * TIMED };
+static const double BUDGET =
+    0.03; /* seconds for the turns that are timed, and for those that are not, unless few take longer */
+/* MPI's time over ours that makes a call ours. After a barrier of ours MPI's short calls take longer, and ours are no faster. */
+static const float WORTH = 1.02F, WORTH_OF_BARRIERS = 1.25F;
 static const float OURS = INFINITY, THEIRS = 1e-6F; /* ratios that decide for one of them */
 
 static int lane_of(uint64_t bytes)
@@ -90,8 +95,7 @@ void race_recall(struct group *g, int binding)
     if (all && !pcm_mpi_exchange(binding, &own, sizeof own, all))
         for (int i = 0; i < LANES; i++) {
             float ratio = all->ratios[i];
-            g->lanes[i / RACE_OCTAVES][i % RACE_OCTAVES] =
-                (struct lane){.ratio = ratio, .found = {ratio}, .races = ratio > 0};
+            g->lanes[i / RACE_OCTAVES][i % RACE_OCTAVES] = (struct lane){.ratio = ratio, .races = ratio > 0};
         }
     free(known), free(library), free(all);
 }
@@ -113,44 +117,50 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Runs both in turn, so that what disturbs one disturbs the other too; each after a barrier. Returns the ratio of medians on
- * the rank where these are longest, as programs wait for the last one. */
-static float compete(struct group *g, struct lane *lane, const struct ask *ask)
+/* Some turns of both sides, so that what disturbs one disturbs the other too; each call after a barrier. Tells the seconds of a
+ * turn of both, on the slowest rank. */
+static bool take_turns(struct group *g, struct lane *lane, const struct ask *ask, int turns, double (*times)[SAMPLES],
+                       double *each)
 {
     struct ask barrier = {.collective = PCM_BARRIER, .comm = g->comm};
-    double times[2][MOST], begun = 0;
-    int rounds = MOST;
     bool good = true;
-    for (int i = -WARM; i < rounds && good; i++) { /* in whose first half it is found out whose barriers are faster */
-        if (i == -1) begun = pcm_now();
-        for (int side = 0; side < 2; side++) {
-            lane->ratio = OURS;
-            good = run(&barrier) && good;
-            lane->ratio = side ? THEIRS : OURS;
-            double start = pcm_now();
-            good = run(ask) && good;
-            if (i >= 0) times[side][i] = pcm_now() - start;
-        }
-        if (i != -1) continue;
-        double once = pcm_now() - begun;
-        good = largest(g, &once, 1) && good;
-        double fit = BUDGET / once;
-        rounds = fit < LEAST ? LEAST : fit < MOST ? (int)fit : MOST;
+    double begun = pcm_now();
+    for (int i = 0; i < 2 * turns * TURN && good; i++) {
+        int turn = i / (2 * TURN), side = i / TURN % 2, call = i % TURN;
+        lane->ratio = side ? THEIRS : OURS;
+        good = run(&barrier) && good;
+        double start = pcm_now();
+        good = run(ask) && good;
+        if (call && times) times[side][turn * TIMED + call - 1] = pcm_now() - start;
     }
-    double medians[3] = {0, 0, !good}; /* ours, theirs, whether it has failed */
-    for (int side = 0; side < 2 && good; side++) {
-        qsort(times[side], (size_t)rounds, sizeof **times, ascending);
-        medians[side] = times[side][rounds / 2];
-    }
-    if (!largest(g, medians, 3) || medians[2] > 0) return OURS;
-    return (float)(medians[1] / medians[0]);
+    *each = (pcm_now() - begun) / turns;
+    return largest(g, each, 1) && good;
 }
 
-static float middle(const struct lane *l)
+static int fit(double each, int least, int most)
 {
-    const float *f = l->found;
-    if (l->races == 1) return f[0];
-    return l->races == 2 ? sqrtf(f[0] * f[1]) : fmaxf(fminf(f[0], f[1]), fminf(fmaxf(f[0], f[1]), f[2]));
+    double turns = BUDGET / each;
+    return turns < least ? least : turns < most ? (int)turns : most;
+}
+
+/* Writes the medians of ours and of MPI's on the rank where these are longest, as programs wait for the last one; false if it has
+ * failed. */
+static bool compete(struct group *g, struct lane *lane, const struct ask *ask, double medians[2])
+{
+    double times[2][SAMPLES], each;
+    bool good = take_turns(g, lane, ask, 1, NULL, &each);
+    good = good && take_turns(g, lane, ask, fit(each, 1, WARM), NULL, &each);
+    int turns = fit(each, LEAST, MOST);
+    good = good && take_turns(g, lane, ask, turns, times, &each);
+    double numbers[3] = {0, 0, !good};
+    for (int side = 0; side < 2 && good; side++) {
+        size_t n = (size_t)turns * TIMED;
+        qsort(times[side], n, sizeof **times, ascending);
+        numbers[side] = times[side][n / 2];
+    }
+    if (!largest(g, numbers, 3) || numbers[2] > 0) return false;
+    medians[0] = numbers[0], medians[1] = numbers[1];
+    return true;
 }
 
 static void race(struct group *g, int collective, int at)
@@ -171,12 +181,20 @@ static void race(struct group *g, int collective, int at)
     double lacks = !memory[0] || !memory[1];
     bool within = g->racing; /* another one: barriers are needed there */
     g->racing = true;
-    float ratio = largest(g, &lacks, 1) && lacks > 0 ? OURS : compete(g, lane, &ask);
+    double medians[2];
+    bool good = largest(g, &lacks, 1) && !(lacks > 0) && compete(g, lane, &ask, medians);
     g->racing = within;
-    lane->found[lane->races++] = ratio;
-    lane->ratio = middle(lane);
+    lane->races++;
+    for (int side = 0; side < 2 && good; side++)
+        if (!(lane->best[side] > 0) || medians[side] < lane->best[side]) lane->best[side] = medians[side];
+    lane->ratio = good ? (float)(lane->best[1] / lane->best[0]) : OURS;
     free(memory[0]), free(memory[1]);
     if (!g->rank && isfinite(lane->ratio)) remember(g, collective, at);
+}
+
+static bool is_worth(int collective, const struct lane *lane)
+{
+    return lane->ratio >= (collective == PCM_BARRIER ? WORTH_OF_BARRIERS : WORTH);
 }
 
 bool race_lost(struct group *g, int collective, uint64_t bytes, bool started)
@@ -184,9 +202,10 @@ bool race_lost(struct group *g, int collective, uint64_t bytes, bool started)
     int at = lane_of(bytes);
     struct lane *lane = &g->lanes[collective][at];
     if (lane->ratio == OURS) return false;
-    if (started) return lane->ratio > 0 && lane->ratio < WORTH; /* others may come only when this rank has gone on */
+    if (started)
+        return lane->ratio > 0 && !is_worth(collective, lane); /* others may come only when this rank has gone on */
     bool again = !g->racing && lane->races < RACES && (lane->calls == SECOND || lane->calls == THIRD);
     if (lane->races ? again : lane->ratio == 0 && lane->calls == FIRST) race(g, collective, at);
     if (!g->racing || !lane->races) lane->calls++;
-    return lane->ratio < WORTH; /* MPI's as long as nothing is known */
+    return !is_worth(collective, lane); /* MPI's as long as nothing is known */
 }
