@@ -67,6 +67,8 @@ static struct ring_loan loan_of(const struct ring_cell *cell)
  * Which processors a process has changes, of a virtual machine unseen. So whoever reads long messages takes their time, and asks
  * for the way that was fastest of late; now and then for some another way, to see whether it still is slower. */
 
+enum { ROOM = PCM_OP_LANES * PCM_SLOTS * PCM_FRAGMENT }; /* bytes of all cells for collectives */
+
 static unsigned class_of(uint64_t bytes)
 {
     unsigned octave = 63 - (unsigned)__builtin_clzll(bytes / PCM_LONG);
@@ -89,7 +91,7 @@ static int next_trial(struct ring_channel *c, struct ring_trials *t, uint64_t by
         if (!t->pace[w]) return w;
         if (t->pace[w] < t->pace[fastest]) fastest = w;
     }
-    if (way != fastest || ++t->trials < t->seldom) return fastest;
+    if (way != fastest || ++t->trials < (bytes > ROOM ? SELDOM : t->seldom)) return fastest;
     t->trials = 0;
     t->seldom = t->seldom < SELDOM ? 2 * t->seldom + 1 : SELDOM;
     do t->other = (t->other + 1) % (PCM_LENT + 1);
@@ -107,16 +109,17 @@ static void ask(struct ring_channel *c, unsigned class)
 /* A message has come. Interruptions count, as some paths suffer more from them; but a pace rises slowly. */
 static void judge(struct ring_channel *c, uint64_t bytes, int way, uint64_t taken)
 {
-    enum { TRIAL = 4, REST = 28, ROOM = PCM_OP_LANES * PCM_SLOTS * PCM_FRAGMENT };
+    enum { TRIAL = 4, SHORT_TRIAL = 2, REST = 28 };
     unsigned class = class_of(bytes);
     struct ring_trials *t = &c->trials[class];
     uint64_t *pace = &t->pace[way], patience = *pace + *pace / 4;
+    int trial = bytes > ROOM ? SHORT_TRIAL : TRIAL;
     /* of the first ones every page is new */
     int skipped = *pace ? 0 : (int)(ROOM / (bytes > PCM_FRAGMENT ? bytes : PCM_FRAGMENT));
     if (way != t->way) return; /* on its way since before that was asked for */
     if (++t->messages > skipped) t->taken += taken;
-    if (t->messages < skipped + TRIAL) return;
-    uint64_t mean = t->taken / TRIAL;
+    if (t->messages < skipped + trial) return;
+    uint64_t mean = t->taken / (uint64_t)trial;
     *pace = !*pace || mean < patience ? mean : patience;
     t->messages = 0, t->taken = 0;
     t->way = next_trial(c, t, bytes, way);
@@ -184,6 +187,7 @@ void ring_release(struct pcm_channel *channel, unsigned lane)
 
 int ring_path_of(struct pcm_channel *channel, const struct pcm_head *head)
 {
+    if (channel->state != PCM_CHANNEL_UP) return PCM_COPIED; /* it may never have had lanes */
     const struct ring_side *reader = theirs(of(channel));
     unsigned asked = atomic_load_explicit(&reader->asks[class_of(head->bytes)], memory_order_relaxed);
     int way = asked & ~RING_TIMED;

@@ -61,7 +61,7 @@ class Control:
             try:
                 self.hub = Hub(self._context, job.endpoint, job.size, job.job_id, job.secret, on_met=self.withdraw)
             except BaseException:
-                self._context.term()
+                self._context.destroy(linger=0)  # with what the hub has opened
                 self.withdraw()
                 raise
         try:

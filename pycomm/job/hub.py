@@ -43,6 +43,7 @@ _LARGEST_MESSAGE = 1 << 20
 _DESCRIPTORS = (
     4  # that each rank costs the process of the hub: a connection; a launcher, its process, output and result
 )
+_OWN_DESCRIPTORS = 24  # of the process: what it has open anyway, and what its own sockets take
 
 
 def allow_descriptors(size: int) -> None:
@@ -50,7 +51,7 @@ def allow_descriptors(size: int) -> None:
 
     Raises SystemRefused if it may not open as many descriptors.
     """
-    needed = _DESCRIPTORS * size
+    needed = _OWN_DESCRIPTORS + _DESCRIPTORS * size
     allowed = host.allow_descriptors(needed)
     if allowed < needed:
         what = f"the hub of {size} ranks opens {needed} descriptors and may open {allowed}"

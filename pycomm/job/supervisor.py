@@ -136,7 +136,7 @@ class Supervisor:
                 listener=meeting.listener, children=lambda: set(team.running.values()),
             )  # fmt: skip
         except BaseException:
-            self._context.term()
+            self._context.destroy(linger=0)  # with what the hub has opened
             raise
 
     def run(self, tagger: Tagger | None = None, bell: int = -1, on_bell: Callable[[], None] = lambda: None) -> None:

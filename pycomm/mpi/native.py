@@ -17,18 +17,19 @@ from ..selection.machine import OFFLOAD, Native
 if TYPE_CHECKING:
     from ..communicator.comm import Comm
 
-SIZES = (8, 512, 8192, 1 << 16, 1 << 19, 1 << 22)  # bytes of the larger of a rank's two buffers
-_ROUNDS, _WARM = 9, 8  # calls of each; the first make room in the lanes, of which each call takes another
+SIZES = (8, 512, 8192, 1 << 16, 1 << 19, 1 << 22, 1 << 24)  # bytes of the larger of a rank's two buffers
+_ROUNDS, _WARM = 9, 8  # calls of each
+_SETTLED, _MOST = 1 << 24, 64  # bytes, or calls, of ours after which it has found out by which path they go
 _FEW = 3  # of both, where a call is long
 _LONG = 1e-3  # seconds of such a call
-_BUDGET = 2.0  # seconds for all, after which what is left is not measured: longer calls are taken to be alike
+_BUDGET = 3.0  # seconds for all, after which what is left is not measured: longer calls are taken to be alike
 _MAX = lib.PCM_MAX
 
 
 def measure(comm: Comm) -> Native:
     """Return how long MPI's own collectives take, relative to ours.
 
-    Collective; some two seconds. Whole calls of both take turns, each after a barrier. Of a call counts the rank where
+    Collective; some three seconds. Whole calls of both take turns, each after a barrier. Of a call counts the rank where
     it takes longest, and of all calls the fastest: what else runs here adds to the others. All ranks get the same.
 
     Args:
@@ -92,6 +93,8 @@ def _race(
         comm.Allreduce(own, slowest, _MAX, algorithm="doubling")
         return slowest
 
+    for _ in range(min(_MOST, max(2, _SETTLED // max(1, nbytes)))):
+        call(x, y, block, ways[0])
     few = times(_FEW)[:-1].min() > _LONG
     if not few:
         times(_WARM - _FEW)

@@ -380,6 +380,8 @@ static void test_away_while_connecting(void)
     for (int i = 0; i < CHANNELS; i++) {
         ends[i] = pair;
         ends[i].end[0] = harness_connect(pair.world[0], pair.world[1], (uint64_t)i);
+        const struct pcm_head head = {.bytes = PCM_LEND};
+        CHECK(pcm_path_of(ends[i].end[0], &head) == PCM_COPIED, "%s: a path before there is a way", transport);
     }
     for (int i = 0; i < 3; i++) harness_poll(pair.world[0]);
     for (double until = harness_now() + 0.7; harness_now() < until;) harness_poll(pair.world[1]);

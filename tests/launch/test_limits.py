@@ -43,7 +43,7 @@ def test_a_low_soft_limit_is_raised() -> None:
 def test_a_hub_that_may_not_open_enough_says_so() -> None:
     def launch() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
-        with pytest.raises(SystemRefused, match="hub of 30 ranks opens 120 descriptors and may open 60"):
+        with pytest.raises(SystemRefused, match="hub of 30 ranks opens 144 descriptors and may open 60"):
             run_ranks(30, int)
 
     run_ranks(1, launch)
