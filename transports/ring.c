@@ -59,13 +59,13 @@ static struct ring_loan loan_of(const struct ring_cell *cell)
     return loan;
 }
 
-/* ---- which way is fastest -------------------------------------------------------------------------------------
+/* ---- which path is fastest -------------------------------------------------------------------------------------
  *
- * Two processors that share a cache pass bytes on through it in a fraction of the time that a third of them takes by way of memory;
- * where they share none, a line that one of them has written takes the other several times as long as one from memory, and what
- * the writer streams past its caches goes there. A loan is copied once and not twice, but by the kernel, which looks for its pages.
- * Which processors a process has changes, of a virtual machine unseen. So whoever reads long messages takes their time, and asks
- * for the way that was fastest of late; now and then for some another way, to see whether it still is slower. */
+ * Two processors that share a cache pass bytes on through it in a fraction of the time that memory takes. Where they share none, a
+ * line that one has written takes the other several times as long as a line from memory, to which the writer can stream it past
+ * its caches. A loan is copied once and not twice, but by the kernel, which has to find its pages. Which processors a process has
+ * changes, of a virtual machine unseen. So whoever reads long messages takes their time, and asks for the path that was fastest
+ * of late; now and then for some another one, to see whether it still is slower. */
 
 enum { ROOM = PCM_OP_LANES * PCM_SLOTS * PCM_FRAGMENT }; /* bytes of all cells for collectives */
 
@@ -147,7 +147,7 @@ static void note_end(struct ring_channel *c, unsigned lane, const struct ring_ce
     if (a->bytes < total) return;
     if (a->begun) {
         if (!a->loans == (a->way != PCM_LENT)) judge(c, total, a->way, pcm_ticks() - a->begun);
-    } else if (!--t->rest) {
+    } else if (t->rest > 0 && !--t->rest) {
         ask(c, class_of(total));
     }
     *a = (struct ring_arrival){0};
