@@ -38,10 +38,7 @@ _Static_assert(sizeof(struct wire_answer) == sizeof((struct pcm_handshake *)0)->
 /* In order of time. Each names the message that is being sent or received. */
 enum { HELLO, ANSWER, PROOF, VERDICT, DONE };
 
-int64_t pcm_clock_ms(void)
-{
-    return pcm_now_ns() / 1000000;
-}
+int64_t pcm_clock_ms(void) { return pcm_now_ns() / 1000000; }
 
 /* ---- one connection ----------------------------------------------------------------------------------------- */
 

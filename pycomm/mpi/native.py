@@ -30,7 +30,8 @@ def measure(comm: Comm) -> Native:
     """Return how long MPI's own collectives take, relative to ours.
 
     Collective; three seconds or so. Whole calls of both take turns, each after a barrier. Of a call counts the rank
-    where it takes longest, and of all calls the fastest: what else runs here adds to the others. All ranks get the same.
+    where it takes longest, and of all calls the fastest: what else runs here adds to the others. All ranks get the
+    same.
 
     Args:
         comm: of all ranks of a communicator of MPI, over which its transport mpi goes.
