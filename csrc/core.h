@@ -4,7 +4,6 @@
 
 #include <pthread.h>
 
-#include "clock.h"
 #include "pycomm.h"
 #include "reduce.h"
 #include "transport.h"

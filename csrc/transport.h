@@ -17,6 +17,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include "clock.h"
 #include "pycomm.h"
 #include "reactor.h"
 
@@ -116,7 +117,7 @@ struct pcm_transport {
      * goes as one fragment, of any length, which the receiver copies from where it lies. One copy instead of two; and the
      * receiver is done with it without the sender's help, which may not be running. */
     /* Lends `bytes` bytes at `from` as the lane's next fragment, of a message whose way is PCM_LENT; they stay as they are until it
-     * has been returned, or everything was withdrawn. False if the lane is full. */
+     * has been returned, or everything was withdrawn. False if the lane is full, or this peer cannot read. */
     bool (*lend)(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const void *from,
                  size_t bytes, uint32_t *ticket);
     /* True once the peer has released the fragment of that ticket. */

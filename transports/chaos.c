@@ -20,7 +20,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../csrc/clock.h"
 #include "../csrc/transport.h"
 
 enum { UNIT = 64, LOOK_NS = 1000000, RETRY_NS = 50000 };

@@ -11,7 +11,6 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "../csrc/clock.h"
 #include "handshake.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__

@@ -15,7 +15,6 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "../csrc/clock.h"
 #include "mpi_channel.h"
 
 static const long SHORT_NAP = 50000, LONG_NAP = 1000000; /* nanoseconds */

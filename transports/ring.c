@@ -3,7 +3,6 @@
 #include <string.h>
 #include <sys/uio.h>
 
-#include "../csrc/clock.h"
 #include "ring.h"
 
 static struct ring_channel *of(struct pcm_channel *channel) { return (struct ring_channel *)channel; }
@@ -127,6 +126,9 @@ static void judge(struct ring_channel *c, uint64_t bytes, int way, uint64_t take
     ask(c, class);
 }
 
+/* Whether a cell holds some of a long message; what only announces one holds nothing. */
+static bool is_long(const struct ring_cell *cell) { return cell->bytes && cell->head.bytes >= PCM_LONG; }
+
 static void note_begin(struct ring_channel *c, unsigned lane, const struct ring_cell *cell)
 {
     struct ring_arrival *a = &c->arrivals[lane];
@@ -162,7 +164,7 @@ const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, con
         ring_read_signal(c);
         return NULL;
     }
-    if (cell->head.bytes >= PCM_LONG) note_begin(c, lane, cell);
+    if (is_long(cell)) note_begin(c, lane, cell);
     if (cell->bytes == RING_LENT) {
         *bytes = loan_of(cell).bytes;
         *payload = NULL;
@@ -178,7 +180,7 @@ void ring_release(struct pcm_channel *channel, unsigned lane)
     struct ring_channel *c = of(channel);
     struct ring_lane *l = &c->pair->lanes[!c->side][lane];
     const struct ring_cell *cell = &l->cells[c->received[lane] % PCM_SLOTS];
-    if (cell->head.bytes >= PCM_LONG) note_end(c, lane, cell);
+    if (is_long(cell)) note_end(c, lane, cell);
     atomic_exchange_explicit(&l->tail, ++c->received[lane], memory_order_seq_cst);
     wake(c);
 }
@@ -187,12 +189,11 @@ void ring_release(struct pcm_channel *channel, unsigned lane)
 
 int ring_path_of(struct pcm_channel *channel, const struct pcm_head *head)
 {
+    struct ring_channel *c = of(channel);
     if (channel->state != PCM_CHANNEL_UP) return PCM_COPIED; /* it may never have had lanes */
-    const struct ring_side *reader = theirs(of(channel));
-    unsigned asked = atomic_load_explicit(&reader->asks[class_of(head->bytes)], memory_order_relaxed);
-    int way = asked & ~RING_TIMED;
-    of(channel)->asked = asked & RING_TIMED ? pcm_ticks() : 0;
-    return way == PCM_LENT && !atomic_load_explicit(&reader->reads, memory_order_relaxed) ? PCM_COPIED : way;
+    unsigned asked = atomic_load_explicit(&theirs(c)->asks[class_of(head->bytes)], memory_order_relaxed);
+    c->asked = asked & RING_TIMED ? pcm_ticks() : 0;
+    return (int)(asked & ~(unsigned)RING_TIMED);
 }
 
 bool ring_lend(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const void *from, size_t bytes,
@@ -200,6 +201,7 @@ bool ring_lend(struct pcm_channel *channel, unsigned lane, const struct pcm_head
 {
     struct ring_channel *c = of(channel);
     size_t room;
+    if (!atomic_load_explicit(&theirs(c)->reads, memory_order_relaxed)) return false;
     void *small = ring_reserve(channel, lane, sizeof(struct ring_loan), &room);
     if (!small) return false;
     struct ring_loan loan = {(uintptr_t)from, bytes};
