@@ -7,14 +7,11 @@
 
 static struct ring_channel *of(struct pcm_channel *channel) { return (struct ring_channel *)channel; }
 
-static struct ring_side *mine(struct ring_channel *c) { return &c->pair->sides[c->side]; }
-static struct ring_side *theirs(struct ring_channel *c) { return &c->pair->sides[!c->side]; }
-
 /* After a sequentially consistent store: either the peer saw it before it slept, or we see here that it sleeps. */
 static void wake(struct ring_channel *c)
 {
-    if (atomic_load_explicit(&theirs(c)->asleep, memory_order_seq_cst) && c->doorbell >= 0) {
-        atomic_store_explicit(&theirs(c)->asleep, 0, memory_order_relaxed);
+    if (atomic_load_explicit(&ring_theirs(c)->asleep, memory_order_seq_cst) && c->doorbell >= 0) {
+        atomic_store_explicit(&ring_theirs(c)->asleep, 0, memory_order_relaxed);
         pcm_reactor_ring(c->doorbell);
     }
 }
@@ -51,110 +48,6 @@ void ring_commit(struct pcm_channel *channel, unsigned lane, const struct pcm_he
     wake(c);
 }
 
-static struct ring_loan loan_of(const struct ring_cell *cell)
-{
-    struct ring_loan loan;
-    memcpy(&loan, cell->small, sizeof loan);
-    return loan;
-}
-
-/* ---- which path is fastest -------------------------------------------------------------------------------------
- *
- * Two processors that share a cache pass bytes on through it in a fraction of the time that memory takes. Where they share none, a
- * line that one has written takes the other several times as long as a line from memory, to which the writer can stream it past
- * its caches. A loan is copied once and not twice, but by the kernel, which has to find its pages. Which processors a process has
- * changes, of a virtual machine unseen. So whoever reads long messages takes their time, and asks for the path that was fastest
- * of late; now and then for some another one, to see whether it still is slower. */
-
-enum { ROOM = PCM_OP_LANES * PCM_SLOTS * PCM_FRAGMENT }; /* bytes of all cells for collectives */
-
-static unsigned class_of(uint64_t bytes)
-{
-    unsigned octave = 63 - (unsigned)__builtin_clzll(bytes / PCM_LONG);
-    return octave < RING_CLASSES ? octave : RING_CLASSES - 1;
-}
-
-static bool possible(struct ring_channel *c, uint64_t bytes, int way)
-{
-    return way != PCM_LENT || (bytes >= PCM_LEND && atomic_load_explicit(&mine(c)->reads, memory_order_relaxed));
-}
-
-/* What to try after a trial of `way`: what is not known, or is the fastest; or, seldom, because a slow message keeps all ranks
- * waiting, the next of the others. */
-static int next_trial(struct ring_channel *c, struct ring_trials *t, uint64_t bytes, int way)
-{
-    enum { SELDOM = 16 }; /* but at first, when much is new, often */
-    int fastest = way;
-    for (int w = 0; w <= PCM_LENT; w++) {
-        if (!possible(c, bytes, w)) continue;
-        if (!t->pace[w]) return w;
-        if (t->pace[w] < t->pace[fastest]) fastest = w;
-    }
-    if (way != fastest || ++t->trials < (bytes > ROOM ? SELDOM : t->seldom)) return fastest;
-    t->trials = 0;
-    t->seldom = t->seldom < SELDOM ? 2 * t->seldom + 1 : SELDOM;
-    do t->other = (t->other + 1) % (PCM_LENT + 1);
-    while (t->other == fastest || !possible(c, bytes, t->other));
-    return t->other;
-}
-
-static void ask(struct ring_channel *c, unsigned class)
-{
-    const struct ring_trials *t = &c->trials[class];
-    unsigned asked = (unsigned)t->way | (t->rest ? 0 : RING_TIMED);
-    atomic_store_explicit(&mine(c)->asks[class], (uint8_t)asked, memory_order_relaxed);
-}
-
-/* A message has come. Interruptions count, as some paths suffer more from them; but a pace rises slowly. */
-static void judge(struct ring_channel *c, uint64_t bytes, int way, uint64_t taken)
-{
-    enum { TRIAL = 4, SHORT_TRIAL = 2, REST = 28 };
-    unsigned class = class_of(bytes);
-    struct ring_trials *t = &c->trials[class];
-    uint64_t *pace = &t->pace[way], patience = *pace + *pace / 4;
-    int trial = bytes > ROOM ? SHORT_TRIAL : TRIAL;
-    /* of the first ones every page is new */
-    int skipped = *pace ? 0 : (int)(ROOM / (bytes > PCM_FRAGMENT ? bytes : PCM_FRAGMENT));
-    if (way != t->way) return; /* on its way since before that was asked for */
-    if (++t->messages > skipped) t->taken += taken;
-    if (t->messages < skipped + trial) return;
-    uint64_t mean = t->taken / (uint64_t)trial;
-    *pace = !*pace || mean < patience ? mean : patience;
-    t->messages = 0, t->taken = 0;
-    t->way = next_trial(c, t, bytes, way);
-    if (t->way == way) t->rest = REST;
-    ask(c, class);
-}
-
-/* Whether a cell holds some of a long message; what only announces one holds nothing. */
-static bool is_long(const struct ring_cell *cell) { return cell->bytes && cell->head.bytes >= PCM_LONG; }
-
-static void note_begin(struct ring_channel *c, unsigned lane, const struct ring_cell *cell)
-{
-    struct ring_arrival *a = &c->arrivals[lane];
-    if (a->bytes || a->begun || c->trials[class_of(cell->head.bytes)].rest) return;
-    uint64_t written = 0; /* before it was seen */
-    if (cell->bytes >= PCM_LONG && cell->bytes <= PCM_FRAGMENT) memcpy(&written, cell->small, sizeof written);
-    a->begun = (pcm_ticks() - written) | 1;
-    a->way = c->trials[class_of(cell->head.bytes)].way;
-}
-
-static void note_end(struct ring_channel *c, unsigned lane, const struct ring_cell *cell)
-{
-    struct ring_arrival *a = &c->arrivals[lane];
-    uint64_t total = cell->head.bytes;
-    struct ring_trials *t = &c->trials[class_of(total)];
-    a->bytes += cell->bytes == RING_LENT ? loan_of(cell).bytes : cell->bytes;
-    a->loans += cell->bytes == RING_LENT;
-    if (a->bytes < total) return;
-    if (a->begun) {
-        if (!a->loans == (a->way != PCM_LENT)) judge(c, total, a->way, pcm_ticks() - a->begun);
-    } else if (t->rest > 0 && !--t->rest) {
-        ask(c, class_of(total));
-    }
-    *a = (struct ring_arrival){0};
-}
-
 const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, const void **payload, size_t *bytes)
 {
     struct ring_channel *c = of(channel);
@@ -164,9 +57,9 @@ const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, con
         ring_read_signal(c);
         return NULL;
     }
-    if (is_long(cell)) note_begin(c, lane, cell);
+    if (ring_is_long(cell)) ring_path_begin(c, lane, cell);
     if (cell->bytes == RING_LENT) {
-        *bytes = loan_of(cell).bytes;
+        *bytes = ring_loan_of(cell).bytes;
         *payload = NULL;
         return &cell->head;
     }
@@ -180,28 +73,19 @@ void ring_release(struct pcm_channel *channel, unsigned lane)
     struct ring_channel *c = of(channel);
     struct ring_lane *l = &c->pair->lanes[!c->side][lane];
     const struct ring_cell *cell = &l->cells[c->received[lane] % PCM_SLOTS];
-    if (is_long(cell)) note_end(c, lane, cell);
+    if (ring_is_long(cell)) ring_path_end(c, lane, cell);
     atomic_exchange_explicit(&l->tail, ++c->received[lane], memory_order_seq_cst);
     wake(c);
 }
 
 /* ---- loans ------------------------------------------------------------------------------------------------- */
 
-int ring_path_of(struct pcm_channel *channel, const struct pcm_head *head)
-{
-    struct ring_channel *c = of(channel);
-    if (channel->state != PCM_CHANNEL_UP) return PCM_COPIED; /* it may never have had lanes */
-    unsigned asked = atomic_load_explicit(&theirs(c)->asks[class_of(head->bytes)], memory_order_relaxed);
-    c->asked = asked & RING_TIMED ? pcm_ticks() : 0;
-    return (int)(asked & ~(unsigned)RING_TIMED);
-}
-
 bool ring_lend(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const void *from, size_t bytes,
                uint32_t *ticket)
 {
     struct ring_channel *c = of(channel);
     size_t room;
-    if (!atomic_load_explicit(&theirs(c)->reads, memory_order_relaxed)) return false;
+    if (!atomic_load_explicit(&ring_theirs(c)->reads, memory_order_relaxed)) return false;
     void *small = ring_reserve(channel, lane, sizeof(struct ring_loan), &room);
     if (!small) return false;
     struct ring_loan loan = {(uintptr_t)from, bytes};
@@ -238,9 +122,9 @@ bool ring_fetch(struct pcm_channel *channel, unsigned lane, void *to, size_t at,
 {
     struct ring_channel *c = of(channel);
     struct ring_cell *cell = &c->pair->lanes[!c->side][lane].cells[c->received[lane] % PCM_SLOTS];
-    bool whole = read_peer(c, to, loan_of(cell).address + at, n);
+    bool whole = read_peer(c, to, ring_loan_of(cell).address + at, n);
     /* read first, then look: whoever withdraws says so before it changes anything */
-    if (whole && !atomic_load_explicit(&theirs(c)->withdrawn, memory_order_acquire)) return true;
+    if (whole && !atomic_load_explicit(&ring_theirs(c)->withdrawn, memory_order_acquire)) return true;
     ring_read_signal(c);
     return false;
 }
@@ -249,25 +133,23 @@ void ring_withdraw(struct pcm_channel *channel)
 {
     struct ring_channel *c = of(channel);
     if (!c->pair) return;
-    atomic_store_explicit(&mine(c)->withdrawn, 1, memory_order_seq_cst);
+    atomic_store_explicit(&ring_mine(c)->withdrawn, 1, memory_order_seq_cst);
     atomic_thread_fence(memory_order_seq_cst); /* before anything that the memory's owner does next */
 }
 
 void ring_show_sample(struct ring_channel *c)
 {
     c->sample = (uintptr_t)c ^ c->base.id ^ 0x9e3779b97f4a7c15u;
-    mine(c)->sample.address = (uintptr_t)&c->sample, mine(c)->sample.value = c->sample;
+    ring_mine(c)->sample.address = (uintptr_t)&c->sample, ring_mine(c)->sample.value = c->sample;
 }
 
 void ring_try_sample(struct ring_channel *c)
 {
     uint64_t value = 0;
-    bool reads = read_peer(c, &value, theirs(c)->sample.address, sizeof value) && value == theirs(c)->sample.value;
-    for (unsigned class = 0; class < RING_CLASSES; class++) {
-        if (reads && class >= class_of(PCM_LEND)) c->trials[class].way = PCM_LENT;
-        ask(c, class);
-    }
-    atomic_store_explicit(&mine(c)->reads, reads, memory_order_release);
+    bool reads =
+        read_peer(c, &value, ring_theirs(c)->sample.address, sizeof value) && value == ring_theirs(c)->sample.value;
+    ring_path_start(c, reads);
+    atomic_store_explicit(&ring_mine(c)->reads, reads, memory_order_release);
 }
 
 /* ---- what goes beside the lanes ------------------------------------------------------------------------------ */
@@ -275,17 +157,17 @@ void ring_try_sample(struct ring_channel *c)
 bool ring_notice(struct pcm_channel *channel, const void *bytes, size_t length)
 {
     struct ring_channel *c = of(channel);
-    if (length > PCM_NOTICE || atomic_load(&theirs(c)->signal) & RING_MAIL) return false;
-    memcpy(theirs(c)->mail, bytes, length);
-    theirs(c)->mail_bytes = (uint32_t)length;
-    atomic_fetch_or(&theirs(c)->signal, RING_MAIL);
+    if (length > PCM_NOTICE || atomic_load(&ring_theirs(c)->signal) & RING_MAIL) return false;
+    memcpy(ring_theirs(c)->mail, bytes, length);
+    ring_theirs(c)->mail_bytes = (uint32_t)length;
+    atomic_fetch_or(&ring_theirs(c)->signal, RING_MAIL);
     if (c->doorbell >= 0) pcm_reactor_ring(c->doorbell);
     return true;
 }
 
 void ring_leave(struct ring_channel *c)
 {
-    atomic_fetch_or(&theirs(c)->signal, RING_LEFT);
+    atomic_fetch_or(&ring_theirs(c)->signal, RING_LEFT);
     if (c->doorbell >= 0) pcm_reactor_ring(c->doorbell);
 }
 
@@ -300,13 +182,13 @@ static bool anything_left(struct ring_channel *c)
 
 void ring_read_signal(struct ring_channel *c)
 {
-    uint32_t signal = atomic_load_explicit(&mine(c)->signal, memory_order_acquire);
+    uint32_t signal = atomic_load_explicit(&ring_mine(c)->signal, memory_order_acquire);
     if (!signal) return;
     if (signal & RING_MAIL) {
         unsigned char mail[PCM_NOTICE];
-        size_t bytes = mine(c)->mail_bytes;
-        memcpy(mail, mine(c)->mail, bytes);
-        atomic_fetch_and(&mine(c)->signal, ~(uint32_t)RING_MAIL);
+        size_t bytes = ring_mine(c)->mail_bytes;
+        memcpy(mail, ring_mine(c)->mail, bytes);
+        atomic_fetch_and(&ring_mine(c)->signal, ~(uint32_t)RING_MAIL);
         pcm_world_on_notice(c->base.endpoint->world, c->base.peer, mail, bytes);
     }
     if (signal & RING_LEFT && c->base.state == PCM_CHANNEL_UP && !anything_left(c))
@@ -315,6 +197,6 @@ void ring_read_signal(struct ring_channel *c)
 
 void ring_arm(struct ring_channel *c, bool asleep)
 {
-    atomic_exchange_explicit(&mine(c)->asleep, asleep, memory_order_seq_cst);
+    atomic_exchange_explicit(&ring_mine(c)->asleep, asleep, memory_order_seq_cst);
     ring_read_signal(c); /* this rank may wait for another peer, and look at none of this one's lanes */
 }

@@ -15,6 +15,8 @@
 #ifndef PYCOMM_RING_H
 #define PYCOMM_RING_H
 
+#include <string.h>
+
 #include "../csrc/transport.h"
 
 enum { RING_INLINE = 24 };
@@ -64,12 +66,12 @@ struct ring_arrival { /* a long message that is coming through a lane */
     uint64_t begun; /* ticks, when its first fragment was seen, less what it took to write; 0: there is none */
     uint64_t bytes; /* that have come */
     unsigned loans; /* fragments of it that were lent */
-    int way; /* what was asked for when it began */
+    int path; /* what was asked for when it began */
 };
 
 struct ring_trials { /* of messages of one octave, by enum pcm_path */
     uint64_t pace[PCM_LENT + 1]; /* ticks of a message, by the last trials; 0: there was none */
-    int way; /* that is asked for */
+    int path; /* that is asked for */
     uint64_t taken; /* ticks, in the trial under way, */
     int messages; /* of so many */
     int rest; /* messages that are not timed, because that takes time */
@@ -92,6 +94,16 @@ struct ring_channel {
     uint32_t sent[PCM_LANES], tail_seen[PCM_LANES], received[PCM_LANES];
 };
 
+static inline struct ring_loan ring_loan_of(const struct ring_cell *cell)
+{
+    struct ring_loan loan;
+    memcpy(&loan, cell->small, sizeof loan);
+    return loan;
+}
+
+static inline struct ring_side *ring_mine(struct ring_channel *c) { return &c->pair->sides[c->side]; }
+static inline struct ring_side *ring_theirs(struct ring_channel *c) { return &c->pair->sides[!c->side]; }
+
 /* The data slots of struct pcm_transport. */
 void *ring_reserve(struct pcm_channel *channel, unsigned lane, size_t want, size_t *room);
 void ring_commit(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, size_t bytes);
@@ -99,12 +111,25 @@ const struct pcm_head *ring_peek(struct pcm_channel *channel, unsigned lane, con
 void ring_release(struct pcm_channel *channel, unsigned lane);
 bool ring_notice(struct pcm_channel *channel, const void *bytes, size_t length);
 
-int ring_path_of(struct pcm_channel *channel, const struct pcm_head *head);
 bool ring_lend(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const void *from, size_t bytes,
                uint32_t *ticket);
 bool ring_returned(struct pcm_channel *channel, unsigned lane, uint32_t ticket);
 bool ring_fetch(struct pcm_channel *channel, unsigned lane, void *to, size_t at, size_t n);
 void ring_withdraw(struct pcm_channel *channel);
+
+/* ---- the path of long messages (ring_path.c) -------------------------------------------------------------------------- */
+
+/* The slot `path`. */
+int ring_path_of(struct pcm_channel *channel, const struct pcm_head *head);
+/* Whether a cell holds some of a long message; what only announces one holds nothing. */
+static inline bool ring_is_long(const struct ring_cell *cell) { return cell->bytes && cell->head.bytes >= PCM_LONG; }
+/* A fragment of a long message is about to be read; and was. */
+void ring_path_begin(struct ring_channel *channel, unsigned lane, const struct ring_cell *cell);
+void ring_path_end(struct ring_channel *channel, unsigned lane, const struct ring_cell *cell);
+/* It has become known whether this side can read the peer's memory. */
+void ring_path_start(struct ring_channel *channel, bool reads);
+
+/* ---- the rest --------------------------------------------------------------------------------------------------------- */
 
 /* Shows the peer where it can try to read this side's memory; then tries to read the peer's, once that has done the same. */
 void ring_show_sample(struct ring_channel *channel);
