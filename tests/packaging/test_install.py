@@ -33,7 +33,7 @@ def test_nothing_else_is_installed():
     assert [path for path in package if not path.startswith("pycomm/")] == []
     assert [path for path in package if path.rpartition(".")[2] not in allowed] == ["pycomm/lab/relay"]  # an executable
     headers = [path for path in installed() if path.endswith(".h")]
-    names = ("flow", "pycomm", "pycomm/reactor", "pycomm/transport", "simulate", "squeeze")
+    names = ("flow", "pycomm", "pycomm/clock", "pycomm/reactor", "pycomm/transport", "simulate", "squeeze")
     assert sorted(headers) == [f"pycomm/include/{name}.h" for name in names]
     assert "pycomm/lib/libpycomm.so" in installed()
 
@@ -49,7 +49,16 @@ def test_importing_claims_no_other_name():
     assert set(done.stdout.split()) <= {"pycomm"}
 
 
-HEADERS = ["flow.h", "pycomm.f90", "pycomm.h", "pycomm/reactor.h", "pycomm/transport.h", "simulate.h", "squeeze.h"]
+HEADERS = [
+    "flow.h",
+    "pycomm.f90",
+    "pycomm.h",
+    "pycomm/clock.h",
+    "pycomm/reactor.h",
+    "pycomm/transport.h",
+    "simulate.h",
+    "squeeze.h",
+]
 
 
 @pytest.mark.parametrize("name", HEADERS)
