@@ -120,16 +120,16 @@ static bool send_move(struct pcm_request *r, struct pcm_run *run, const struct p
     uint64_t total = message_bytes(r, run, m);
     bool moved = false;
     const struct pcm_head head = head_of(r, run, m, total);
-    const int way = pcm_path_of(channel, &head);
+    const int path = pcm_path_of(channel, &head);
     while (cursor->bytes < total || !(total || moved)) {
         if (channel->state != PCM_CHANNEL_UP) return moved;
-        uint64_t n = way == PCM_LENT ? lend(r, run, m, cursor, channel, &head) : 0;
+        uint64_t n = path == PCM_LENT ? lend(r, run, m, cursor, channel, &head) : 0;
         if (!n) {
             size_t room;
             char *to = channel->ops->reserve(channel, run->lane, total - cursor->bytes, &room);
             if (!to) return moved;
             n = total - cursor->bytes < room ? total - cursor->bytes : room;
-            if (n) gather(r, run, m, cursor->bytes, to, n, way == PCM_STREAMED);
+            if (n) gather(r, run, m, cursor->bytes, to, n, path == PCM_STREAMED);
             channel->ops->commit(channel, run->lane, &head, n);
         }
         cursor->bytes += n;

@@ -116,7 +116,7 @@ struct pcm_transport {
     /* Lending, where peers can read one another's memory (all four NULL elsewhere): a long stretch of the sender's own memory
      * goes as one fragment, of any length, which the receiver copies from where it lies. One copy instead of two; and the
      * receiver is done with it without the sender's help, which may not be running. */
-    /* Lends `bytes` bytes at `from` as the lane's next fragment, of a message whose way is PCM_LENT; they stay as they are until it
+    /* Lends `bytes` bytes at `from` as the lane's next fragment, of a message whose path is PCM_LENT; they stay as they are until it
      * has been returned, or everything was withdrawn. False if the lane is full, or this peer cannot read. */
     bool (*lend)(struct pcm_channel *channel, unsigned lane, const struct pcm_head *head, const void *from,
                  size_t bytes, uint32_t *ticket);

@@ -159,23 +159,24 @@ def run_failed(
     name: str, counts: Counter[str], arguments: list[str | Path], wrapper: tuple[str, ...] = ()
 ) -> Counter[str]:
     """Run those once more that failed in run_pytest, if they are few, and return the counts of both runs as one."""
-    failed = failed_in(name)
+    failed = [test for test, result in results_of(name).items() if result == "failed"]
     if not 0 < len(failed) <= FEW or len(failed) != counts["failed"]:
         return counts
     run_pytest(name, ["--last-failed", *arguments], wrapper)
-    still = failed_in(name)
-    return once_more(counts, failed, [test for test in failed if test not in still])
+    again = results_of(name)  # nothing, if that run ended early
+    return once_more(counts, failed, [test for test in failed if again.get(test) == "passed"])
 
 
-def failed_in(name: str) -> list[str]:
-    """The tests that failed in run_pytest."""
+def results_of(name: str) -> dict[str, str]:
+    """What became of each test of run_pytest: passed, failed or skipped."""
     report = report_of(name)
-    cases = ET.parse(report).getroot().iter("testcase") if report.exists() else ()
-    return [
-        f"{case.get('classname')}::{case.get('name')}"
-        for case in cases
-        if case.find("failure") is not None or case.find("error") is not None
-    ]
+    kinds = {"failure": "failed", "error": "failed", "skipped": "skipped"}
+    return {
+        f"{case.get('classname')}::{case.get('name')}": next(
+            (kinds[part.tag] for part in case if part.tag in kinds), "passed"
+        )
+        for case in (ET.parse(report).getroot().iter("testcase") if report.exists() else ())
+    }
 
 
 def report_of(name: str) -> Path:

@@ -13,8 +13,8 @@ enum { FIRST = 4, SECOND = 64, THIRD = 1024 };
 /* A program calls one side and not both in turn, so each side makes some calls in a row, of which the first is not timed. Of a
  * new lane the first turns are not either: pages are new, and what is chosen below us is being found out. */
 enum { TURN = 5, TIMED = TURN - 1, WARM = 12, LEAST = 2, MOST = 12, SAMPLES = MOST * TIMED };
-static const double BUDGET =
-    0.03; /* seconds for the turns that are timed, and for those that are not, unless few take longer */
+/* Seconds for the turns that are timed, and for those that are not, unless few take longer. */
+static const double BUDGET = 0.03;
 /* MPI's time over ours that makes a call ours. After a barrier of ours MPI's short calls take longer, and ours are no faster. */
 static const float WORTH = 1.02F, WORTH_OF_BARRIERS = 1.25F;
 static const float OURS = INFINITY, THEIRS = 1e-6F; /* ratios that decide for one of them */
