@@ -80,6 +80,7 @@ struct pcm_geometry { /* where every chunk is, for one set of counts */
     uint64_t *length;          /* by chunk */
     uint64_t *temp_at;         /* by temporary: the byte at which its slot begins, for one slice; and where all end */
     uint64_t in_end, out_end;  /* elements that the buffers must hold */
+    bool stream;               /* the output is written past the caches */
 };
 
 struct pcm_plan {
@@ -90,7 +91,7 @@ struct pcm_plan {
     struct pcm_program *program;
     struct pcm_geometry geometry; /* of equal blocks; empty for uneven ones */
     uint32_t slices, window, element;
-    bool uneven, stream;
+    bool uneven;
     enum pcm_layout layout;
     pcm_reduce_fn *reduce; /* of the collective, also where this rank combines nothing itself; NULL: it moves only */
     bool offload; /* the communicator's party runs it whole */

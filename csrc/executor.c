@@ -92,7 +92,7 @@ static void gather(const struct pcm_request *r, const struct pcm_run *run, const
             pcm_copy(to, NULL, from, s.bytes, streamed ? PCM_STREAM_DST : 0);
         else /* the chunk is wanted in the output too */
             pcm_copy(address(r, run, s.part->to, s.slice) + s.skip, to, from, s.bytes,
-                     (r->plan->stream ? PCM_STREAM_DST : 0) | (streamed ? PCM_STREAM_FWD : 0));
+                     (r->geometry->stream ? PCM_STREAM_DST : 0) | (streamed ? PCM_STREAM_FWD : 0));
         to += s.bytes, n -= s.bytes;
     }
 }
@@ -110,7 +110,7 @@ static uint64_t lend(struct pcm_request *r, struct pcm_run *run, const struct pc
     if (!channel->ops->lend(channel, run->lane, head, from, s.bytes, &cursor->ticket)) return 0;
     cursor->lent = true;
     if (s.part->to.place != PCM_NOWHERE)
-        pcm_copy(address(r, run, s.part->to, s.slice) + s.skip, NULL, from, s.bytes, r->plan->stream);
+        pcm_copy(address(r, run, s.part->to, s.slice) + s.skip, NULL, from, s.bytes, r->geometry->stream);
     return s.bytes;
 }
 
@@ -220,7 +220,7 @@ static void scatter(struct pcm_request *r, struct pcm_run *run, const struct pcm
                     const char *payload, struct pass pass, uint64_t n)
 {
     const struct pcm_part *part = r->plan->program->parts + m->part;
-    bool last = r->plan->stream && m->final && (pass.to || m->forward < 0);
+    bool last = r->geometry->stream && m->final && (pass.to || m->forward < 0);
     int stream = (last ? PCM_STREAM_DST : 0) | pass.stream;
     while (n > 0) {
         struct stretch s = next_stretch(r, run, &part, &at, n);
@@ -242,7 +242,7 @@ static uint64_t take_loan(struct pcm_request *r, struct pcm_run *run, const stru
 {
     const struct pcm_part *part = r->plan->program->parts + m->part;
     uint64_t at = cursor->bytes, left = n - cursor->taken < PCM_GULP ? n - cursor->taken : PCM_GULP, done = 0;
-    int stream = r->plan->stream && m->final && m->forward < 0 ? PCM_STREAM_DST : 0;
+    int stream = r->geometry->stream && m->final && m->forward < 0 ? PCM_STREAM_DST : 0;
     while (done < left) {
         struct stretch s =
             next_stretch(r, run, &part, &at, left - done < SIP || m->kind == PCM_STEP_RECV ? left - done : SIP);
@@ -300,7 +300,7 @@ static void local_move(struct pcm_request *r, struct pcm_run *run, const struct 
     uint64_t bytes = slice.length * r->plan->element;
     if (!bytes) return;
     if (m->kind == PCM_STEP_COPY)
-        pcm_copy(to, NULL, from, bytes, r->plan->stream && m->final);
+        pcm_copy(to, NULL, from, bytes, r->geometry->stream && m->final);
     else
         combine(r, m, to, NULL, from, address(r, run, part->with, slice), bytes, 0);
 }

@@ -144,6 +144,9 @@ static void place_temporaries(const struct pcm_plan *plan, struct pcm_geometry *
     }
 }
 
+/* Bytes of output: more will not be in a second-level cache when it is read. */
+enum { KEPT = 256 * 1024 };
+
 int pcm_geometry_make(const struct pcm_plan *plan, const struct pcm_call *call, struct pcm_geometry *g)
 {
     const struct pcm_schedule *s = plan->schedule;
@@ -175,6 +178,7 @@ int pcm_geometry_make(const struct pcm_plan *plan, const struct pcm_call *call, 
                 PCM_ERR_ARGUMENT, -1, "the counts disagree: a block of %llu elements is to become one of %llu",
                 (unsigned long long)g->in[s->in_at[c]].length, (unsigned long long)g->out[s->out_at[c]].length);
     }
+    g->stream = g->out_end * plan->element >= KEPT;
     place_temporaries(plan, g);
     return check_local(s, g);
 }
@@ -309,9 +313,6 @@ static uint16_t mark_of(const struct pcm_schedule *schedule, uint32_t slices, ui
     return (uint16_t)(hash ^ hash >> 16);
 }
 
-/* An output longer than this will not be in a second-level cache when it is read, and is written past the caches. */
-enum { KEPT = 256 * 1024 };
-
 int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *schedule, uint32_t slices, uint32_t window)
 {
     uint32_t element = (uint32_t)pcm_dtype_size(call->dtype);
@@ -362,7 +363,6 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
         free(plan);
         return rc;
     }
-    plan->stream = plan->geometry.out_end * element >= KEPT;
     struct pcm_plan *known = pcm_plan_find(comm, call);
     if (known && !in_use(comm, known)) drop(comm, known);
     for (struct pcm_plan *old = comm->oldest, *newer; old && comm->nplans >= PCM_PLANS_MAX; old = newer) {
