@@ -449,7 +449,7 @@ int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
 {
     pcm_world *world = comm->world;
     if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     struct pcm_request *r = take_request(comm);
     if (!r) {
         pthread_mutex_unlock(&world->lock);
@@ -482,21 +482,32 @@ int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
     return rc;
 }
 
+/* The bytes of the longer of a request's buffers. */
+static uint64_t bytes_of(const struct pcm_request *r)
+{
+    if (r->kind != PCM_REQUEST_COLLECTIVE) return r->bytes;
+    const struct pcm_geometry *g = r->geometry;
+    return (g->in_end > g->out_end ? g->in_end : g->out_end) * r->plan->element;
+}
+
+/* What takes longer than to wake a thread is left to it, if it has a processor of its own. */
+enum { LONG = 256 * 1024 };
+
 static int detach(struct pcm_request *r)
 {
     pcm_world *world = r->comm->world;
     int rc = pcm_world_start_thread(world);
     if (rc) return rc;
+    bool left = world->spare && !world->drivers && bytes_of(r) >= LONG;
     r->owned = true;
     r->comm->users++;
     activate(r);
     world->entries++;
     world->detached++;
-    if (r->kind != PCM_REQUEST_COLLECTIVE) {
-        world->messages++;
-        pcm_p2p_begin(r);
-    }
-    pcm_comm_progress(r->comm); /* much is done by now, and then nobody need be woken */
+    r->hasty = r->kind != PCM_REQUEST_COLLECTIVE && !left;
+    world->hasty += r->hasty;
+    if (r->kind != PCM_REQUEST_COLLECTIVE) pcm_p2p_begin(r);
+    if (!left) pcm_comm_progress(r->comm); /* much is done by now, and then nobody need be woken */
     pcm_world_wake_thread(world);
     return PCM_OK;
 }
@@ -505,7 +516,7 @@ int pcm_start(pcm_comm *comm, const struct pcm_call *call, pcm_request **out)
 {
     pcm_world *world = comm->world;
     if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     struct pcm_request *r = take_request(comm);
     int rc = !r ? PCM_ERR_SYSTEM : comm->error.code ? report(&comm->error) : prepare(r, call, true);
     if (!rc) rc = pcm_collective_begin(r);
@@ -566,7 +577,7 @@ static int start_message(pcm_comm *comm, const struct message *m, pcm_request **
     struct pcm_request *r = NULL;
     int rc = check_message(comm, m);
     if (rc) return rc;
-    pthread_mutex_lock(&comm->world->lock);
+    pcm_world_enter(comm->world);
     rc = make_message(comm, m, &r);
     if (!rc) rc = detach(r);
     if (!rc)
@@ -611,6 +622,14 @@ int pcm_probe_start(pcm_comm *comm, int source, int tag, double timeout, pcm_req
     return start_message(comm, &m, request);
 }
 
+/* A look at the reactor by a caller that does not wait. Where data lie in memory only connections come through it, and now and
+ * then is enough; but they must come, or who looks again and again would wait for ever. */
+static void glance(pcm_world *world)
+{
+    enum { EVERY = 64 };
+    if (!world->polled || world->glances++ % EVERY == 0) pcm_reactor_poll(world->reactor, 0);
+}
+
 int pcm_probe(pcm_comm *comm, int source, int tag, struct pcm_status_info *info, void **buf, double timeout,
               pcm_request **request)
 {
@@ -619,10 +638,10 @@ int pcm_probe(pcm_comm *comm, int source, int tag, struct pcm_status_info *info,
     int rc = check_message(comm, &m);
     if (rc) return rc;
     pcm_world *world = comm->world;
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     rc = make_message(comm, &m, &r);
     if (!rc && pcm_p2p_reach(comm, source) && !pcm_p2p_look(comm, source, tag, info)) {
-        if (!world->polled) pcm_reactor_poll(world->reactor, 0);
+        glance(world);
         pcm_world_progress(world);
         pcm_comm_progress(comm); /* which the world leaves out where no request is active */
     }
@@ -646,7 +665,7 @@ int pcm_probe(pcm_comm *comm, int source, int tag, struct pcm_status_info *info,
 int pcm_cancel(pcm_request *r)
 {
     if (!pcm_world_is_ours(r->comm->world)) return PCM_AGAIN;
-    pthread_mutex_lock(&r->comm->world->lock);
+    pcm_world_enter(r->comm->world);
     bool under_way = r->kind >= PCM_REQUEST_RECV && atomic_load(&r->status) == PCM_AGAIN;
     int rc = under_way && pcm_p2p_cancel(r) ? PCM_OK : PCM_AGAIN;
     pthread_mutex_unlock(&r->comm->world->lock);
@@ -658,12 +677,12 @@ int pcm_wait(pcm_request *r, double seconds, struct pcm_status_info *status)
     pcm_comm *comm = r->comm;
     pcm_world *world = comm->world;
     if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
-    pthread_mutex_lock(&world->lock); /* also for what is done: whoever did it may not have let go of the request yet */
+    pcm_world_enter(world); /* also for what is done: whoever did it may not have let go of the request yet */
     world->entries++;
     int rc = atomic_load(&r->status);
     if (rc == PCM_AGAIN) {
         if (seconds == 0) {
-            if (!world->polled) pcm_reactor_poll(world->reactor, 0);
+            glance(world);
             pcm_world_progress(world);
             pcm_world_wake_thread(world);
         } else {

@@ -156,6 +156,7 @@ struct pcm_request {
     uint64_t bytes, moved;
     uint32_t ticket; /* of the payload, once lent */
     bool announced, lent;
+    bool hasty;       /* whoever has started it is likely to wait for it at once */
     bool synchronous; /* a send that is done when its receive has been found */
     bool unlisted;    /* nothing of p2p.c points to it any more */
     void **allocated; /* a receive of any length: where the caller finds the message */
@@ -273,8 +274,9 @@ struct pcm_world {
     bool asleep;   /* one of them, or the thread below, sleeps on the reactor for all: the doorbell wakes it */
     int followers; /* the others that would sleep: they wait on `eased` until their request is done or the sleeper leaves */
     int detached; /* active requests that nobody waits for right now, and failures that have yet to be told */
-    int messages; /* how many of these are messages, which can wait for a moment */
+    int hasty; /* how many of these will be waited for within a moment, and need no thread until then */
     uint64_t entries; /* how often a caller has started or waited for something */
+    unsigned glances; /* how often one has looked, and not waited */
     bool dozing; /* the thread looks by itself within a moment: it need not be woken for a message */
     int unsent; /* channels on which something committed has not left yet */
     struct pcm_reactor *reactor;
@@ -285,7 +287,10 @@ struct pcm_world {
     struct pcm_peer *peers;
     pcm_comm *comms;
     int spin, yields; /* what a waiting thread does before it sleeps: empty polls, then polls between yields */
+    bool spare; /* there is a processor for the progress thread too */
     unsigned in_vain; /* waits in a row that spun, and had to sleep */
+    _Atomic int wanting; /* threads that wait for the lock */
+    _Atomic bool called; /* the progress thread, which may not sleep */
     _Atomic uint64_t refused;
     struct pcm_record trace[PCM_TRACE];
     uint64_t traced;

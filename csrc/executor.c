@@ -556,7 +556,7 @@ void pcm_request_finish(struct pcm_request *r, int status)
     if (r->owned) {
         pcm_trace_end(r, status);
         comm->world->detached--;
-        if (r->kind != PCM_REQUEST_COLLECTIVE) comm->world->messages--;
+        comm->world->hasty -= r->hasty;
     }
     pcm_world_wake_waiters(comm->world);
     atomic_store_explicit(&r->status, status, memory_order_release);

@@ -316,8 +316,9 @@ static void passing(struct rank *r)
     pcm_schedule_release(chain);
 }
 
-/* More operations than lanes, collected from the last to the first, with and without anybody waiting. */
-static void many_at_once(struct rank *r)
+/* More operations than lanes, each longer than the last by `step`, collected from the last to the first, with and without
+ * anybody waiting. */
+static void many_by(struct rank *r, uint64_t step)
 {
     enum { MANY = 24 };
     pcm_schedule *ring = ring_allreduce(r->rank);
@@ -325,7 +326,7 @@ static void many_at_once(struct rank *r)
         pcm_request *requests[MANY];
         int32_t *in[MANY], *out[MANY];
         for (int i = 0; i < MANY; i++) {
-            uint64_t n = (uint64_t)i * 977;
+            uint64_t n = (uint64_t)i * step;
             in[i] = input(r->rank, n), out[i] = malloc((n + 1) * sizeof *out[i]);
             struct pcm_call call = allreduce_call(in[i], out[i], n, (unsigned)i % 3);
             int rc = start(r->comm, &call, ring, 1 + (unsigned)i % 3, 1 + (unsigned)i % 3, &requests[i]);
@@ -336,12 +337,14 @@ static void many_at_once(struct rank *r)
             int rc;
             while ((rc = pcm_wait(requests[i], turn == 2 ? 0 : -1, NULL)) == PCM_AGAIN) {
             }
-            EXPECT(!rc && is_sum(out[i], (uint64_t)i * 977), "%s: operation %d of many: %d", transport, i, rc);
+            EXPECT(!rc && is_sum(out[i], (uint64_t)i * step), "%s: operation %d of many: %d", transport, i, rc);
             free(in[i]), free(out[i]);
         }
     }
     pcm_schedule_release(ring);
 }
+
+static void many_at_once(struct rank *r) { many_by(r, 977); }
 
 /* ---- messages ------------------------------------------------------------------------------------------------------ */
 
@@ -479,6 +482,14 @@ static void several_threads(struct rank *r)
         pthread_create(&threads[i], NULL, one_of_several, &talks[i]);
     }
     for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+}
+
+/* Where it has a processor of its own, a world's thread does what is long, and makes room for callers that start more. */
+static void room_for_threads(struct rank *r)
+{
+    pcm_world_set_local_ranks(r->world, 1);
+    several_threads(r);
+    many_by(r, 9770);
 }
 
 /* ---- strangers ------------------------------------------------------------------------------------------------------ */
@@ -677,7 +688,7 @@ int main(int argc, char **argv)
         for (int s = 0; s < 5; s++) run(sizes[s], passing);
         run(1, messages), run(2, messages), run(3, messages);
         run(1, unknown_lengths), run(2, unknown_lengths), run(3, unknown_lengths);
-        run(2, several_threads);
+        run(2, several_threads), run(2, room_for_threads), run(3, room_for_threads);
         atomic_store(&stranger_us, 5000);
         run(3, among_strangers);
         atomic_store(&stranger_us, 0);

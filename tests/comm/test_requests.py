@@ -17,11 +17,14 @@ from pycomm.world import World
 pytestmark = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
-def test_progress_while_nobody_waits(transport: str) -> None:
+@pytest.mark.parametrize("room", [False, True], ids=["", "a processor for each thread"])
+def test_progress_while_nobody_waits(transport: str, room: bool) -> None:
     """Both sides start a long all-reduce and then do not touch the library: its threads must finish it."""
 
     def rank(comm: pycomm.Comm, done: threading.Barrier) -> None:
         n = 1_000_000
+        if room:
+            comm._world.set_local_ranks(1)
         mine, total = np.full(n, comm.rank + 1.0), np.zeros(n)
         request = comm.Iallreduce(mine, total)
         assert until(lambda: total[0] == 6 and total[-1] == 6), "the library made no progress on its own"
