@@ -290,7 +290,6 @@ struct pcm_world {
     bool spare; /* there is a processor for the progress thread too */
     unsigned in_vain; /* waits in a row that spun, and had to sleep */
     _Atomic int wanting; /* threads that wait for the lock */
-    _Atomic bool called; /* the progress thread, which may not sleep */
     _Atomic uint64_t refused;
     struct pcm_record trace[PCM_TRACE];
     uint64_t traced;

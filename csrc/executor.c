@@ -418,30 +418,31 @@ static bool prescales(const struct pcm_call *call)
 
 /* Prepares the input: the sum of narrow floats overflows long before their average does, so they are divided first, the
  * others last; and what lies where other chunks will be written is moved out of the way. */
-static bool stage(struct pcm_request *r)
+static void stage(struct pcm_request *r)
 {
     const struct pcm_plan *plan = r->plan;
     const struct pcm_schedule *s = plan->schedule;
     uint64_t elements = r->geometry->in_end;
-    bool scale = prescales(&r->call) && plan->reduce;
-    if (plan->layout == PCM_ALIKE) {
-        if (scale) pcm_divide(r->call.dtype, r->call.out, r->call.out, elements, (unsigned)r->comm->size);
-        return true;
+    if (prescales(&r->call) && plan->reduce) {
+        void *scaled = plan->layout == PCM_ALIKE ? r->call.out : r->staged;
+        pcm_divide(r->call.dtype, scaled, r->call.in, elements, (unsigned)r->comm->size);
+        r->call.in = scaled;
+        return;
     }
-    if (!scale && plan->layout == PCM_APART) return true;
-    if (!room_for(&r->staged, &r->staged_room, elements * plan->element + 1)) return false;
-    if (scale) {
-        pcm_divide(r->call.dtype, r->staged, r->call.in, elements, (unsigned)r->comm->size);
-        r->call.in = r->staged;
-        return true;
-    }
-    for (uint32_t c = 0; c < s->nchunks; c++) {
+    for (uint32_t c = 0; plan->layout == PCM_MOVING && c < s->nchunks; c++) {
         if (pcm_chunk_start(s, plan->layout, c) != PCM_STAGED) continue;
         struct pcm_span span = r->geometry->in[s->in_at[c]];
         uint64_t offset = span.offset * plan->element;
         pcm_copy((char *)r->staged + offset, NULL, (const char *)r->call.in + offset, span.length * plan->element, 0);
     }
-    return true;
+}
+
+static bool room_for_stage(struct pcm_request *r)
+{
+    const struct pcm_plan *plan = r->plan;
+    bool scale = prescales(&r->call) && plan->reduce;
+    bool needed = plan->layout == PCM_MOVING || (scale && plan->layout == PCM_APART);
+    return !needed || room_for(&r->staged, &r->staged_room, r->geometry->in_end * plan->element + 1);
 }
 
 static void postscale(struct pcm_request *r)
@@ -471,7 +472,7 @@ int pcm_collective_begin(struct pcm_request *r)
     size_t temps = r->geometry->temp_at[p->ntemps];
     if (!room_for((void **)&r->runs, &r->runs_room, plan->window * sizeof *r->runs) ||
         !room_for((void **)&r->cursors, &r->cursors_room, plan->window * p->nmoves * sizeof *r->cursors + 1) ||
-        !room_for((void **)&r->temps, &r->temps_room, plan->window * temps + 1) || !stage(r))
+        !room_for((void **)&r->temps, &r->temps_room, plan->window * temps + 1) || !room_for_stage(r))
         return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a call of %s", plan->schedule->name);
     r->window = plan->window;
     r->live = p->nrounds ? r->window : 0;
@@ -533,6 +534,7 @@ bool pcm_comm_progress(pcm_comm *comm)
             blocked = blocked || !take_lanes(r); /* lanes are taken in the order of the calls, on every rank */
             if (blocked) continue;
             r->waiting = false;
+            stage(r); /* not where it is begun, by a caller that may have other things to do */
         }
         moved |= pcm_collective_progress(r);
         if (comm->error.code) return true;

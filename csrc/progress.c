@@ -256,15 +256,6 @@ static bool urgent(const pcm_world *world) { return world->detached > world->has
 
 enum { DOZE = 1000 }; /* microseconds: a wake-up may cost 50 of them on a virtual machine */
 
-/* After its work the thread looks for more as long as it dozes elsewhere, if it has a processor for that. */
-static void linger(pcm_world *world)
-{
-    atomic_store(&world->called, false);
-    pthread_mutex_unlock(&world->lock);
-    for (double until = pcm_now() + 1e-6 * DOZE; !atomic_load(&world->called) && pcm_now() < until;) pcm_pause();
-    pthread_mutex_lock(&world->lock);
-}
-
 static void *progress_thread(void *argument)
 {
     pcm_world *world = argument;
@@ -272,15 +263,9 @@ static void *progress_thread(void *argument)
     pcm_thread_patient();
     pthread_mutex_lock(&world->lock);
     struct wait wait = {.longer = 1, .nap = NAP};
-    bool worked = false;
     while (!world->stopping) {
         bool needed = thread_needed(world), lively = world->entries != seen;
-        if (!needed && worked && world->spare) {
-            hand_over(world);
-            linger(world);
-            wait.round = 0;
-            worked = false;
-        } else if (!needed || (lively && !urgent(world))) {
+        if (!needed || (lively && !urgent(world))) {
             hand_over(world);
             seen = world->entries;
             world->dozing = lively;
@@ -296,7 +281,6 @@ static void *progress_thread(void *argument)
             }
         } else if (pcm_world_progress(world)) {
             wait.round = 0;
-            worked = true;
             give_way(world);
         } else {
             for (pcm_comm *comm = world->comms; comm; comm = comm->next)
@@ -335,6 +319,5 @@ void pcm_world_wake_thread(pcm_world *world)
     if (!thread_needed(world) || world->stopping) return;
     if (world->dozing && !urgent(world)) return;
     /* if it cannot be started, the next call makes progress */
-    atomic_store(&world->called, true);
     if (pcm_world_start_thread(world) == PCM_OK) pthread_cond_signal(&world->parked);
 }
