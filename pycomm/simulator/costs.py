@@ -95,8 +95,8 @@ SHM = Rates(
     call=4.21e-07,
     crowd=3.69e-06,
 )
-# Fitted on sixteen cores of an Intel Xeon with 2 MiB of second-level cache each, under KVM, with 2, 3, 4 and 8 ranks. What only
-# ranks that share processors show is as above.
+# Fitted on sixteen cores of an Intel Xeon with 2 MiB of second-level cache each, under KVM, with 2, 3, 4 and 8 ranks.
+# What only ranks that share processors show is as above.
 SHM_MANY = replace(
     SHM,
     latency=1.31e-07,
