@@ -193,12 +193,25 @@ void pcm_geometry_free(struct pcm_geometry *g)
 
 static bool in_place(const struct pcm_call *call) { return call->in == call->out; }
 
-static void make_key(const struct pcm_call *call, uint64_t key[3])
+uint64_t pcm_call_step(const pcm_comm *comm, const struct pcm_call *call)
 {
+    const uint64_t *counts = call->collective == PCM_ALLGATHER        ? call->out_counts
+                             : call->collective == PCM_REDUCE_SCATTER ? call->in_counts
+                                                                      : NULL;
+    uint64_t bytes = 0;
+    for (int r = 0; counts && r < comm->size; r++) bytes += counts[r];
+    bytes *= pcm_dtype_size(call->dtype);
+    if (bytes > UINT64_MAX / 4) return 0; /* such counts are refused elsewhere */
+    return bytes > 1 ? (uint64_t)1 << (64 - __builtin_clzll(bytes - 1)) : bytes;
+}
+
+static void make_key(const pcm_comm *comm, const struct pcm_call *call, uint64_t key[3])
+{
+    bool uneven = call->in_counts || call->out_counts;
     key[0] = (uint64_t)call->collective | (uint64_t)call->dtype << 8 | (uint64_t)call->op << 16 |
              (uint64_t)call->variant << 24 | (uint64_t)(uint32_t)call->root << 32;
-    key[1] = call->count;
-    key[2] = (uint64_t)in_place(call) | (uint64_t)(call->in_counts || call->out_counts) << 1;
+    key[1] = uneven ? pcm_call_step(comm, call) : call->count;
+    key[2] = (uint64_t)in_place(call) | (uint64_t)uneven << 1;
 }
 
 static bool same_key(const uint64_t a[3], const uint64_t b[3]) { return a[0] == b[0] && a[1] == b[1] && a[2] == b[2]; }
@@ -245,7 +258,7 @@ static bool in_use(const pcm_comm *comm, const struct pcm_plan *plan)
 struct pcm_plan *pcm_plan_find(pcm_comm *comm, const struct pcm_call *call)
 {
     uint64_t key[3];
-    make_key(call, key);
+    make_key(comm, call, key);
     if (comm->last && same_key(comm->last->key, key)) return comm->last;
     for (struct pcm_plan *plan = comm->buckets[bucket(key)]; plan; plan = plan->next)
         if (same_key(plan->key, key)) {
@@ -341,7 +354,7 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
                         pcm_collective_name(call->collective), pcm_dtype_name(call->dtype), pcm_op_name(call->op));
     struct pcm_plan *plan = calloc(1, sizeof *plan);
     if (!plan) return pcm_fail(PCM_ERR_SYSTEM, -1, "out of memory for a plan");
-    make_key(call, plan->key);
+    make_key(comm, call, plan->key);
     plan->schedule = schedule, plan->slices = slices, plan->window = window < slices ? window : slices;
     plan->element = element, plan->reduce = reduce, plan->mark = mark_of(schedule, slices, plan->window);
     plan->offload = offload;

@@ -275,8 +275,11 @@ PCM_API void pcm_comm_dismiss(pcm_comm *comm);
 /* Whether calls such as this one can be run whole, after pcm_comm_muster: same collective, dtype and op. All ranks get the same
  * answer. */
 PCM_API int pcm_comm_offers(pcm_comm *comm, const struct pcm_call *call);
+/* The bytes for which an uneven call is to be planned, the same on all ranks: those of the whole vector where all know all
+ * counts (allgather, reduce_scatter), rounded up to a power of two; else 0. */
+PCM_API uint64_t pcm_call_step(const pcm_comm *comm, const struct pcm_call *call);
 /* Remembers the schedule for calls like this one (same collective, dtype, op, root, count, variant, uneven or not, in
- * place or not). slices: pieces of the buffer that go through the rounds one after the other; window: how many of
+ * place or not; of uneven ones, those of the same pcm_call_step). slices: pieces of the buffer that go through the rounds one after the other; window: how many of
  * them at once. Every rank of the communicator must give the same. */
 PCM_API int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *schedule, uint32_t slices,
                           uint32_t window);

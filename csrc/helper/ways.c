@@ -86,7 +86,8 @@ int pcm_ways_plan(struct pcm_helper *helper, int machine, struct pcm_way **ways,
                   const struct pcm_call *call, uint64_t bytes)
 {
     bool uneven = call->in_counts || call->out_counts;
-    uint64_t step = uneven ? 0 : step_of(bytes);
+    uint64_t step = uneven ? pcm_call_step(comm, call) : step_of(bytes);
+    if (uneven) bytes = step;
     struct pcm_way wanted = {.collective = call->collective, .root = call->root, .uneven = uneven, .step = step},
                    *way = NULL;
     pthread_mutex_lock(&lock);

@@ -929,6 +929,8 @@ class Comm(Handle):
         # not what lies in this rank's buffers: of that a root has more, and would choose otherwise than the others
         nbytes = count * dtype.itemsize * (1 if contract(collective).blocks == "one" else self.size)
         uneven = isinstance(own, Blocks) or isinstance(out, Blocks)
+        if uneven:
+            nbytes = int(lib.pcm_call_step(self._handle, call))
         after = None if out is None else giving_back(calls.data_of(out))
         return Prepared(call, keep, collective, nbytes, uneven, how, after)
 

@@ -109,6 +109,8 @@ class Pointers:
         if contract(collective).blocks != "one":
             nbytes *= self.comm.size
         uneven = own.counts is not None or out.counts is not None
+        if uneven:
+            nbytes = int(lib.pcm_call_step(self.comm._handle, call))
         return Prepared(call, held, collective, nbytes, uneven, {})
 
     def choice(self, prepared: Prepared) -> Choice:

@@ -23,7 +23,7 @@ from ..job.environment import recognise
 from ..selection.machine import Native
 from ..start import WORLD, Joined, assemble, first_address, host_identity, learn_network
 from ..world import World
-from .native import measure
+from .native import SIZES, measure
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -131,7 +131,8 @@ def _worth(comm: Comm, names: str) -> Native | None:
         return None
     library = ffi.new("char[]", 8192)
     hosts = "/".join(str(len(ranks)) for ranks in comm.machine.hosts)
-    facts = f"{host_identity().hex()} {hosts} {comm.machine.processors} {names} {text(lib.pcm_mpi_version(library))}"
+    version = text(lib.pcm_mpi_version(library))
+    facts = f"{host_identity().hex()} {hosts} {comm.machine.processors} {names} {SIZES} {version}"
     key = keys.derive(b"native", facts, 8).hex()
     known = cache.read(f"native-{key}.json") if comm.rank == 0 and wanted != "fresh" else None
     message = np.zeros(_MOST_KNOWN, np.uint8)

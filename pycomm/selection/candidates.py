@@ -96,14 +96,17 @@ def _composed(collective: str, machine: Machine) -> list[str]:
     return names
 
 
-def candidates(collective: str, nbytes: int, machine: Machine, name: str | None = None) -> list[Choice]:
-    """Return the ways to run an even call.
+def candidates(
+    collective: str, nbytes: int, machine: Machine, name: str | None = None, *, uneven: bool = False
+) -> list[Choice]:
+    """Return the ways to run a call.
 
     Args:
         collective: e.g. "allreduce".
         nbytes: of the larger of the two buffers of a rank.
         machine: what it runs on.
         name: the algorithm, if that is given.
+        uneven: whether blocks may differ in length, all of which all ranks know.
     """
     part = _unsliced(collective, nbytes, machine)
     if machine.name:
@@ -113,7 +116,7 @@ def candidates(collective: str, nbytes: int, machine: Machine, name: str | None 
         lengths = FAR_MESSAGES if machine.far else NEAR_MESSAGES
         counts = sorted({1, *(min(MOST_SLICES, -(-part // length)) for length in lengths if part)})
         ways = [(count, window_of(count, machine)) for count in counts]
-    choices = [name] if name else algorithms(collective, machine)
+    choices = [name] if name else algorithms(collective, machine, uneven=uneven)
     return [Choice(algorithm, *way) for algorithm in choices for way in ways]
 
 

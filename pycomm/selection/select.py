@@ -84,7 +84,7 @@ class Selector:
     def __init__(self, machine: Machine, model: Model | None = None) -> None:
         self._machine = machine
         self._given = model
-        self._chosen: dict[tuple[str, int, str | None], Choice] = {}
+        self._chosen: dict[tuple[str, int, str | None, bool], Choice] = {}
         self._lock = threading.Lock()
 
     def choose(self, collective: str, nbytes: int, *, uneven: bool = False, offload: bool = True) -> Choice:
@@ -92,16 +92,17 @@ class Selector:
 
         Args:
             collective: e.g. "allreduce".
-            nbytes: of the larger of the two buffers of a rank; 0 where counts are uneven, which ranks do not all know.
+            nbytes: of the larger of the two buffers of a rank; 0 where counts are uneven, and ranks do not know all.
             uneven: whether blocks may differ in length.
             offload: whether it may be left to MPI.
 
         Raises:
             InvalidArgument: PYCOMM_ALGO names no algorithm of the collective.
         """
-        if uneven:
+        if uneven and not nbytes:
             return Choice(_named(collective) or self._uneven(collective), 1, 1)
         asked = self.asked_for(collective, nbytes)
+        offload = offload and not uneven
         if asked and asked.algorithm == OFFLOAD:
             asked = None
         elif asked or not self._native_wins(collective, nbytes):
@@ -109,7 +110,7 @@ class Selector:
         if offload:
             return Choice(OFFLOAD, 1, 1)
         step = _step(nbytes)
-        known = self._cheapest(collective, step, asked.algorithm if asked else None)
+        known = self._cheapest(collective, step, asked.algorithm if asked else None, uneven)
         slices = known.slices if step == nbytes else max(1, round(known.slices * nbytes / step))
         if asked and asked.slices:
             return Choice(known.algorithm, asked.slices, asked.window or window_of(asked.slices, self._machine))
@@ -136,7 +137,7 @@ class Selector:
         Args:
             nbytes: that the rank with the most sends, or receives, as far as all ranks know it alike.
         """
-        key = "alltoallv", 1 << nbytes.bit_length(), None  # powers of two: what is sent differs from call to call
+        key = "alltoallv", 1 << nbytes.bit_length(), None, True  # powers of two: what is sent differs from call to call
         with self._lock:
             if key not in self._chosen:
                 priced = self._priced("alltoall", key[1], [Choice(name, 1, 1) for name in self._told()])
@@ -185,11 +186,11 @@ class Selector:
         """Return what no schedule can beat, if that is known."""
         return self._model.bound(collective, nbytes)
 
-    def _cheapest(self, collective: str, nbytes: int, name: str | None) -> Choice:
-        key = collective, nbytes, name
+    def _cheapest(self, collective: str, nbytes: int, name: str | None, uneven: bool) -> Choice:
+        key = collective, nbytes, name, uneven
         with self._lock:  # ranks that are threads of one process share what one of them has found
             if key not in self._chosen:
-                choices = candidates(collective, nbytes, self._machine, name)
+                choices = candidates(collective, nbytes, self._machine, name, uneven=uneven)
                 alone = len(choices) == 1 or self._machine.size == 1
                 if self._machine.network is not None and len(choices) > _MANY:
                     choices = self._promising(collective, nbytes, choices)

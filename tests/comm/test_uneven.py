@@ -319,3 +319,20 @@ def test_a_hierarchy_cannot_only_be_started() -> None:
         comm.Barrier()
 
     on_ranks("inproc", 4, rank)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_calls_are_planned_by_what_all_ranks_know(transport: str) -> None:
+    """Of a gather to all they know the whole vector, of an all-to-all nobody knows more than its own."""
+
+    def rank(comm: pycomm.Comm) -> None:
+        for counts, nbytes in (([100_000, 0, 31_072], 1 << 20), ([100_000, 1, 31_072], 2 << 20), ([0, 0, 0], 0)):
+            own, everything = np.full(counts[comm.rank], comm.rank + 1.0), np.empty(sum(counts))
+            assert comm._allgatherv(own, [everything, counts], {}).nbytes == nbytes
+            assert comm._reduce_scatter(everything, own, counts, pycomm.SUM, {}).nbytes == nbytes
+            comm.Allgatherv(own, [everything, counts])
+            np.testing.assert_array_equal(everything, np.repeat([1.0, 2.0, 3.0], counts))
+        lists = [np.zeros(6), [2, 2, 2]], [np.zeros(6), [2, 2, 2]]
+        assert comm._alltoallv(*lists, {}).nbytes == 0
+
+    on_ranks(transport, 3, rank)

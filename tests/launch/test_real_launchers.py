@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ RECOGNISED = {
     "torchrun": "torchrun", "openmpi": "openmpi", "mpich": "pmi", "impi": "pmi",
     "srun": "slurm", "srun --mpi=pmi2": "pmi",
 }  # fmt: skip
+PROGRAM = Path(__file__).parents[2] / "examples" / "c" / "launched.c"
 CORES = 2
 PATIENCE = 100.0
 
@@ -130,8 +133,12 @@ def start(kind: str, request: pytest.FixtureRequest) -> Start:
     return begin
 
 
-def finish(job: subprocess.Popen[str]) -> None:
-    """Wait for the end of a job, which must be a good one; a job that does not end is killed, with its ranks."""
+def finish(job: subprocess.Popen[str]) -> str:
+    """Wait for the end of a job, which must be a good one; a job that does not end is killed, with its ranks.
+
+    Returns:
+        what it has printed.
+    """
     try:
         out, _ = job.communicate(timeout=PATIENCE)
     finally:
@@ -139,6 +146,7 @@ def finish(job: subprocess.Popen[str]) -> None:
             os.killpg(job.pid, signal.SIGKILL)
             job.communicate()
     assert job.returncode == 0, out
+    return out
 
 
 def said(where: Path) -> dict[int, str]:
@@ -158,6 +166,17 @@ def test_ranks_meet_and_reduce(kind: str, start: Start, ranks: int, tmp_path: Pa
     where.mkdir()
     finish(start(ranks, sys.executable, script(tmp_path, MEET), str(where), "x"))
     assert said(where) == dict.fromkeys(range(ranks), f"{RECOGNISED[kind]} {ranks} {'x' * ranks}")
+
+
+def test_ranks_of_a_program_in_c_meet(start: Start, tmp_path: Path) -> None:
+    if not shutil.which("cc"):
+        pytest.skip("there is no cc")
+    pycomm = [sys.executable, "-P", "-m", "pycomm", "info", "--compile"]
+    flags = shlex.split(subprocess.run(pycomm, capture_output=True, text=True, check=True).stdout)
+    program = tmp_path / "launched"
+    subprocess.run(["cc", PROGRAM, "-pthread", *flags, "-o", program], timeout=PATIENCE, check=True)
+    lines = finish(start(3, "env", f"PYCOMM_PYTHON={sys.executable}", str(program))).splitlines()
+    assert {"all: 3 ranks, right", "even: 2 ranks, right", "odd: 1 ranks, right"} <= set(lines)
 
 
 def test_two_jobs_at_once_do_not_meet_each_other(kind: str, start: Start, tmp_path: Path) -> None:

@@ -108,6 +108,17 @@ def test_what_ranks_tell_each_other_costs() -> None:
     assert Selector(TWO_HOSTS, Stub(**prices | {"hierarchical": 0.5})).choose_passing(8) == "hierarchical"
 
 
+def test_uneven_blocks_whose_lengths_all_know_go_by_their_size() -> None:
+    selector = Selector(one_host(4, 16))
+    for nbytes in (1, 4096, 64 << 20):
+        for collective in ("allgather", "reduce_scatter"):
+            assert selector.choose(collective, nbytes, uneven=True) == selector.choose(
+                collective, nbytes, offload=False
+            )
+    assert selector.choose("allgather", 64 << 20, uneven=True).slices > 1
+    assert selector.choose("alltoall", 0, uneven=True).slices == 1
+
+
 @pytest.mark.parametrize("collective", CONTRACTS)
 def test_every_collective_has_a_choice_that_is_the_same_for_all_who_know_the_same(collective: str) -> None:
     lengths_may_differ = collective in ("allgather", "reduce_scatter", "gather", "scatter", "alltoall")
