@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from ..communicator.comm import Comm
 
 SIZES = (8, 512, 8192, 1 << 16, 1 << 19, 1 << 22, 1 << 24)  # bytes of the larger of a rank's two buffers
-_ROUNDS, _WARM = 9, 8  # calls of each
+_TURN = 3  # calls of one side in a row, as programs make them; the first of them is not timed
+_TURNS, _WARM = 5, 4  # of each side
 _SETTLED, _MOST = 1 << 24, 64  # bytes, or calls, of ours after which it has found out by which path they go
-_FEW = 3  # of both, where a call is long
+_FEW = 3  # turns of each, where a call is long
 _LONG = 1e-3  # seconds of such a call
+_COPIES, _MEMORY = 8, 1 << 28  # of the buffers, among which calls rotate; bytes that these take on a host, but for one
 _BUDGET = 3.0  # seconds for all, after which what is left is not measured: longer calls are taken to be alike
 _MAX = lib.PCM_MAX
 
@@ -29,9 +31,9 @@ _MAX = lib.PCM_MAX
 def measure(comm: Comm) -> Native:
     """Return how long MPI's own collectives take, relative to ours.
 
-    Collective; three seconds or so. Whole calls of both take turns, each after a barrier. Of a call counts the rank
-    where it takes longest, and of all calls the fastest: what else runs here adds to the others. All ranks get the
-    same.
+    Collective; three seconds or so. Both take turns of some whole calls, each after a barrier, on inputs that were just
+    written, as programs' are, and outputs that have not been used for a while. Of a call counts the rank where it takes
+    longest, and of a side the median of its calls. All ranks get the same.
 
     Args:
         comm: of all ranks of a communicator of MPI, over which its transport mpi goes.
@@ -76,28 +78,38 @@ def _race(
 ) -> tuple[float, float, float]:
     """Return the seconds of our way, those of MPI's, and those since `begun`; the same on all ranks."""
     blocks = 1 if contract(collective).blocks == "one" else comm.size
-    block = np.zeros(max(1, nbytes // blocks // 4), np.float32)
-    x, y = np.zeros((2, block.size * blocks), np.float32)
-    ours = comm.choice(collective, 0 if collective == "barrier" else x.nbytes)
-    ways: tuple[How, How] = {"algorithm": ours.algorithm, "slices": ours.slices}, {"algorithm": OFFLOAD, "slices": 1}
+    n = max(1, nbytes // blocks // 4)
+    most = _MEMORY // (12 * n * blocks * max(map(len, comm.machine.hosts)))
+    buffers = [np.zeros((3, n * blocks), np.float32) for _ in range(max(1, min(_COPIES, most)))]
+    chosen = comm.choice(collective, 0 if collective == "barrier" else buffers[0][0].nbytes)
+    ways: tuple[How, How] = (
+        {"algorithm": chosen.algorithm, "slices": chosen.slices},
+        {"algorithm": OFFLOAD, "slices": 1},
+    )
 
-    def times(rounds: int) -> npt.NDArray[np.float64]:
-        """Return the seconds of each call of both on the rank where it took longest, and those since `begun`."""
-        own = np.empty(2 * rounds + 1)
-        for k in range(2 * rounds):
+    def times(turns: int) -> npt.NDArray[np.float64]:
+        """Return the seconds of each call on the rank where it took longest, by side, and those since `begun`."""
+        own = np.empty((2, turns * _TURN + 1))
+        for k in range(2 * turns * _TURN):
+            (turn, side), at = divmod(k // _TURN, 2), k % _TURN
+            x, y, block = buffers[k % len(buffers)]
+            x.fill(k)
+            block[:n].fill(k)
             comm.Barrier(algorithm="direct")
             before = perf_counter()
-            call(x, y, block, ways[k % 2])
-            own[k] = perf_counter() - before
-        own[-1] = perf_counter() - begun
+            call(x, y, block[:n], ways[side])
+            own[side, turn * _TURN + at] = perf_counter() - before
+        own[:, -1] = perf_counter() - begun
         slowest = np.empty_like(own)
         comm.Allreduce(own, slowest, _MAX, algorithm="doubling")
         return slowest
 
-    for _ in range(min(_MOST, max(2, _SETTLED // max(1, nbytes)))):
-        call(x, y, block, ways[0])
-    few = times(_FEW)[:-1].min() > _LONG
+    for k in range(min(_MOST, max(2, _SETTLED // max(1, nbytes)))):
+        x, y, block = buffers[k % len(buffers)]
+        call(x, y, block[:n], ways[0])
+    few = times(_FEW)[:, :-1].min() > _LONG
     if not few:
         times(_WARM - _FEW)
-    *taken, spent = times(_FEW if few else _ROUNDS)
-    return min(taken[::2]), min(taken[1::2]), spent
+    taken = times(_FEW if few else _TURNS)
+    ours, theirs = np.median(taken[:, :-1].reshape(2, -1, _TURN)[:, :, 1:], axis=(1, 2))
+    return float(ours), float(theirs), float(taken[0, -1])
