@@ -217,15 +217,23 @@ void pcm_comm_fail(pcm_comm *comm, int code, int rank, const char *format, ...)
     fail_with(comm, &error);
 }
 
-void pcm_comm_lost(pcm_comm *comm, uint32_t peer)
+/* Seconds. Who has left may have done so because of an error, of which all hear within moments: from another rank, or from who
+ * has started the job. Until then it is not blamed. */
+static const double DOUBT = 0.2;
+
+bool pcm_comm_lost(pcm_comm *comm, uint32_t peer)
 {
     const struct pcm_channel *channel = comm->channels[peer];
     const struct pcm_peer *known = &comm->world->peers[comm->ranks[peer]];
-    if (known->lost)
+    if (known->lost) {
         pcm_comm_fail(comm, PCM_ERR_PEER_LOST, (int)peer, "rank %u is lost: %s", peer, known->why);
-    else
-        pcm_comm_fail(comm, PCM_ERR_PEER_LOST, (int)peer, "rank %u has left the communicator while it was needed: %s",
-                      peer, channel ? channel->why : "closed");
+        return true;
+    }
+    if (comm->doubted == 0) comm->doubted = pcm_now();
+    if (pcm_now() < comm->doubted + DOUBT) return false;
+    pcm_comm_fail(comm, PCM_ERR_PEER_LOST, (int)peer, "rank %u has left the communicator while it was needed: %s", peer,
+                  channel ? channel->why : "closed");
+    return true;
 }
 
 void pcm_comm_ask(const struct pcm_request *r, uint32_t peer)

@@ -226,6 +226,7 @@ struct pcm_comm {
     struct pcm_error error; /* once it has failed: why; every later call says the same */
     bool untold;            /* of which peers do not know yet, because their channels are not up */
     bool leaving;           /* it was freed before they knew: closed as soon as they do */
+    double doubted;         /* when a peer that was needed was first seen to have left; 0: none has */
     struct pcm_plan *buckets[PCM_PLAN_BUCKETS], *oldest, *newest, *last;
     int nplans;
     struct pcm_matcher *matcher;
@@ -328,8 +329,8 @@ void pcm_comm_fail(pcm_comm *comm, int code, int rank, const char *format, ...) 
 void pcm_comm_close(pcm_comm *comm);
 /* Tells those who do not know yet that a communicator has failed. */
 void pcm_comm_tell(pcm_comm *comm);
-/* The reason why a channel is of no use any more becomes the communicator's error. */
-void pcm_comm_lost(pcm_comm *comm, uint32_t peer);
+/* The reason why a channel is of no use any more becomes the communicator's error; false: somebody may yet tell another one. */
+bool pcm_comm_lost(pcm_comm *comm, uint32_t peer);
 /* Marks a world rank dead for all communicators. */
 void pcm_world_mark_lost(pcm_world *world, int rank, const char *why);
 /* Progress of everything; true if anything moved. Under the lock. */

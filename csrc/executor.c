@@ -333,10 +333,7 @@ static bool advance_move(struct pcm_request *r, struct pcm_run *run, uint32_t in
         moved = channel->state != PCM_CHANNEL_CONNECTING && send_move(r, run, m, cursor, channel);
     else if (channel->state != PCM_CHANNEL_CONNECTING)
         moved = receive_move(r, run, m, cursor, channel);
-    if (!moved && channel->state >= PCM_CHANNEL_CLOSED && !r->comm->error.code) {
-        pcm_comm_lost(r->comm, m->peer);
-        return true;
-    }
+    if (!moved && channel->state >= PCM_CHANNEL_CLOSED && !r->comm->error.code) return pcm_comm_lost(r->comm, m->peer);
     return moved;
 }
 
