@@ -6,6 +6,8 @@
 
 #include "core.h"
 
+/* ---- how many share the processors ---------------------------------------------------------------------- */
+
 static int processors(void)
 {
     cpu_set_t set;
@@ -24,6 +26,20 @@ void pcm_world_set_local_ranks(pcm_world *world, int ranks)
     /* With two, one is left for the thread of the world's own, while the caller computes. */
     world->spare = !world->callers_only && 2 * ranks <= processors();
 }
+
+/* Seconds. A peer with nothing to do gives a processor back within microseconds. */
+static const double STRANGERS_TURN = 1e-3;
+
+/* Lets others have the processor; false if a stranger took it. Then it is better to sleep: who is woken gets it back soon,
+ * while who yields again is behind all that compute (Linux counts a yield as a turn taken). */
+static bool yield_to_peers(void)
+{
+    double before = pcm_now();
+    sched_yield();
+    return pcm_now() - before < STRANGERS_TURN;
+}
+
+/* ---- the lock ------------------------------------------------------------------------------------------- */
 
 void pcm_world_enter(pcm_world *world)
 {
@@ -47,13 +63,16 @@ static void give_way(pcm_world *world)
     enum { LOOKS = 1000 };
     if (!atomic_load_explicit(&world->wanting, memory_order_relaxed)) return;
     pthread_mutex_unlock(&world->lock);
-    for (int look = 0; atomic_load(&world->wanting) && look < LOOKS; look++)
+    for (int look = 0; atomic_load(&world->wanting) && look < LOOKS; look++) {
         if (world->spare)
             pcm_pause();
-        else
-            sched_yield();
+        else if (!yield_to_peers())
+            break;
+    }
     pthread_mutex_lock(&world->lock);
 }
+
+/* ---- waiting -------------------------------------------------------------------------------------------- */
 
 bool pcm_world_progress(pcm_world *world)
 {
@@ -133,18 +152,6 @@ static int spins(const pcm_world *world)
     if (patient) return world->spare ? world->spin : 0;
     bool hopeless = world->in_vain >= PATIENT_WAITS && world->in_vain % PROBE && world->spin > SHORT_SPIN;
     return hopeless ? SHORT_SPIN : world->spin;
-}
-
-/* Seconds. A peer with nothing to do gives a processor back within microseconds. */
-static const double STRANGERS_TURN = 1e-3;
-
-/* Lets others have the processor; false if a stranger took it. Then it is better to sleep: who is woken gets it back soon,
- * while who yields again is behind all that compute (Linux counts a yield as a turn taken). */
-static bool yield_to_peers(void)
-{
-    double before = pcm_now();
-    sched_yield();
-    return pcm_now() - before < STRANGERS_TURN;
 }
 
 /* How many times longer a thread looks that waits for a collective which runs whole: each look is what moves it, and nobody tells
@@ -246,6 +253,8 @@ int pcm_request_drive(struct pcm_request *request, double seconds)
     pcm_world_wake_thread(world);
     return atomic_load_explicit(&request->status, memory_order_relaxed);
 }
+
+/* ---- the world's own thread ------------------------------------------------------------------------------ */
 
 /* Is there anything to do for the thread, because nobody else does it? */
 static bool thread_needed(const pcm_world *world) { return (world->detached || world->unsent) && !world->drivers; }
