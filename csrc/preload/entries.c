@@ -26,7 +26,7 @@
     {                                                                                                                  \
         static struct own own;                                                                                         \
         int code;                                                                                                      \
-        const struct ask ask = ASK;                                                                                    \
+        struct ask ask = ASK;                                                                                          \
         if (serve(&ask, REQUEST, &code)) return code;                                                                  \
         int (*function)(PARAMETERS);                                                                                   \
         void *found = preload_own(&own, "P" STRING(NAME));                                                             \

@@ -69,7 +69,7 @@ static int rank_in(const int *number)
     return rank;
 }
 
-static bool start(const struct ask *ask, int *request, int *error)
+static bool start(struct ask *ask, int *request, int *error)
 {
     mpi_handle handle = 0;
     if (!serve(ask, &handle, error)) return false;

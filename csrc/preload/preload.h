@@ -159,7 +159,7 @@ struct ask { /* a collective as MPI's functions describe it */
 };
 
 /* Runs a collective, or starts it if there is room for a request. False: it is for MPI; else *code is what MPI would return. */
-bool serve(const struct ask *ask, mpi_handle *request, int *code);
+bool serve(struct ask *ask, mpi_handle *request, int *code);
 /* Runs a call of our core that has a plan, or gets one. */
 int serve_call(struct group *group, struct pcm_call *call, uint64_t bytes, pcm_request **request);
 /* Waits for a call, while MPI makes progress too. */

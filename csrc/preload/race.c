@@ -48,7 +48,7 @@ static int run_mpi(const struct ask *a)
 }
 
 /* What the program would call: through serve(), whoever is to run it, because that takes part of the time of a short call. */
-static bool run(const struct ask *ask)
+static bool run(struct ask *ask)
 {
     int code;
     if (!serve(ask, NULL, &code)) code = run_mpi(ask);
@@ -119,7 +119,7 @@ static int ascending(const void *a, const void *b)
 
 /* Some turns of both sides, so that what disturbs one disturbs the other too; each call after a barrier. Tells the seconds of a
  * turn of both, on the slowest rank. */
-static bool take_turns(struct group *g, struct lane *lane, const struct ask *ask, int turns, double (*times)[SAMPLES],
+static bool take_turns(struct group *g, struct lane *lane, struct ask *ask, int turns, double (*times)[SAMPLES],
                        double *each)
 {
     struct ask barrier = {.collective = PCM_BARRIER, .comm = g->comm};
@@ -145,7 +145,7 @@ static int fit(double each, int least, int most)
 
 /* Writes the medians of ours and of MPI's on the rank where these are longest, as programs wait for the last one; false if it has
  * failed. */
-static bool compete(struct group *g, struct lane *lane, const struct ask *ask, double medians[2])
+static bool compete(struct group *g, struct lane *lane, struct ask *ask, double medians[2])
 {
     double times[2][SAMPLES], each;
     bool good = take_turns(g, lane, ask, 1, NULL, &each);

@@ -157,7 +157,7 @@ static bool fits(const struct side *side, int blocks)
 }
 
 struct work {
-    struct ask ask;
+    const struct ask *ask;
     struct shape shape;
     struct type in, out;
     struct staged staged;
@@ -167,7 +167,7 @@ struct work {
 /* What stays where it is in the output, and our core wants apart from it. */
 static int copy_in_place(struct work *w, int rank, size_t unit)
 {
-    bool scatters = w->ask.collective == PCM_SCATTER;
+    bool scatters = w->ask->collective == PCM_SCATTER;
     size_t bytes = 0;
     if (scatters) {
         uint64_t most = w->call.out_counts ? w->call.out_counts[0] : w->call.count;
@@ -175,7 +175,7 @@ static int copy_in_place(struct work *w, int rank, size_t unit)
         return w->call.out ? PCM_OK : no_memory();
     }
     const uint64_t *counts = w->call.in_counts, *displs = w->call.in_displs;
-    int blocks = w->ask.collective == PCM_GATHER ? 1 : w->shape.in_blocks;
+    int blocks = w->ask->collective == PCM_GATHER ? 1 : w->shape.in_blocks;
     (void)rank;
     for (int b = 0; b < blocks; b++)
         if ((displs[b] + counts[b]) * unit > bytes) bytes = (displs[b] + counts[b]) * unit;
@@ -190,7 +190,7 @@ static int copy_in_place(struct work *w, int rank, size_t unit)
 
 static int prepare(struct work *w, const struct group *g, bool in_place, size_t unit)
 {
-    struct ask *ask = &w->ask;
+    const struct ask *ask = w->ask;
     struct shape *s = &w->shape;
     uint64_t *lists[4] = {NULL};
     if (ask->uneven) {
@@ -242,19 +242,18 @@ static int failed(const struct group *g)
     return other;
 }
 
-bool serve(const struct ask *given, mpi_handle *request, int *code)
+/* On the way of what is passed on too: so what was just written is not copied, and work is filled only where it is needed. */
+bool serve(struct ask *ask, mpi_handle *request, int *code)
 {
     const struct mpi_library *mpi = preload_mpi();
     if (!mpi) return false;
-    struct work w; /* filled only where it is needed, for this is on the way of what is passed too */
-    struct ask *ask = &w.ask;
-    *ask = *given;
+    struct work w;
+    w.ask = ask;
     int op = 0;
     ask->comm = preload_handle(ask->comm), ask->op = preload_handle(ask->op);
     ask->in.type = preload_handle(ask->in.type), ask->out.type = preload_handle(ask->out.type);
     if (ask->op) { /* a reduction, whose type is alike everywhere: types of one side only */
         if (!preload_type(ask->in.type, &w.in)) return false;
-        w.out = w.in;
         op = preload_op(ask->op, &w.in);
         if (op < 0) return report_passed(ask->collective), false;
     }
@@ -267,8 +266,9 @@ bool serve(const struct ask *given, mpi_handle *request, int *code)
                     (ask->collective == PCM_SCATTER && ask->root == g->rank && ask->out.buffer == mpi->in_place);
     bool scattered = in_place && ask->collective == PCM_SCATTER;
     bool reads = s->in_blocks && (!in_place || scattered), writes = s->out_blocks && !scattered;
-    if (!s->reduces &&
-        ((reads && !preload_type(ask->in.type, &w.in)) || (writes && !preload_type(ask->out.type, &w.out))))
+    if (s->reduces)
+        w.out = w.in;
+    else if ((reads && !preload_type(ask->in.type, &w.in)) || (writes && !preload_type(ask->out.type, &w.out)))
         return false;
     if ((reads && !fits(&ask->in, s->in_blocks)) || (writes && !fits(&ask->out, s->out_blocks))) return false;
     size_t unit = s->reduces ? w.in.size : 1;
