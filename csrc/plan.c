@@ -144,8 +144,10 @@ static void place_temporaries(const struct pcm_plan *plan, struct pcm_geometry *
     }
 }
 
-/* Bytes of output: more will not be in a second-level cache when it is read. */
-enum { KEPT = 256 * 1024 };
+/* Bytes of output from which on it is written past the caches: more will not be in a second-level cache when it is read. What is
+ * written in place of input lies in some cache, as it has just been read, from where it would be driven out: up to 4 MiB that took 1.2 to
+ * 1.8 times as long. */
+enum { KEPT = 256 * 1024, KEPT_IN_PLACE = 8 * 1024 * 1024 };
 
 int pcm_geometry_make(const struct pcm_plan *plan, const struct pcm_call *call, struct pcm_geometry *g)
 {
@@ -178,7 +180,8 @@ int pcm_geometry_make(const struct pcm_plan *plan, const struct pcm_call *call, 
                 PCM_ERR_ARGUMENT, -1, "the counts disagree: a block of %llu elements is to become one of %llu",
                 (unsigned long long)g->in[s->in_at[c]].length, (unsigned long long)g->out[s->out_at[c]].length);
     }
-    g->stream = g->out_end * plan->element >= KEPT;
+    bool replaces = plan->layout != PCM_APART && g->in_end >= g->out_end;
+    g->stream = g->out_end * plan->element >= (uint64_t)(replaces ? KEPT_IN_PLACE : KEPT);
     place_temporaries(plan, g);
     return check_local(s, g);
 }
