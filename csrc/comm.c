@@ -37,14 +37,14 @@ int pcm_comm_create(pcm_world *world, uint64_t id, const int32_t *ranks, int siz
     memcpy(comm->ranks, ranks, (size_t)size * sizeof *ranks);
     comm->active_tail = &comm->active;
     comm->timeout = default_timeout;
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     for (pcm_comm *other = world->comms, *next; other; other = next) {
         next = other->next;
         if (other->id != id) continue;
         if (other->leaving)
             pcm_comm_close(other);
         else {
-            pthread_mutex_unlock(&world->lock);
+            pcm_world_leave(world);
             free(comm->ranks), free(comm->channels), free(comm);
             return pcm_fail(PCM_ERR_ARGUMENT, -1, "a communicator with this id exists already");
         }
@@ -53,7 +53,7 @@ int pcm_comm_create(pcm_world *world, uint64_t id, const int32_t *ranks, int siz
     world->comms = comm;
     for (int r = 0; r < size; r++)
         if (world->peers[ranks[r]].lost) pcm_comm_lost(comm, (uint32_t)r);
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     *out = comm;
     return PCM_OK;
 }
@@ -70,7 +70,7 @@ static void let_go(pcm_comm *comm)
 static void unlock(pcm_world *world)
 {
     bool last = world->destroyed && !world->held;
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     if (last) pcm_world_release(world);
 }
 
@@ -104,7 +104,7 @@ void pcm_comm_free(pcm_comm *comm)
 {
     if (!comm || !pcm_world_is_ours(comm->world)) return;
     pcm_world *world = comm->world;
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     if (comm->active) pcm_comm_fail(comm, PCM_ERR_ABORTED, comm->rank, "rank %d freed the communicator", comm->rank);
     dismiss(comm);
     if (comm->untold) /* closed now, its end would be what its peers hear, and not why */
@@ -120,9 +120,9 @@ int pcm_comm_size(const pcm_comm *comm) { return comm->size; }
 uint64_t pcm_comm_calls(pcm_comm *comm)
 {
     if (!pcm_world_is_ours(comm->world)) return comm->seq;
-    pthread_mutex_lock(&comm->world->lock);
+    pcm_world_enter(comm->world);
     uint64_t calls = comm->seq;
-    pthread_mutex_unlock(&comm->world->lock);
+    pcm_world_leave(comm->world);
     return calls;
 }
 
@@ -130,19 +130,19 @@ void pcm_comm_hold(pcm_comm *comm, int held)
 {
     pcm_world *world = comm->world;
     if (!pcm_world_is_ours(world)) return;
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     world->drivers += held ? 1 : -1;
     if (!world->drivers && world->stopping) pthread_cond_broadcast(&world->parked);
     pcm_world_wake_thread(world);
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
 }
 
 void pcm_comm_set_timeout(pcm_comm *comm, double seconds)
 {
     if (!pcm_world_is_ours(comm->world)) return;
-    pthread_mutex_lock(&comm->world->lock);
+    pcm_world_enter(comm->world);
     comm->timeout = seconds > 0 ? seconds : default_timeout;
-    pthread_mutex_unlock(&comm->world->lock);
+    pcm_world_leave(comm->world);
 }
 
 /* ---- failure ------------------------------------------------------------------------------------------- */
@@ -229,8 +229,9 @@ bool pcm_comm_lost(pcm_comm *comm, uint32_t peer)
         pcm_comm_fail(comm, PCM_ERR_PEER_LOST, (int)peer, "rank %u is lost: %s", peer, known->why);
         return true;
     }
-    if (comm->doubted == 0) comm->doubted = pcm_now();
-    if (pcm_now() < comm->doubted + DOUBT) return false;
+    double now = pcm_now();
+    if (comm->doubted == 0) comm->doubted = now;
+    if (now < comm->doubted + DOUBT) return false;
     pcm_comm_fail(comm, PCM_ERR_PEER_LOST, (int)peer, "rank %u has left the communicator while it was needed: %s", peer,
                   channel ? channel->why : "closed");
     return true;
@@ -289,9 +290,9 @@ void pcm_world_on_notice(pcm_world *world, int peer, const void *bytes, size_t l
 void pcm_comm_abort(pcm_comm *comm, const char *why)
 {
     if (!pcm_world_is_ours(comm->world)) return;
-    pthread_mutex_lock(&comm->world->lock);
+    pcm_world_enter(comm->world);
     pcm_comm_fail(comm, PCM_ERR_ABORTED, comm->rank, "rank %d aborted the communicator: %s", comm->rank, why);
-    pthread_mutex_unlock(&comm->world->lock);
+    pcm_world_leave(comm->world);
     pcm_reactor_ring(pcm_reactor_doorbell(comm->world->reactor));
 }
 
@@ -306,18 +307,18 @@ int pcm_comm_muster(pcm_comm *comm)
         return pcm_fail(PCM_ERR_ARGUMENT, -1, "no transport of this communicator can run collectives whole");
     void *party = comm->whole->ops->muster(comm->whole, comm->ranks, comm->size);
     if (!party) return pcm_last_error()->code;
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     comm->party = party;
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     return PCM_OK;
 }
 
 void pcm_comm_dismiss(pcm_comm *comm)
 {
     if (!pcm_world_is_ours(comm->world)) return;
-    pthread_mutex_lock(&comm->world->lock);
+    pcm_world_enter(comm->world);
     dismiss(comm);
-    pthread_mutex_unlock(&comm->world->lock);
+    pcm_world_leave(comm->world);
 }
 
 bool pcm_comm_offload(const pcm_comm *comm, const struct pcm_call *call)
@@ -328,9 +329,9 @@ bool pcm_comm_offload(const pcm_comm *comm, const struct pcm_call *call)
 int pcm_comm_offers(pcm_comm *comm, const struct pcm_call *call)
 {
     if (!pcm_world_is_ours(comm->world)) return false;
-    pthread_mutex_lock(&comm->world->lock);
+    pcm_world_enter(comm->world);
     bool offers = pcm_comm_offload(comm, call);
-    pthread_mutex_unlock(&comm->world->lock);
+    pcm_world_leave(comm->world);
     return offers;
 }
 
@@ -460,7 +461,7 @@ int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
     pcm_world_enter(world);
     struct pcm_request *r = take_request(comm);
     if (!r) {
-        pthread_mutex_unlock(&world->lock);
+        pcm_world_leave(world);
         return PCM_ERR_SYSTEM;
     }
     comm->users++;
@@ -477,7 +478,7 @@ int pcm_run(pcm_comm *comm, const struct pcm_call *call, double patience)
             r->owned = true; /* by the caller, from now on */
             world->detached++;
             pcm_world_wake_thread(world); /* the caller may take its time */
-            pthread_mutex_unlock(&world->lock);
+            pcm_world_leave(world);
             return rc;
         }
         pcm_trace_end(r, rc);
@@ -537,7 +538,7 @@ int pcm_start(pcm_comm *comm, const struct pcm_call *call, pcm_request **out)
         *out = r;
     else if (r)
         give_request(r);
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     if (rc == PCM_NO_PLAN && (rc = plan_call(comm, call)) == PCM_OK) return pcm_start(comm, call, out);
     return rc;
 }
@@ -592,7 +593,7 @@ static int start_message(pcm_comm *comm, const struct message *m, pcm_request **
         *out = r;
     else if (r)
         give_request(r);
-    pthread_mutex_unlock(&comm->world->lock);
+    pcm_world_leave(comm->world);
     return rc;
 }
 
@@ -666,7 +667,7 @@ int pcm_probe(pcm_comm *comm, int source, int tag, struct pcm_status_info *info,
     }
     if (r) give_request(r);
     pcm_world_wake_thread(world);
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     return rc;
 }
 
@@ -676,7 +677,7 @@ int pcm_cancel(pcm_request *r)
     pcm_world_enter(r->comm->world);
     bool under_way = r->kind >= PCM_REQUEST_RECV && atomic_load(&r->status) == PCM_AGAIN;
     int rc = under_way && pcm_p2p_cancel(r) ? PCM_OK : PCM_AGAIN;
-    pthread_mutex_unlock(&r->comm->world->lock);
+    pcm_world_leave(r->comm->world);
     return rc;
 }
 
@@ -699,7 +700,7 @@ int pcm_wait(pcm_request *r, double seconds, struct pcm_status_info *status)
         rc = atomic_load(&r->status);
     }
     if (rc == PCM_AGAIN) {
-        pthread_mutex_unlock(&world->lock);
+        pcm_world_leave(world);
         return rc;
     }
     if (status) *status = r->info;

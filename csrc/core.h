@@ -264,7 +264,7 @@ struct pcm_world {
     struct pcm_world_config config;
     unsigned forks; /* pcm_forks, when it was made */
     struct pcm_aide *aide;
-    pthread_mutex_t lock;
+    pthread_mutex_t lock; /* taken by pcm_world_enter, which tells its holder that somebody wants it */
     pthread_cond_t eased;
     pthread_cond_t parked; /* the progress thread waits here while there is nothing for it to do */
     pthread_t thread;

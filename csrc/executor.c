@@ -407,9 +407,10 @@ static bool room_for(void **memory, size_t *room, size_t bytes)
     return *memory != NULL;
 }
 
-static bool prescales(const struct pcm_call *call)
+static bool prescales(const struct pcm_request *r)
 {
-    return call->op == PCM_AVG &&
+    const struct pcm_call *call = &r->call;
+    return r->plan->reduce && call->op == PCM_AVG &&
            (call->dtype == PCM_FLOAT16 || call->dtype == PCM_FLOAT8_E4M3 || call->dtype == PCM_FLOAT8_E5M2);
 }
 
@@ -420,7 +421,7 @@ static void stage(struct pcm_request *r)
     const struct pcm_plan *plan = r->plan;
     const struct pcm_schedule *s = plan->schedule;
     uint64_t elements = r->geometry->in_end;
-    if (prescales(&r->call) && plan->reduce) {
+    if (prescales(r)) {
         void *scaled = plan->layout == PCM_ALIKE ? r->call.out : r->staged;
         pcm_divide(r->call.dtype, scaled, r->call.in, elements, (unsigned)r->comm->size);
         r->call.in = scaled;
@@ -436,15 +437,14 @@ static void stage(struct pcm_request *r)
 
 static bool room_for_stage(struct pcm_request *r)
 {
-    const struct pcm_plan *plan = r->plan;
-    bool scale = prescales(&r->call) && plan->reduce;
-    bool needed = plan->layout == PCM_MOVING || (scale && plan->layout == PCM_APART);
-    return !needed || room_for(&r->staged, &r->staged_room, r->geometry->in_end * plan->element + 1);
+    enum pcm_layout layout = r->plan->layout;
+    bool needed = layout == PCM_MOVING || (layout == PCM_APART && prescales(r));
+    return !needed || room_for(&r->staged, &r->staged_room, r->geometry->in_end * r->plan->element + 1);
 }
 
 static void postscale(struct pcm_request *r)
 {
-    if (r->call.op != PCM_AVG || !r->plan->reduce || !r->call.out || prescales(&r->call)) return;
+    if (r->call.op != PCM_AVG || !r->plan->reduce || !r->call.out || prescales(r)) return;
     pcm_divide(r->call.dtype, r->call.out, r->call.out, r->geometry->out_end, (unsigned)r->comm->size);
 }
 

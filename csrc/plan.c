@@ -349,9 +349,9 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
     if (!wrong) wrong = check_steps(comm, schedule, reduce);
     if (wrong) return wrong;
     if (!pcm_world_is_ours(comm->world)) return pcm_world_refuse(comm->world);
-    pthread_mutex_lock(&comm->world->lock);
+    pcm_world_enter(comm->world);
     bool offload = schedule->offload && pcm_comm_offload(comm, call);
-    pthread_mutex_unlock(&comm->world->lock);
+    pcm_world_leave(comm->world);
     if (schedule->offload && !offload)
         return pcm_fail(PCM_ERR_ARGUMENT, -1, "no transport of this communicator can run %s(%s, %s) whole",
                         pcm_collective_name(call->collective), pcm_dtype_name(call->dtype), pcm_op_name(call->op));
@@ -370,11 +370,11 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
         return pcm_fail(PCM_ERR_ARGUMENT, -1, "an uneven %s cannot run in place: give it two buffers",
                         pcm_collective_name(call->collective));
     }
-    pthread_mutex_lock(&comm->world->lock);
+    pcm_world_enter(comm->world);
     int rc = pcm_schedule_program(schedule, plan->layout, &plan->program);
     if (!rc && !plan->uneven) rc = pcm_geometry_make(plan, call, &plan->geometry);
     if (rc) {
-        pthread_mutex_unlock(&comm->world->lock);
+        pcm_world_leave(comm->world);
         pcm_geometry_free(&plan->geometry);
         free(plan);
         return rc;
@@ -392,7 +392,7 @@ int pcm_comm_plan(pcm_comm *comm, const struct pcm_call *call, pcm_schedule *sch
     link_newest(comm, plan);
     comm->nplans++;
     comm->last = plan;
-    pthread_mutex_unlock(&comm->world->lock);
+    pcm_world_leave(comm->world);
     return PCM_OK;
 }
 

@@ -30,7 +30,7 @@ size_t pcm_world_trace(pcm_world *world, char *text, size_t capacity)
     size_t used = 0;
     if (capacity) *text = 0;
     if (!pcm_world_is_ours(world)) return 1;
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     uint64_t now = pcm_ticks();
     double second = (double)(now - world->tick0) / (pcm_now() - world->time0); /* ticks a second, measured */
     uint64_t first = world->traced > PCM_TRACE ? world->traced - PCM_TRACE : 0;
@@ -56,6 +56,6 @@ size_t pcm_world_trace(pcm_world *world, char *text, size_t capacity)
         if (n > 0 && used + (size_t)n < capacity) memcpy(text + used, line, (size_t)n + 1);
         used += n > 0 ? (size_t)n : 0;
     }
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     return used + 1;
 }

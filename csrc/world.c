@@ -118,12 +118,12 @@ static bool owes_news(const pcm_world *world)
 static void tell_the_rest(pcm_world *world)
 {
     static const double PATIENCE = 0.5; /* seconds */
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     for (double until = pcm_now() + PATIENCE; owes_news(world) && pcm_now() < until;) {
         pcm_reactor_poll(world->reactor, 1);
         pcm_world_progress(world);
     }
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
 }
 
 void pcm_world_destroy(pcm_world *world)
@@ -131,7 +131,7 @@ void pcm_world_destroy(pcm_world *world)
     if (!world || !pcm_world_is_ours(world)) return;
     struct pcm_aide *aide = world->aide;
     if (aide) aide->leave(aide);
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     world->stopping = true;
     for (pcm_comm *comm = world->comms; comm; comm = comm->next)
         if (comm->active)
@@ -140,21 +140,21 @@ void pcm_world_destroy(pcm_world *world)
     while (world->drivers) pthread_cond_wait(&world->parked, &world->lock); /* what they waited for has failed */
     pthread_cond_broadcast(&world->parked);
     bool threaded = world->threaded;
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     if (threaded) pthread_join(world->thread, NULL);
     tell_the_rest(world);
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     while (world->comms) pcm_comm_close(world->comms);
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     for (int i = 0; i < world->nendpoints; i++) world->endpoints[i]->ops->shut(world->endpoints[i]);
     pcm_reactor_destroy(world->reactor);
     if (aide) aide->end(aide);
     for (int r = 0; r < world->config.size; r++) free(world->peers[r].address);
     free(world->peers), free(world->scratch);
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     world->destroyed = true;
     bool held = world->held;
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     if (!held) pcm_world_release(world);
 }
 
@@ -172,7 +172,7 @@ int pcm_world_address(pcm_world *world, void *address, size_t *bytes)
 {
     unsigned char *at = address, *end = at + *bytes;
     if (!pcm_world_is_ours(world)) return pcm_world_refuse(world);
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     int rc = PCM_OK;
     for (int i = 0; i < world->nendpoints && !rc; i++) {
         struct pcm_endpoint *e = world->endpoints[i];
@@ -189,7 +189,7 @@ int pcm_world_address(pcm_world *world, void *address, size_t *bytes)
         at[0] = (unsigned char)(room & 255), at[1] = (unsigned char)(room >> 8);
         at += 2 + room;
     }
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     if (!rc) *bytes = (size_t)(at - (unsigned char *)address);
     return rc;
 }
@@ -222,10 +222,10 @@ int pcm_world_set_peer(pcm_world *world, int rank, const void *address, size_t b
     void *copy = malloc(bytes ? bytes : 1);
     if (!copy) return pcm_fail(PCM_ERR_SYSTEM, rank, "out of memory for an address");
     memcpy(copy, address, bytes);
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     free(world->peers[rank].address);
     world->peers[rank].address = copy, world->peers[rank].bytes = bytes;
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     return PCM_OK;
 }
 
@@ -245,9 +245,9 @@ const char *pcm_world_transport(pcm_world *world, int rank)
     const void *address;
     size_t bytes;
     if (rank < 0 || rank >= world->config.size || !pcm_world_is_ours(world)) return "";
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     struct pcm_endpoint *e = endpoint_for(world, rank, &address, &bytes);
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     return e ? e->ops->name : "";
 }
 
@@ -256,13 +256,13 @@ size_t pcm_world_rails(pcm_world *world, char *text, size_t capacity)
     size_t used = 0;
     if (capacity) *text = 0;
     if (!pcm_world_is_ours(world)) return 0;
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     for (int i = 0; i < world->nendpoints; i++) {
         struct pcm_endpoint *e = world->endpoints[i];
         bool room = used < capacity;
         if (e->ops->rails) used += e->ops->rails(e, room ? text + used : NULL, room ? capacity - used : 0);
     }
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     return used;
 }
 
@@ -323,8 +323,8 @@ void pcm_world_mark_lost(pcm_world *world, int rank, const char *why)
 void pcm_world_peer_lost(pcm_world *world, int rank, const char *why)
 {
     if (rank < 0 || rank >= world->config.size || !pcm_world_is_ours(world)) return;
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     pcm_world_mark_lost(world, rank, why);
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
     pcm_reactor_ring(pcm_reactor_doorbell(world->reactor));
 }

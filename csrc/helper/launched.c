@@ -47,21 +47,21 @@ static int advised(struct launched *l, pcm_comm *comm)
     if (!machine) return free(own), pcm_last_error()->code;
     own->machine = *machine;
     free(machine);
-    pthread_mutex_lock(&l->world->lock);
+    pcm_world_enter(l->world);
     if (comm->advised)
         free(own); /* another thread was faster */
     else
         comm->advised = own;
-    pthread_mutex_unlock(&l->world->lock);
+    pcm_world_leave(l->world);
     return PCM_OK;
 }
 
 static int plan(struct pcm_aide *aide, pcm_comm *comm, const struct pcm_call *call)
 {
     struct launched *l = (struct launched *)aide;
-    pthread_mutex_lock(&l->world->lock);
+    pcm_world_enter(l->world);
     bool known = comm->advised;
-    pthread_mutex_unlock(&l->world->lock);
+    pcm_world_leave(l->world);
     int status = known ? PCM_OK : advised(l, comm);
     if (status) return status;
     uint64_t blocks = pcm_is_whole(call->collective) ? 1 : (uint64_t)comm->size;
@@ -79,9 +79,9 @@ static void forget(pcm_comm *comm)
 
 static void abort_all(pcm_world *world, const char *why)
 {
-    pthread_mutex_lock(&world->lock);
+    pcm_world_enter(world);
     for (pcm_comm *comm = world->comms; comm; comm = comm->next) pcm_comm_fail(comm, PCM_ERR_ABORTED, -1, "%s", why);
-    pthread_mutex_unlock(&world->lock);
+    pcm_world_leave(world);
 }
 
 static void *listen_to_news(void *user)

@@ -926,13 +926,19 @@ class Comm(Handle):
         keep = [own, out, calls.describe(call, "in", own), calls.describe(call, "out", out)]
         if own is not None and out is not None and not in_place:
             calls.check_apart(call, calls.data_of(own), calls.data_of(out))
-        # not what lies in this rank's buffers: of that a root has more, and would choose otherwise than the others
-        nbytes = count * dtype.itemsize * (1 if contract(collective).blocks == "one" else self.size)
         uneven = isinstance(own, Blocks) or isinstance(out, Blocks)
-        if uneven:
-            nbytes = int(lib.pcm_call_step(self._handle, call))
+        nbytes = self._nbytes(collective, call, dtype.itemsize, uneven)
         after = None if out is None else giving_back(calls.data_of(out))
         return Prepared(call, keep, collective, nbytes, uneven, how, after)
+
+    def _nbytes(self, collective: str, call: Any, itemsize: int, uneven: bool) -> int:
+        """Return the bytes by which a call's algorithm is chosen, the same on all ranks.
+
+        That is not what lies in its buffers: of that a root has more, and would choose otherwise than the others.
+        """
+        if uneven:
+            return int(lib.pcm_call_step(self._handle, call))
+        return int(call.count) * itemsize * (1 if contract(collective).blocks == "one" else self.size)
 
     def _run(self, prepared: Prepared) -> None:
         """Run a call to its end."""

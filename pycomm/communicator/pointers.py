@@ -10,7 +10,6 @@ import numpy as np
 
 from ..core import COLLECTIVES, check, ffi, lib
 from ..errors import InvalidArgument, PycommError
-from ..schedules.contract import contract
 from ..selection.candidates import Choice
 from . import calls
 from .calls import Prepared
@@ -105,12 +104,8 @@ class Pointers:
             "timeout": timeout or 0,
         })  # fmt: skip
         held = [keep, _describe(call, "in", own), _describe(call, "out", out)]
-        nbytes = count * int(lib.pcm_dtype_size(dtype))
-        if contract(collective).blocks != "one":
-            nbytes *= self.comm.size
         uneven = own.counts is not None or out.counts is not None
-        if uneven:
-            nbytes = int(lib.pcm_call_step(self.comm._handle, call))
+        nbytes = self.comm._nbytes(collective, call, int(lib.pcm_dtype_size(dtype)), uneven)
         return Prepared(call, held, collective, nbytes, uneven, {})
 
     def choice(self, prepared: Prepared) -> Choice:

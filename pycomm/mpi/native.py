@@ -80,7 +80,10 @@ def _race(
     blocks = 1 if contract(collective).blocks == "one" else comm.size
     n = max(1, nbytes // blocks // 4)
     most = _MEMORY // (12 * n * blocks * max(map(len, comm.machine.hosts)))
-    buffers = [np.zeros((3, n * blocks), np.float32) for _ in range(max(1, min(_COPIES, most)))]
+    buffers = [
+        (np.zeros(n * blocks, np.float32), np.zeros(n * blocks, np.float32), np.zeros(n, np.float32))
+        for _ in range(max(1, min(_COPIES, most)))
+    ]
     chosen = comm.choice(collective, 0 if collective == "barrier" else buffers[0][0].nbytes)
     ways: tuple[How, How] = (
         {"algorithm": chosen.algorithm, "slices": chosen.slices},
@@ -94,10 +97,10 @@ def _race(
             (turn, side), at = divmod(k // _TURN, 2), k % _TURN
             x, y, block = buffers[k % len(buffers)]
             x.fill(k)
-            block[:n].fill(k)
+            block.fill(k)
             comm.Barrier(algorithm="direct")
             before = perf_counter()
-            call(x, y, block[:n], ways[side])
+            call(x, y, block, ways[side])
             own[side, turn * _TURN + at] = perf_counter() - before
         own[:, -1] = perf_counter() - begun
         slowest = np.empty_like(own)
@@ -105,8 +108,7 @@ def _race(
         return slowest
 
     for k in range(min(_MOST, max(2, _SETTLED // max(1, nbytes)))):
-        x, y, block = buffers[k % len(buffers)]
-        call(x, y, block[:n], ways[0])
+        call(*buffers[k % len(buffers)], ways[0])
     few = times(_FEW)[:, :-1].min() > _LONG
     if not few:
         times(_WARM - _FEW)
