@@ -80,7 +80,7 @@ struct pcm_geometry { /* where every chunk is, for one set of counts */
     uint64_t *length;          /* by chunk */
     uint64_t *temp_at;         /* by temporary: the byte at which its slot begins, for one slice; and where all end */
     uint64_t in_end, out_end;  /* elements that the buffers must hold */
-    bool stream;               /* the output is written past the caches */
+    int stream; /* PCM_STREAM_DST: the output is written past the caches; or 0 */
 };
 
 struct pcm_plan {

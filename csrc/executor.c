@@ -92,7 +92,7 @@ static void gather(const struct pcm_request *r, const struct pcm_run *run, const
             pcm_copy(to, NULL, from, s.bytes, streamed ? PCM_STREAM_DST : 0);
         else /* the chunk is wanted in the output too */
             pcm_copy(address(r, run, s.part->to, s.slice) + s.skip, to, from, s.bytes,
-                     (r->geometry->stream ? PCM_STREAM_DST : 0) | (streamed ? PCM_STREAM_FWD : 0));
+                     r->geometry->stream | (streamed ? PCM_STREAM_FWD : 0));
         to += s.bytes, n -= s.bytes;
     }
 }
@@ -220,8 +220,8 @@ static void scatter(struct pcm_request *r, struct pcm_run *run, const struct pcm
                     const char *payload, struct pass pass, uint64_t n)
 {
     const struct pcm_part *part = r->plan->program->parts + m->part;
-    bool last = r->geometry->stream && m->final && (pass.to || m->forward < 0);
-    int stream = (last ? PCM_STREAM_DST : 0) | pass.stream;
+    bool last = m->final && (pass.to || m->forward < 0);
+    int stream = (last ? r->geometry->stream : 0) | pass.stream;
     while (n > 0) {
         struct stretch s = next_stretch(r, run, &part, &at, n);
         char *to = address(r, run, s.part->to, s.slice) + s.skip;
@@ -242,7 +242,7 @@ static uint64_t take_loan(struct pcm_request *r, struct pcm_run *run, const stru
 {
     const struct pcm_part *part = r->plan->program->parts + m->part;
     uint64_t at = cursor->bytes, left = n - cursor->taken < PCM_GULP ? n - cursor->taken : PCM_GULP, done = 0;
-    int stream = r->geometry->stream && m->final && m->forward < 0 ? PCM_STREAM_DST : 0;
+    int stream = m->final && m->forward < 0 ? r->geometry->stream : 0;
     while (done < left) {
         struct stretch s =
             next_stretch(r, run, &part, &at, left - done < SIP || m->kind == PCM_STEP_RECV ? left - done : SIP);
@@ -300,7 +300,7 @@ static void local_move(struct pcm_request *r, struct pcm_run *run, const struct 
     uint64_t bytes = slice.length * r->plan->element;
     if (!bytes) return;
     if (m->kind == PCM_STEP_COPY)
-        pcm_copy(to, NULL, from, bytes, r->geometry->stream && m->final);
+        pcm_copy(to, NULL, from, bytes, m->final ? r->geometry->stream : 0);
     else
         combine(r, m, to, NULL, from, address(r, run, part->with, slice), bytes, 0);
 }

@@ -181,7 +181,7 @@ int pcm_geometry_make(const struct pcm_plan *plan, const struct pcm_call *call, 
                 (unsigned long long)g->in[s->in_at[c]].length, (unsigned long long)g->out[s->out_at[c]].length);
     }
     bool replaces = plan->layout != PCM_APART && g->in_end >= g->out_end;
-    g->stream = g->out_end * plan->element >= (uint64_t)(replaces ? KEPT_IN_PLACE : KEPT);
+    g->stream = g->out_end * plan->element >= (uint64_t)(replaces ? KEPT_IN_PLACE : KEPT) ? PCM_STREAM_DST : 0;
     place_temporaries(plan, g);
     return check_local(s, g);
 }
